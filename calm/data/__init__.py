@@ -1,0 +1,1 @@
+"""Photographs, ratings and comments: sources, schemas, shards, splits, leakage filter."""

@@ -1,0 +1,119 @@
+"""The tables that stages hand to one another, as Arrow schemas checked at every border (`calm.io`)."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+
+def _required(name: str, kind: pa.DataType) -> pa.Field:
+    return pa.field(name, kind, nullable=False)
+
+
+ITEM = pa.schema(
+    [
+        _required("dataset", pa.string()),
+        _required("item_id", pa.string()),
+        pa.field("split", pa.string()),  # official split: train | validation | test; null = none published
+        _required("group", pa.string()),  # items of one group are near-duplicates and never straddle a split
+        _required("width", pa.int32()),  # pixels, as stored
+        _required("height", pa.int32()),
+        _required("sha256", pa.string()),  # of the source file's bytes; a synthetic view: of its own stored bytes
+        _required("phash", pa.string()),  # 64-bit perceptual hash, 16 hex digits
+        _required("shard", pa.string()),  # file name in the dataset's folder
+        _required("row", pa.int32()),  # row in that shard
+        _required("licence", pa.string()),
+        pa.field("synthetic_edits", pa.string()),  # JSON list of edits that made this view; null = as photographed
+    ]
+)
+
+RATING = pa.schema(
+    [
+        _required("dataset", pa.string()),
+        _required("item_id", pa.string()),
+        pa.field("rater_id", pa.string()),  # null = the crowd's mean
+        _required("score", pa.float64()),
+        _required("score_min", pa.float64()),
+        _required("score_max", pa.float64()),
+        pa.field("votes", pa.list_(pa.int32())),  # histogram over the scale's steps
+        pa.field("n", pa.int32()),  # number of raters behind the score
+        _required("origin", pa.string()),  # human | synthetic_edits | synthetic_rater
+    ]
+)
+
+COMMENT = pa.schema(
+    [
+        _required("dataset", pa.string()),
+        _required("item_id", pa.string()),
+        _required("comment_id", pa.string()),
+        _required("text", pa.string()),
+        _required("text_clean", pa.string()),
+        pa.field("aspect", pa.string()),  # null = the photograph as a whole; 'caption' = what it shows
+        _required("origin", pa.string()),  # human | synthetic_grammar | file_name | theme | imagenet_class
+    ]
+)
+
+QUARANTINE = pa.schema(
+    [
+        _required("dataset", pa.string()),
+        _required("item_id", pa.string()),
+        _required("path", pa.string()),  # relative to the dataset's folder
+        _required("reason", pa.string()),
+    ]
+)
+
+IMAGE = pa.schema([_required("item_id", pa.string()), _required("image", pa.binary())])
+
+SPLIT = pa.schema(
+    [
+        _required("dataset", pa.string()),
+        _required("item_id", pa.string()),
+        _required("split", pa.string()),  # train | validation | test
+        _required("rule", pa.string()),  # what put it there
+    ]
+)
+
+LIST = pa.schema(
+    [_required("dataset", pa.string()), _required("item_id", pa.string()), _required("split", pa.string())]
+)
+
+REMOVED = pa.schema(
+    [
+        _required("role", pa.string()),
+        _required("dataset", pa.string()),
+        _required("item_id", pa.string()),
+        _required("reason", pa.string()),  # id | sha256 | phash | group
+        _required("test_dataset", pa.string()),
+        _required("test_item_id", pa.string()),
+        pa.field("distance", pa.int32()),  # Hamming distance of the perceptual hashes
+    ]
+)
+
+GUIDANCE = pa.schema(
+    [
+        _required("level", pa.string()),
+        _required("attribute", pa.string()),
+        _required("state", pa.string()),
+        _required("text", pa.string()),
+        _required("provider", pa.string()),
+        _required("model", pa.string()),
+        _required("prompt_sha256", pa.string()),
+        _required("text_sha256", pa.string()),
+    ]
+)
+
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+INSTRUCTION = pa.schema(
+    [
+        _required("task", pa.string()),  # caption | comment | score
+        _required("dataset", pa.string()),
+        _required("item_ids", pa.list_(pa.string())),
+        _required("split", pa.string()),
+        _required("messages", MESSAGES),  # content holds one <image> for each item
+        _required("answer", pa.string()),
+        pa.field("score", pa.float64()),  # the number behind the answer, where there is one
+        pa.field("level", pa.string()),
+        _required("weight", pa.float64()),
+        _required("origin", pa.string()),  # of the answer: as in COMMENT and RATING
+    ]
+)

@@ -1,0 +1,136 @@
+"""Files that are whole or absent: atomic writes, hashes, parquet tables that must fit their schema."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+@contextmanager
+def atomic_file(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; on success flush it to disk and rename it, on failure leave nothing.
+
+    Raises:
+        OSError: the disk is full or not writable; the message names `target`.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        _flush(part)
+        part.chmod(0o644)
+        os.replace(part, target)
+    except OSError as error:
+        raise _named(error, target) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_dir(target: Path) -> Iterator[Path]:
+    """As `atomic_file` for a folder: `target` is replaced as a whole once the block has ended well."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    try:
+        yield part
+        for path in sorted(part.rglob("*")):
+            if path.is_file():
+                _flush(path)
+        part.chmod(0o755)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(part, target)
+    except OSError as error:
+        raise _named(error, target) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _named(error: OSError, target: Path) -> OSError:
+    """The same error, saying which output could not be written."""
+    return type(error)(error.errno, f"could not write {target}: {error.strerror or error}; nothing was left under that name")
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write sorted, indented JSON atomically. NaN and infinity are refused: null with a reason says more."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    with atomic_file(target) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_table(target: Path, frame: pd.DataFrame, schema: pa.Schema) -> None:
+    """Write a parquet file that fits `schema` exactly.
+
+    Raises:
+        ValueError: a column is missing, unknown, of another type, or null where the schema says it cannot be.
+    """
+    table = to_table(frame, schema, str(target))
+    with atomic_file(target) as part:
+        pq.write_table(table, part, compression="zstd")
+
+
+def to_table(frame: pd.DataFrame, schema: pa.Schema, where: str) -> pa.Table:
+    """Convert a frame to an Arrow table of `schema`; `where` names the table in errors."""
+    expected, found = set(schema.names), set(frame.columns)
+    if expected != found:
+        raise ValueError(f"{where}: missing columns {sorted(expected - found)}, unknown columns {sorted(found - expected)}")
+    try:
+        table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False, safe=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(f"{where}: {error}") from error
+    check_nulls(table, schema, where)
+    return table.replace_schema_metadata(None)
+
+
+def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
+    """Read a parquet file and check it against `schema`.
+
+    Raises:
+        FileNotFoundError: the file is missing; the message says that a stage has to run first.
+        ValueError: its columns or types are not those of `schema`.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: run the stage that makes it (`dvc repro`), or `dvc pull`")
+    table = pq.read_table(path)
+    if not table.schema.equals(schema, check_metadata=False):
+        raise ValueError(f"{path}: expected columns\n{schema.to_string()}\nfound\n{table.schema.to_string()}")
+    check_nulls(table, schema, str(path))
+    return table.to_pandas()
+
+
+def check_nulls(table: pa.Table, schema: pa.Schema, where: str) -> None:
+    """Refuse nulls in columns that the schema declares non-nullable, naming the first row."""
+    for field in schema:
+        column = table.column(field.name)
+        if not field.nullable and column.null_count:
+            row = column.is_null().combine_chunks().to_pylist().index(True)
+            raise ValueError(f"{where}: column '{field.name}' is empty in row {row}")
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_text(text: str) -> str:
+    """Hex sha256 of a text in UTF-8."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -1,0 +1,66 @@
+"""Where each artifact of a checkout lives. dvc.yaml declares the same paths; a test holds the two together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders and files of one checkout, all below `root`."""
+
+    root: Path = Path(".")
+
+    def raw(self, dataset: str) -> Path:
+        """Manifest of what was fetched for a dataset."""
+        return self.root / "data/raw" / dataset
+
+    def prepared(self, dataset: str) -> Path:
+        """Shards and tables of a dataset."""
+        return self.root / "data/prepared" / dataset
+
+    @property
+    def splits(self) -> Path:
+        """One parquet per dataset: the split of every item and the rule that put it there."""
+        return self.root / "data/splits"
+
+    @property
+    def lists(self) -> Path:
+        """One parquet per role: the items that may be used for it, after the leakage filter."""
+        return self.root / "data/lists"
+
+    @property
+    def texts(self) -> Path:
+        """Guidance texts of the attribute states."""
+        return self.root / "data/texts/attributes.parquet"
+
+    @property
+    def instructions(self) -> Path:
+        """Prompts and answers, one parquet per use."""
+        return self.root / "data/instructions"
+
+    def pretrained(self, run: str) -> Path:
+        """Weights of one pre-training run."""
+        return self.root / "models/pretrain" / run
+
+    def finetuned(self, run: str) -> Path:
+        """Weights of one fine-tuning run; the last one is the model people use."""
+        return self.root / "models/finetune" / run
+
+    def result(self, task: str) -> Path:
+        """Metrics, predictions and plots of one evaluation task."""
+        return self.root / "results" / task
+
+    def ablation(self, name: str) -> Path:
+        """Metrics of one ablation."""
+        return self.root / "results/ablate" / name
+
+    @property
+    def report(self) -> Path:
+        """The page; a Markdown twin lies beside it."""
+        return self.root / "results/report.html"
+
+    def state(self, stage: str) -> Path:
+        """Resumable state of a stage that is still running; never an output."""
+        return self.root / ".state" / stage

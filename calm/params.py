@@ -1,0 +1,400 @@
+"""Typed, frozen parameters: what params.yaml may say, checked before anything runs.
+
+An unknown key, a value of the wrong type or range, and a key that could have no effect beside the others are all
+`ParamsError`s that name the key by its dotted path. Settings that exist only in one variant (LoRA's rank, the texts
+API's model) belong to a tagged union, so naming them beside another variant is an error and not a silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+PARAMS_FILE = Path("params.yaml")
+
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class ParamsError(ValueError):
+    """Parameters that cannot be used; the message names every offending key."""
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are refused, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Runtime(Section):
+    """Where and in which number format models run."""
+
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class StageThreads(Section):
+    """Threads of each stage: part of the result, since sums of floats depend on them."""
+
+    fetch: Threads
+    prepare: Threads
+    split: Threads
+    filter_leakage: Threads
+    generate_texts: Threads
+    build_instructions: Threads
+    pretrain: Threads
+    finetune: Threads
+    evaluate: Threads
+    ablate: Threads
+    report: Threads
+
+
+class Parts(Section):
+    """Names of the pretrained parts: keys of `calm.model.pretrained`, or hub names."""
+
+    vision: str
+    language: str
+    text: str
+
+
+class ImageParams(Section):
+    """How photographs are stored when prepared."""
+
+    max_side: Annotated[int, Field(ge=32)]
+    max_pixels: PositiveInt
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)]
+
+
+class SplitParams(Section):
+    """Rules for datasets without an official split."""
+
+    test_share: Share
+    query_raters: Share
+
+
+class LeakageParams(Section):
+    """When two photographs count as one."""
+
+    phash_distance: Annotated[int, Field(ge=0, le=32)]
+
+
+class Roles(Section):
+    """Which datasets feed which use."""
+
+    unlabelled: list[str]
+    generic: list[str]
+    comments: list[str]
+    scores: list[str]
+    raters: list[str]
+
+
+class DataParams(Section):
+    """Datasets and what is done to their photographs. Each dataset's settings are checked by its own source."""
+
+    datasets: dict[str, dict[str, Any]]
+    roles: Roles
+    image: ImageParams
+    split: SplitParams
+    leakage: LeakageParams
+
+    @model_validator(mode="after")
+    def _datasets_and_roles_agree(self) -> DataParams:
+        used: set[str] = set()
+        for role, names in self.roles.model_dump().items():
+            used.update(names)
+            for name in names:
+                if name not in self.datasets:
+                    raise ValueError(f"data.roles.{role} names '{name}', which data.datasets does not have")
+        for name in self.datasets:
+            if name not in used:
+                raise ValueError(f"data.datasets.{name} has no effect: no entry of data.roles names it")
+        return self
+
+
+class GrammarWriter(Section):
+    """Guidance texts from the offline, seeded grammar."""
+
+    provider: Literal["grammar"]
+
+
+class OpenAIWriter(Section):
+    """Guidance texts from an OpenAI-compatible endpoint; the key comes from OPENAI_API_KEY alone."""
+
+    provider: Literal["openai"]
+    model: str = "gpt-3.5-turbo"
+    base_url: str | None = None
+    temperature: NonNegative = 1.0
+
+
+class TextParams(Section):
+    """How many guidance texts per attribute state, and who writes them."""
+
+    per_state: PositiveInt
+    writer: Annotated[GrammarWriter | OpenAIWriter, Field(discriminator="provider")]
+
+
+class AttributeParams(Section):
+    """The guidance of pre-training."""
+
+    texts: TextParams
+
+
+class InstructionParams(Section):
+    """How rated and commented photographs become prompts and answers."""
+
+    comments_per_item: PositiveInt
+    score_share_of_comments: Share
+
+
+class Thematic(Section):
+    """The fully connected branch of the MFAM."""
+
+    grid: NonNegativeInt
+    all_levels: bool
+
+
+class MFAMParams(Section):
+    """Size of the multi-scale feature alignment module."""
+
+    queries: PositiveInt
+    width: PositiveInt
+    layers: PositiveInt
+    heads: PositiveInt
+    cross_attention_every: PositiveInt
+    thematic: Thematic
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> MFAMParams:
+        if self.width % self.heads:
+            raise ValueError(f"mfam.width ({self.width}) is not a multiple of mfam.heads ({self.heads})")
+        if self.cross_attention_every > self.layers:
+            raise ValueError(
+                f"mfam.cross_attention_every ({self.cross_attention_every}) has no effect beyond the first layer "
+                f"with mfam.layers = {self.layers}"
+            )
+        return self
+
+
+class Optimisation(Section):
+    """One run of the training loop. Adam, linear warm-up, cosine annealing (paper)."""
+
+    steps: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: Positive
+    warmup: Share
+    weight_decay: NonNegative
+    checkpoint_every: PositiveInt
+
+
+class Contrastive(Section):
+    """Multi-positive contrast between a level's pooled queries and the embedded guidance texts."""
+
+    weight: NonNegative
+    temperature: Positive
+    width: PositiveInt
+
+
+class LanguageLoss(Section):
+    """Language-model loss of the guidance texts through the frozen language model."""
+
+    weight: NonNegative
+    samples: NonNegativeInt
+
+    @model_validator(mode="after")
+    def _effective(self) -> LanguageLoss:
+        if (self.weight == 0) != (self.samples == 0):
+            raise ValueError(
+                f"pretrain.attributes.language: weight = {self.weight} and samples = {self.samples}: "
+                "one of them has no effect; set both to 0 or neither"
+            )
+        return self
+
+
+class PretrainAttributes(Optimisation):
+    """U: text-guided self-supervision of the Q-formers."""
+
+    contrastive: Contrastive
+    language: LanguageLoss
+
+    @model_validator(mode="after")
+    def _some_loss(self) -> PretrainAttributes:
+        if self.contrastive.weight == 0 and self.language.weight == 0:
+            raise ValueError("pretrain.attributes: contrastive.weight and language.weight are both 0: nothing to learn")
+        return self
+
+
+class PretrainParams(Section):
+    """The two pre-training runs: U and G."""
+
+    attributes: PretrainAttributes
+    alignment: Optimisation
+
+
+class LoRATuning(Section):
+    """Low-rank adapters on all linear layers of the language model."""
+
+    kind: Literal["lora"]
+    r: PositiveInt
+    alpha: PositiveInt
+    dropout: Share
+
+
+class FullTuning(Section):
+    """All weights of the language model."""
+
+    kind: Literal["full"]
+
+
+class FrozenTuning(Section):
+    """The language model stays as it is."""
+
+    kind: Literal["frozen"]
+
+
+class WeightedLoss(Section):
+    """A loss term and its weight; 0 leaves it out."""
+
+    weight: NonNegative
+
+
+class FinetuneScores(Optimisation):
+    """S: image-score pairs."""
+
+    regression: WeightedLoss
+    edit_gap: WeightedLoss
+
+    @model_validator(mode="after")
+    def _gap_needs_a_regression(self) -> FinetuneScores:
+        if self.edit_gap.weight and not self.regression.weight:
+            raise ValueError("finetune.scores.edit_gap.weight acts on the regression head: regression.weight must be > 0")
+        return self
+
+
+class FinetuneParams(Section):
+    """The two processes of fine-tuning: C, then S."""
+
+    tuning: Annotated[LoRATuning | FullTuning | FrozenTuning, Field(discriminator="kind")]
+    comments: Optimisation
+    scores: FinetuneScores
+
+
+class Strategy(Section):
+    """Who holds the weights, gradients and optimiser state."""
+
+    kind: Literal["single", "ddp", "fsdp2", "deepspeed"]
+
+
+class Bootstrap(Section):
+    """Intervals of the quality figures."""
+
+    samples: PositiveInt
+    level: Annotated[float, Field(gt=0, lt=1)]
+
+
+class EvaluatedTask(Section):
+    """The folder of the model that a task judges."""
+
+    model: str
+
+
+class EvaluationParams(Section):
+    """What is measured, on which model."""
+
+    tasks: dict[str, EvaluatedTask]
+    batch_size: PositiveInt
+    max_new_tokens: PositiveInt
+    max_items: PositiveInt
+    bootstrap: Bootstrap
+    support: PositiveInt
+    draws: PositiveInt
+
+
+class Ablation(Section):
+    """The recipe of fine-tuning from another start."""
+
+    start: str
+
+
+class ReportParams(Section):
+    """What the page shows."""
+
+    examples: PositiveInt
+
+
+class Params(Section):
+    """Everything params.yaml says."""
+
+    profile: str
+    seed: NonNegativeInt
+    runtime: Runtime
+    threads: StageThreads
+    parts: Parts
+    data: DataParams
+    attributes: AttributeParams
+    instructions: InstructionParams
+    mfam: MFAMParams
+    pretrain: PretrainParams
+    finetune: FinetuneParams
+    strategy: Strategy
+    evaluation: EvaluationParams
+    ablations: dict[str, Ablation]
+    report: ReportParams
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and check a parameter file.
+
+    Raises:
+        ParamsError: the file is missing, is not YAML, or says something that `Params` refuses.
+    """
+    try:
+        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path} does not exist: run this in a checkout of calm, or name one with -C DIR") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} is not valid YAML: {error}") from None
+    return parse_params(raw, str(path))
+
+
+def parse_params(raw: object, where: str) -> Params:
+    """Check parameters that were already read; `where` names their origin in errors."""
+    if not isinstance(raw, Mapping):
+        raise ParamsError(f"{where}: expected a mapping of sections, found {type(raw).__name__}")
+    return checked(Params, raw, where)
+
+
+def checked(model: type[Model], raw: object, where: str) -> Model:
+    """Validate `raw` against `model`; all problems in one `ParamsError`, each with its dotted key."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise ParamsError(f"{where}:\n" + "\n".join(f"  {line}" for line in lines)) from None
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    """One line for one of pydantic's error records."""
+    tags = {"grammar", "openai", "lora", "full", "frozen"}
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(part for i, part in enumerate(location) if i == 0 or part not in tags) or "(whole file)"
+    match problem["type"]:
+        case "extra_forbidden":
+            variant = [part for part in location if part in tags]
+            beside = f" (it would have no effect with '{variant[0]}')" if variant else ""
+            return f"{key}: unknown key{beside}"
+        case "missing":
+            return f"{key}: missing"
+        case "value_error":
+            return str(problem["ctx"]["error"])
+        case _:
+            return f"{key}: {problem['msg']}, got {problem['input']!r}"
