@@ -1,0 +1,1 @@
+"""What can be right or wrong with a photograph: a taxonomy, the edits that produce each state, and words for them."""

@@ -1,0 +1,173 @@
+"""Edits of photographs: what they are, how they are drawn, applied and stored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from calm.attributes.taxonomy import LEVELS, STEPS, Attribute, State, Taxonomy, taxonomy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SMALLEST_SIDE = 64
+_SEEDS = 2**63
+_FIELDS = ("attribute", "state", "severity", "seed")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One attribute brought into one state.
+
+    Attributes:
+        severity: 0 (just visible) to 1.
+        seed: of the operation's own draws (where patches go, the grains of noise), 0..2**63-1.
+    """
+
+    attribute: str
+    state: str
+    severity: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.severity <= 1:
+            raise ValueError(f"edit {self.attribute}.{self.state}: severity {self.severity} is not in 0..1")
+        if not 0 <= self.seed < _SEEDS:
+            raise ValueError(f"edit {self.attribute}.{self.state}: seed {self.seed} is not in 0..2**63-1")
+
+
+def resolve(edit: Edit, known: Taxonomy) -> tuple[Attribute, State]:
+    """The attribute and state that an edit names.
+
+    Raises:
+        ValueError: the taxonomy has no such attribute or state, or the state is no edit.
+    """
+    attribute = known.attribute(edit.attribute)
+    state = attribute.state(edit.state)
+    if state.edit is None:
+        raise ValueError(f"'{edit.state}' of '{edit.attribute}' is not an edit: leave the attribute out instead")
+    return attribute, state
+
+
+def apply_edits(images: Tensor, edits: Sequence[Sequence[Edit]], known: Taxonomy | None = None) -> Tensor:
+    """Edit each image by its own edits; those of one kind are applied to all their images at once.
+
+    Edits act in the order scene, lens, tone, print, file, whatever order they are given in. The result for an image
+    depends, bit for bit, on that image and its edits alone.
+
+    Args:
+        images: (B, 3, H, W) float32 in 0..1, sides of at least 64.
+        edits: B sequences, each with at most one edit per attribute.
+
+    Raises:
+        ValueError: shapes, lengths or values do not fit, an edit is unknown, or an attribute is edited twice.
+    """
+    _check(images, edits)
+    jobs = _jobs(edits, known or taxonomy())
+    if not jobs:
+        return images.clone()
+    edited = images.clone()
+    for state, uses in jobs:
+        assert state.edit is not None
+        rows = [row for row, _ in uses]
+        strength = [state.strength_at(edit.severity) for _, edit in uses]
+        edited[rows] = state.edit(edited[rows], strength, [edit.seed for _, edit in uses])
+    return edited
+
+
+def _jobs(edits: Sequence[Sequence[Edit]], known: Taxonomy) -> list[tuple[State, list[tuple[int, Edit]]]]:
+    """States to be produced, in order of application, each with the images and edits that want it."""
+    groups: dict[tuple[int, str, str], tuple[State, list[tuple[int, Edit]]]] = {}
+    for row, of_image in enumerate(edits):
+        names = [edit.attribute for edit in of_image]
+        if len(set(names)) < len(names):
+            raise ValueError(f"image {row}: an attribute is edited twice: {', '.join(names)}")
+        for edit in of_image:
+            _, state = resolve(edit, known)
+            key = (STEPS.index(state.step), edit.attribute, edit.state)
+            groups.setdefault(key, (state, []))[1].append((row, edit))
+    return [groups[key] for key in sorted(groups)]
+
+
+def _check(images: Tensor, edits: Sequence[Sequence[Edit]]) -> None:
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"expected images of shape (B, 3, H, W), found {tuple(images.shape)}")
+    if not images.is_floating_point():
+        raise ValueError(f"expected floats in 0..1, found {images.dtype}")
+    if min(images.shape[-2:]) < SMALLEST_SIDE:
+        raise ValueError(f"edits need sides of at least {SMALLEST_SIDE} pixels, found {tuple(images.shape[-2:])}")
+    if len(edits) != len(images):
+        raise ValueError(f"{len(images)} images but edits for {len(edits)}")
+
+
+def draw_edits(
+    rng: np.random.Generator,
+    count: int,
+    known: Taxonomy,
+    *,
+    levels: Sequence[str] = LEVELS,
+) -> tuple[Edit, ...]:
+    """Draw `count` edits of distinct attributes, none of which touches what another one touches.
+
+    Attributes are equally likely, then states of the attribute; severity is uniform in 0..1.
+
+    Raises:
+        ValueError: the levels do not hold that many edits that go together.
+    """
+    pool = [attribute for level in levels for attribute in known.at(level)]
+    drawn: list[Edit] = []
+    touched: frozenset[str] = frozenset()
+    for _ in range(count):
+        choices = [(one, states) for one in pool if (states := [s for s in one.states if not s.touches & touched])]
+        if not choices:
+            raise ValueError(f"cannot draw {count} edits that go together from the levels {', '.join(levels)}")
+        attribute, states = choices[int(rng.integers(len(choices)))]
+        state = states[int(rng.integers(len(states)))]
+        severity = round(float(rng.uniform()), 4)
+        drawn.append(
+            Edit(
+                attribute.name,
+                state.name,
+                severity,
+                int(rng.integers(_SEEDS, dtype=np.uint64)),
+            )
+        )
+        touched |= state.touches
+        pool.remove(attribute)
+    return tuple(drawn)
+
+
+def edits_to_json(edits: Sequence[Edit]) -> str:
+    """A JSON list; `edits_from_json` gives equal edits back."""
+    return json.dumps([asdict(edit) for edit in edits])
+
+
+def edits_from_json(text: str, known: Taxonomy | None = None) -> tuple[Edit, ...]:
+    """Read what `edits_to_json` wrote.
+
+    Raises:
+        ValueError: not such a list, or an attribute or state that the taxonomy does not have.
+    """
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"edits are not valid JSON: {error}") from None
+    if not isinstance(rows, list):
+        raise ValueError(f"edits: expected a JSON list, found {type(rows).__name__}")
+    return tuple(map(partial(_edit, known=known or taxonomy()), rows))
+
+
+def _edit(row: Any, known: Taxonomy) -> Edit:
+    if not isinstance(row, dict) or set(row) != set(_FIELDS):
+        raise ValueError(f"edits: expected objects with {', '.join(_FIELDS)}, found {row!r}")
+    names = isinstance(row["attribute"], str) and isinstance(row["state"], str)
+    if not names or type(row["seed"]) is not int or type(row["severity"]) not in (int, float):
+        raise ValueError(f"edits: expected two names, a number and an integer, found {row!r}")
+    edit = Edit(row["attribute"], row["state"], float(row["severity"]), row["seed"])
+    resolve(edit, known)
+    return edit

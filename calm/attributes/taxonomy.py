@@ -1,0 +1,208 @@
+"""The taxonomy as data: three levels, attributes with states, and what each state means for pixels and for words.
+
+One file in `calm/attributes/catalogue/` is one attribute, found by its name: nothing else has to be touched to add one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LEVELS = ("low", "middle", "high")
+
+# Order in which the edits of one photograph are applied, as light meets scene, lens, film, print and file.
+STEPS = ("scene", "lens", "tone", "print", "file")
+
+
+class EditFunction(Protocol):
+    """A deterministic image operation, each image by itself."""
+
+    def __call__(self, images: Tensor, strength: Sequence[float], seeds: Sequence[int], /) -> Tensor:
+        """Return edited images, (B, 3, H, W) in 0..1, for `images` of that shape; one strength and seed per image."""
+        ...
+
+
+class MeasureFunction(Protocol):
+    """A quantity of each image: (B, 3, H, W) in 0..1 -> (B,)."""
+
+    def __call__(self, images: Tensor, /) -> Tensor:
+        """Return one number per image."""
+        ...
+
+
+@dataclass(frozen=True)
+class State:
+    """One way in which an attribute can stand.
+
+    Attributes:
+        name: unique in its attribute; with blanks for underscores, its label.
+        edit: the operation that brings a photograph into this state; None leaves it as it is.
+        strength: the operation's argument at severity 0 (already visible) and 1 (clearly harmful, if it harms).
+        harm: how much full severity spoils a photograph, 0..1; a matter of style has little.
+        phrases: independent clauses describing the state. `{very}` and `{too}` take a word of degree.
+        nouns: noun phrases naming the state.
+        remedies: commands that undo the state.
+        touches: quantities the edit changes; edits that share one are never drawn together, since one would hide
+            or contradict the other.
+        step: when the edit is applied, one of `STEPS`.
+        measure, direction: a quantity that the edit moves up (+1) or down (-1).
+    """
+
+    name: str
+    edit: EditFunction | None = None
+    strength: tuple[float, float] = (0.0, 0.0)
+    harm: float = 0.0
+    phrases: tuple[str, ...] = ()
+    nouns: tuple[str, ...] = ()
+    remedies: tuple[str, ...] = ()
+    touches: frozenset[str] = frozenset()
+    step: str = "tone"
+    measure: MeasureFunction | None = None
+    direction: int | None = None
+
+    @property
+    def label(self) -> str:
+        """The name as people write it."""
+        return self.name.replace("_", " ")
+
+    def strength_at(self, severity: float) -> float:
+        """The operation's argument at a severity in 0..1."""
+        mild, strong = self.strength
+        return mild + severity * (strong - mild)
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """An aspect of a photograph, its unchanged state and the states that edits bring about."""
+
+    name: str
+    level: str
+    unchanged: State
+    states: tuple[State, ...]
+
+    @property
+    def title(self) -> str:
+        """The name as a heading."""
+        return self.name.replace("_", " ").capitalize()
+
+    @property
+    def all_states(self) -> tuple[State, ...]:
+        """Every state, unchanged first."""
+        return (self.unchanged, *self.states)
+
+    @property
+    def touches(self) -> frozenset[str]:
+        """Every quantity that one of its states changes."""
+        return frozenset().union(*(state.touches for state in self.states))
+
+    def state(self, name: str) -> State:
+        """The state of that name.
+
+        Raises:
+            ValueError: there is none; the message lists those there are.
+        """
+        for state in self.all_states:
+            if state.name == name:
+                return state
+        known = ", ".join(state.name for state in self.all_states)
+        raise ValueError(f"attribute '{self.name}' has no state '{name}'; it has: {known}")
+
+
+@dataclass(frozen=True)
+class Taxonomy:
+    """All attributes, low level first and by name within a level."""
+
+    attributes: tuple[Attribute, ...]
+
+    def at(self, level: str) -> tuple[Attribute, ...]:
+        """Attributes of one level."""
+        if level not in LEVELS:
+            raise ValueError(f"unknown level '{level}'; levels are {', '.join(LEVELS)}")
+        return tuple(attribute for attribute in self.attributes if attribute.level == level)
+
+    def attribute(self, name: str) -> Attribute:
+        """The attribute of that name.
+
+        Raises:
+            ValueError: there is none; the message lists those there are.
+        """
+        for attribute in self.attributes:
+            if attribute.name == name:
+                return attribute
+        known = ", ".join(attribute.name for attribute in self.attributes)
+        raise ValueError(f"unknown attribute '{name}'; attributes are: {known}")
+
+    def chance(self, level: str) -> float:
+        """Balanced accuracy of guessing, averaged over a level's attributes."""
+        attributes = self.at(level)
+        return sum(1 / len(attribute.all_states) for attribute in attributes) / len(attributes)
+
+
+def discover(package: str, folders: Iterable[str]) -> Taxonomy:
+    """Import every module of `package` found in `folders` and collect their `ATTRIBUTE`s.
+
+    Raises:
+        ValueError: a module has no `ATTRIBUTE`, or one that breaks a rule of the taxonomy.
+    """
+    found = []
+    for module in pkgutil.iter_modules(list(folders)):
+        attribute = getattr(importlib.import_module(f"{package}.{module.name}"), "ATTRIBUTE", None)
+        if not isinstance(attribute, Attribute):
+            raise ValueError(f"{package}.{module.name} does not define ATTRIBUTE = Attribute(...)")
+        _check(attribute, f"{package}.{module.name}")
+        found.append(attribute)
+    ordered = sorted(found, key=lambda attribute: (LEVELS.index(attribute.level), attribute.name))
+    names = [attribute.name for attribute in ordered]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{package}: two files define the attribute '{name}'")
+    return Taxonomy(tuple(ordered))
+
+
+@cache
+def taxonomy() -> Taxonomy:
+    """The attributes in `calm/attributes/catalogue/`."""
+    catalogue = importlib.import_module("calm.attributes.catalogue")
+    return discover(catalogue.__name__, catalogue.__path__)
+
+
+def _check(attribute: Attribute, where: str) -> None:
+    """Refuse an attribute that other rooms could not use."""
+    if attribute.level not in LEVELS:
+        raise ValueError(f"{where}: level '{attribute.level}' is none of {', '.join(LEVELS)}")
+    if not attribute.states:
+        raise ValueError(f"{where}: no states beside 'unchanged'")
+    if attribute.unchanged.name != "unchanged" or attribute.unchanged.edit is not None:
+        raise ValueError(f"{where}: the unchanged state must be called 'unchanged' and have no edit")
+    names = [state.name for state in attribute.all_states]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{where}: a state's name is used twice: {', '.join(names)}")
+    for state in attribute.all_states:
+        _check_words(state, where)
+    for state in attribute.states:
+        _check_edit(state, where)
+
+
+def _check_words(state: State, where: str) -> None:
+    if len(state.phrases) < 4 or len(state.nouns) < 2:
+        raise ValueError(f"{where}: state '{state.name}' needs at least 4 phrases and 2 nouns")
+    if state.edit is not None and len(state.remedies) < 3:
+        raise ValueError(f"{where}: state '{state.name}' needs at least 3 remedies")
+
+
+def _check_edit(state: State, where: str) -> None:
+    if state.edit is None or state.measure is None or state.direction not in (-1, 1):
+        raise ValueError(f"{where}: state '{state.name}' needs an edit, a measure and a direction of +1 or -1")
+    if state.step not in STEPS:
+        raise ValueError(f"{where}: state '{state.name}' has step '{state.step}', which is none of {', '.join(STEPS)}")
+    if not state.touches:
+        raise ValueError(f"{where}: state '{state.name}' must say what it touches")
+    if not 0 <= state.harm <= 1:
+        raise ValueError(f"{where}: state '{state.name}' has harm {state.harm}, which is not in 0..1")
