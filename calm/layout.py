@@ -56,6 +56,15 @@ class Layout:
         """Metrics of one ablation."""
         return self.root / "results/ablate" / name
 
+    def digest(self, name: str) -> Path:
+        """Hashes of one result's files; the report depends on the folder of them."""
+        return self.root / "results/digests" / f"{name}.json"
+
+    @property
+    def curves(self) -> Path:
+        """Learning curves, one csv per training run."""
+        return self.root / "results/curves"
+
     @property
     def report(self) -> Path:
         """The page; a Markdown twin lies beside it."""

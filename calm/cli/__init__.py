@@ -1,0 +1,47 @@
+"""The command line: one verb per stage, verbs for people, and profiles.
+
+Nothing here imports numpy, torch or a stage's module before the verb that needs it runs: `calm --help` stays
+instant, and the thread settings of a stage are in place before any library reads them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from calm.cli import people, profile, stages
+from calm.cli.errors import ReportedErrors
+from calm.version import __version__
+
+app = typer.Typer(
+    cls=ReportedErrors,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # a bug keeps Python's own traceback
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+people.register(app)
+stages.register(app)
+app.add_typer(profile.app, name="profile")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"calm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def calm(
+    directory: Annotated[
+        Path | None, typer.Option("-C", "--directory", help="Run as if started in this checkout.")
+    ] = None,
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True)] = False,
+) -> None:
+    """Scores, comments and suggestions for photographs, and the pipeline that trains them."""
+    if directory is not None:
+        if not directory.is_dir():
+            raise typer.BadParameter(f"{directory} is not a folder", param_hint="--directory")
+        os.chdir(directory)

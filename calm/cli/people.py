@@ -1,0 +1,226 @@
+"""`calm score`, `calm comment`, `calm suggest`: the trained model on anybody's photographs."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from calm.cli.errors import tell
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from calm.assistant import Calm
+
+DEFAULT_MODEL = Path("models/finetune/scores")
+MAX_PIXELS = 200_000_000  # width times height of one photograph; more is refused before it is decoded
+BATCH = 16  # photographs held in memory at a time
+
+Row = dict[str, Any]
+Files = Annotated[list[str], typer.Argument(help="Photographs, folders, or quoted globs.", show_default=False)]
+Model = Annotated[Path, typer.Option("--model", help="Folder of a trained checkpoint.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, ...")]
+AsJson = Annotated[bool, typer.Option("--json", help="A JSON list with one object per photograph.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Comma-separated values with a header.")]
+
+
+class Readout(StrEnum):
+    """How a score is read from the model."""
+
+    text = "text"
+    expectation = "expectation"
+    regression = "regression"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    for verb in (score, comment, suggest):
+        app.command(rich_help_panel="Photographs")(verb)
+
+
+def score(
+    files: Files,
+    model: Model = DEFAULT_MODEL,
+    device: Device = "auto",
+    readout: Annotated[Readout, typer.Option(help="Which readout is called `score`.")] = Readout.expectation,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """Aesthetic scores, by all three readouts."""
+
+    def rows(calm: Calm, images: Sequence[Image]) -> Iterator[Row]:
+        for result in calm.score(images, batch_size=BATCH):
+            values = {name.value: getattr(result, name.value) for name in Readout}
+            yield {"score": values[readout.value], **values}
+
+    run(files, model, device, rows, as_json, as_csv)
+
+
+def comment(
+    files: Files,
+    model: Model = DEFAULT_MODEL,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """What is well done and what is not, in a sentence or two."""
+
+    def rows(calm: Calm, images: Sequence[Image]) -> Iterator[Row]:
+        for text in calm.comment(images, batch_size=BATCH):
+            yield {"comment": text}
+
+    run(files, model, device, rows, as_json, as_csv)
+
+
+def suggest(
+    files: Files,
+    model: Model = DEFAULT_MODEL,
+    device: Device = "auto",
+    top: Annotated[int, typer.Option(min=1, help="Suggestions for each photograph.")] = 3,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """What to change, best suggestion first."""
+
+    def rows(calm: Calm, images: Sequence[Image]) -> Iterator[Row]:
+        for suggestions in calm.suggest(images, top=top):
+            yield {
+                "suggestions": [
+                    {"attribute": s.attribute, "state": s.state, "text": s.text, "log_odds": s.log_odds}
+                    for s in suggestions
+                ]
+            }
+
+    run(files, model, device, rows, as_json, as_csv)
+
+
+def run(
+    names: Sequence[str],
+    model: Path,
+    device: str,
+    rows: Callable[[Calm, Sequence[Image]], Iterator[Row]],
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    """Judge every photograph and print the results; unreadable ones are told and cost exit code 1 at the end.
+
+    Raises:
+        ValueError: both formats were asked for, or there is no photograph under `names`.
+        FileNotFoundError: there is no checkpoint in `model`.
+    """
+    if as_json and as_csv:
+        raise ValueError("--json and --csv exclude one another")
+    paths, missing = find_photographs(names)
+    for problem in missing:
+        tell(problem)
+    if not paths:
+        raise typer.Exit(1)
+    from calm.assistant import Calm
+
+    calm = Calm.from_pretrained(model, device=device)
+    checkpoint = str(calm.provenance["checkpoint"])
+    results: list[Row] = []
+    unreadable = 0
+    for start in range(0, len(paths), BATCH):
+        readable = list(read(paths[start : start + BATCH]))
+        unreadable += len(paths[start : start + BATCH]) - len(readable)
+        judged = rows(calm, [image for _, image in readable]) if readable else iter(())
+        results += [
+            {"file": path, **row, "checkpoint": checkpoint} for (path, _), row in zip(readable, judged, strict=True)
+        ]
+    if as_json:
+        typer.echo(json.dumps(results, indent=2, ensure_ascii=False))
+    elif as_csv:
+        print_csv(results)
+    elif results:
+        print_table(results)
+    if missing or unreadable:
+        raise typer.Exit(1)
+
+
+def find_photographs(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Expand folders (with all below them) and globs.
+
+    Returns:
+        The files, each once, in the order of `names`; and a message for every name that leads to none.
+    """
+    from calm.data.images import SUFFIXES
+
+    found: dict[str, None] = {}
+    problems: list[str] = []
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            here = sorted(str(p) for p in path.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
+            problem = f"{name}: no photograph in this folder ({', '.join(SUFFIXES)})"
+        elif path.exists():
+            here, problem = [name], ""
+        elif glob.has_magic(name):
+            here = sorted(p for p in glob.glob(name, recursive=True) if Path(p).is_file())
+            problem = f"{name}: no file matches"
+        else:
+            here, problem = [], f"{name}: no such file or folder"
+        found.update(dict.fromkeys(here))
+        if not here:
+            problems.append(problem)
+    return list(found), problems
+
+
+def read(paths: Sequence[str]) -> Iterator[tuple[str, Image]]:
+    """Read photographs; tell of those that cannot be read and leave them out."""
+    from calm.data.images import ImageError, read_image
+
+    for path in paths:
+        try:
+            yield path, read_image(Path(path), max_pixels=MAX_PIXELS)
+        except ImageError as error:
+            tell(str(error))
+
+
+def print_csv(results: Sequence[Row]) -> None:
+    """One line per photograph, or per suggestion where there are several."""
+    lines = [line for row in results for line in _flat(row)]
+    fields = list(dict.fromkeys(key for line in lines for key in line)) or ["file"]
+    writer = csv.DictWriter(sys.stdout, fields, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+
+
+def print_table(results: Sequence[Row]) -> None:
+    """A table for people; the checkpoint, the same for all rows, goes below it."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    lines = [line for row in results for line in _flat(row)]
+    columns = [key for key in lines[0] if key != "checkpoint"]
+    table = Table(*columns)
+    for line in lines:
+        table.add_row(*(Text(_cell(line.get(key))) for key in columns))
+    console = Console()
+    console.print(table)
+    console.print(f"checkpoint {results[0]['checkpoint']}", style="dim", highlight=False)
+
+
+def _flat(row: Row) -> Iterator[Row]:
+    """One row for each suggestion of a photograph; the row itself where there is no such list."""
+    suggestions = row.get("suggestions")
+    if suggestions is None:
+        yield row
+        return
+    for suggestion in suggestions:
+        yield {"file": row["file"], **suggestion, "checkpoint": row["checkpoint"]}
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
