@@ -1,0 +1,11 @@
+"""calm: aesthetic scores, comments, personal scores and suggestions for photographs, after CALM (AAAI 2025).
+
+Importing calm teaches transformers' Auto classes the model type "calm"; the model's code is loaded when first asked for.
+"""
+
+from calm._registration import register
+from calm.version import __version__
+
+register()
+
+__all__ = ["__version__"]

@@ -163,8 +163,19 @@ class Thematic(Section):
     all_levels: bool
 
 
+class Levels(Section):
+    """Indices into the visual encoder's hidden states, for each level; negative ones count from the end."""
+
+    low: list[int]
+    middle: list[int]
+    high: list[int]
+
+
 class MFAMParams(Section):
-    """Size of the multi-scale feature alignment module."""
+    """Inputs and size of the multi-scale feature alignment module."""
+
+    levels: Levels
+    grid: NonNegativeInt
 
     queries: PositiveInt
     width: PositiveInt
@@ -373,20 +384,21 @@ def parse_params(raw: object, where: str) -> Params:
     return checked(Params, raw, where)
 
 
-def checked(model: type[Model], raw: object, where: str) -> Model:
-    """Validate `raw` against `model`; all problems in one `ParamsError`, each with its dotted key."""
+def checked(model: type[Model], raw: object, where: str, prefix: str = "") -> Model:
+    """Validate `raw` against `model`; all problems in one `ParamsError`, each with its dotted key after `prefix`."""
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
+        lines = [_explain(problem, prefix) for problem in error.errors()]
         raise ParamsError(f"{where}:\n" + "\n".join(f"  {line}" for line in lines)) from None
 
 
-def _explain(problem: Mapping[str, Any]) -> str:
+def _explain(problem: Mapping[str, Any], prefix: str) -> str:
     """One line for one of pydantic's error records."""
     tags = {"grammar", "openai", "lora", "full", "frozen"}
     location = [str(part) for part in problem["loc"]]
-    key = ".".join(part for i, part in enumerate(location) if i == 0 or part not in tags) or "(whole file)"
+    key = ".".join(part for i, part in enumerate(location) if i == 0 or part not in tags)
+    key = prefix + key if key else prefix.rstrip(".") or "(whole file)"
     match problem["type"]:
         case "extra_forbidden":
             variant = [part for part in location if part in tags]

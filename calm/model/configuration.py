@@ -1,0 +1,113 @@
+"""Configurations: CALM, and the visual encoder that transformers does not have."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig, PreTrainedConfig
+
+from calm.attributes.taxonomy import LEVELS
+
+PLACEHOLDERS = ("<low>", "<middle>", "<high>", "<thematic>")  # in the order the language model reads them (paper)
+IMAGE_TOKEN = "<image>"  # what prompts hold; the processor expands it into placeholders
+
+# kernel, stride, expansion, channels in, channels out of the 16 blocks
+BLOCKS = (
+    (3, 1, 1, 32, 16),
+    *((3, 2, 6, 16, 24), (3, 1, 6, 24, 24)),
+    *((5, 2, 6, 24, 40), (5, 1, 6, 40, 40)),
+    *((3, 2, 6, 40, 80), (3, 1, 6, 80, 80), (3, 1, 6, 80, 80)),
+    *((5, 1, 6, 80, 112), (5, 1, 6, 112, 112), (5, 1, 6, 112, 112)),
+    *((5, 2, 6, 112, 192), (5, 1, 6, 192, 192), (5, 1, 6, 192, 192), (5, 1, 6, 192, 192)),
+    (3, 1, 6, 192, 320),
+)
+HEAD_CHANNELS = 1280
+
+
+class EfficientNetLiteConfig(PreTrainedConfig):
+    """Configuration; `width_divisor` shrinks every channel count, for tests."""
+
+    model_type = "efficientnet_lite"
+
+    num_labels: int = 1000
+    image_size: int = 224
+    width_divisor: int = 1
+
+    def feature_maps(self, image_size: int) -> list[tuple[int, int]]:
+        """(channels, side in positions) of every hidden state for a square image of `image_size` pixels."""
+        side = -(-image_size // 2)  # after the stem
+        shapes = []
+        for _, stride, _, _, channels in BLOCKS:
+            side = -(-side // stride)
+            shapes.append((channels // self.width_divisor, side))
+        return [*shapes, (HEAD_CHANNELS // self.width_divisor, side)]
+
+
+class CalmConfig(PreTrainedConfig):
+    """Everything that shapes a CALM checkpoint.
+
+    `levels` maps low, middle and high to indices into the encoder's hidden states. Placeholder tokens have ids at and
+    above `text_config.vocab_size`: they are replaced by visual tokens before the language model's embedding is asked,
+    so that model stays untouched.
+    """
+
+    model_type = "calm"
+    sub_configs: ClassVar = {"vision_config": AutoConfig, "text_config": AutoConfig}
+
+    vision_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    image_size: int = 336
+    levels: dict | None = None
+    grid: int = 0
+    queries: int = 32
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    cross_attention_every: int = 2
+    thematic_grid: int = 0
+    thematic_all_levels: bool = False
+    contrast_width: int = 256
+    contrast_temperature: float = 0.07
+    text_width: int = 384  # of the sentence encoder's embeddings
+    attribute_states: list | None = None  # [level, attribute, state] of every prototype row
+    placeholder_token_ids: list | None = None
+    digit_token_ids: list | None = None  # of "0" to "9"
+    score_min: float = 1.0
+    score_max: float = 10.0
+    provenance: dict | None = None
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.vision_config = _sub_config(self.vision_config, CLIPVisionConfig)
+        self.text_config = _sub_config(self.text_config, LlamaConfig)
+        self.levels = self.levels or {"low": [8], "middle": [16], "high": [-2]}
+        self.attribute_states = self.attribute_states or []
+        self.provenance = self.provenance or {}
+        vocabulary = self.text_config.vocab_size
+        self.placeholder_token_ids = self.placeholder_token_ids or [vocabulary + i for i in range(len(PLACEHOLDERS))]
+        self.tie_word_embeddings = self.text_config.tie_word_embeddings
+        if sorted(self.levels) != sorted(LEVELS):
+            raise ValueError(f"levels: expected {LEVELS}, found {tuple(self.levels)}")
+        super().__post_init__(**kwargs)
+
+    @property
+    def vision_tokens(self) -> int:
+        """Tokens that one photograph takes in the prompt."""
+        return len(LEVELS) * self.queries + self.thematic_tokens
+
+    @property
+    def thematic_tokens(self) -> int:
+        """Tokens of the fully connected branch."""
+        if self.thematic_grid:
+            return self.thematic_grid**2
+        if self.grid:
+            return self.grid**2
+        return (self.image_size // self.vision_config.patch_size) ** 2
+
+
+def _sub_config(value: dict | PreTrainedConfig | None, default: type[PreTrainedConfig]) -> PreTrainedConfig:
+    if isinstance(value, PreTrainedConfig):
+        return value
+    if value is None:
+        return default()
+    return AutoConfig.for_model(**value)

@@ -1,0 +1,136 @@
+"""A Llama model and its tokenizer out of a GGUF file, de-quantised into plain transformers classes.
+
+transformers' own `gguf_file=` keeps the packed weights, which can be neither trained nor saved.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gguf import GGUFReader
+from gguf.quants import dequantize
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.initialization import no_init_weights
+
+CONTROL_TOKEN = 3  # GGUF's token type
+
+TENSORS = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+BLOCK_TENSORS = {
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+
+
+def load(path: Path, dtype: torch.dtype) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """Read model and tokenizer.
+
+    Raises:
+        ValueError: the file holds another architecture, or tensors that a Llama model does not have.
+    """
+    reader = GGUFReader(path)
+    fields = {key: field.contents() for key, field in reader.fields.items()}
+    if fields.get("general.architecture") != "llama":
+        raise ValueError(f"{path}: expected a Llama model, found {fields.get('general.architecture')!r}")
+    names = {tensor.name for tensor in reader.tensors}
+    config = _config(fields, tied="output.weight" not in names)
+    with no_init_weights():  # every weight is read from the file; drawing them first would take seconds
+        model = LlamaForCausalLM(config).to(dtype)
+    weights = {}
+    for tensor in reader.tensors:
+        values = np.array(dequantize(tensor.data, tensor.tensor_type))
+        name = _name(tensor.name, path)
+        if name.endswith("q_proj.weight"):
+            values = _unpermute(values, config.num_attention_heads)
+        elif name.endswith("k_proj.weight"):
+            values = _unpermute(values, config.num_key_value_heads)
+        weights[name] = torch.from_numpy(values).to(dtype)
+    if config.tie_word_embeddings:
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+    model.load_state_dict(weights, strict=True)
+    return model.eval(), _tokenizer(fields)
+
+
+def read_config(path: Path) -> LlamaConfig:
+    """The model's configuration alone."""
+    reader = GGUFReader(path)
+    fields = {key: field.contents() for key, field in reader.fields.items()}
+    return _config(fields, tied="output.weight" not in {tensor.name for tensor in reader.tensors})
+
+
+def _config(fields: dict[str, Any], *, tied: bool) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=len(fields["tokenizer.ggml.tokens"]),
+        hidden_size=fields["llama.embedding_length"],
+        intermediate_size=fields["llama.feed_forward_length"],
+        num_hidden_layers=fields["llama.block_count"],
+        num_attention_heads=fields["llama.attention.head_count"],
+        num_key_value_heads=fields["llama.attention.head_count_kv"],
+        max_position_embeddings=fields["llama.context_length"],
+        rms_norm_eps=fields["llama.attention.layer_norm_rms_epsilon"],
+        rope_parameters={"rope_type": "default", "rope_theta": float(fields["llama.rope.freq_base"])},
+        tie_word_embeddings=tied,
+        bos_token_id=fields["tokenizer.ggml.bos_token_id"],
+        eos_token_id=fields["tokenizer.ggml.eos_token_id"],
+        pad_token_id=fields["tokenizer.ggml.padding_token_id"],
+    )
+
+
+def _name(tensor: str, path: Path) -> str:
+    if tensor in TENSORS:
+        return TENSORS[tensor]
+    parts = tensor.split(".")
+    if len(parts) == 4 and parts[0] == "blk" and parts[2] in BLOCK_TENSORS:
+        return f"model.layers.{parts[1]}.{BLOCK_TENSORS[parts[2]]}.{parts[3]}"
+    raise ValueError(f"{path}: tensor '{tensor}' is not part of a Llama model")
+
+
+def _unpermute(values: np.ndarray, heads: int) -> np.ndarray:
+    """GGUF interleaves the two halves that rotary embeddings turn; transformers keeps them apart."""
+    rows, columns = values.shape
+    halves = values.reshape(heads, rows // heads // 2, 2, columns)
+    return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(rows, columns))
+
+
+def _tokenizer(fields: dict[str, Any]) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with single digits ("smollm" in GGUF's terms): digits apart, so a score is read digit by digit."""
+    tokens: list[str] = fields["tokenizer.ggml.tokens"]
+    merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
+    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    kinds = fields["tokenizer.ggml.token_type"]
+    control = [token for token, kind in zip(tokens, kinds, strict=True) if kind == CONTROL_TOKEN]
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
+    special = {
+        role: tokens[fields[f"tokenizer.ggml.{key}_token_id"]]
+        for role, key in (
+            ("bos_token", "bos"),
+            ("eos_token", "eos"),
+            ("unk_token", "unknown"),
+            ("pad_token", "padding"),
+        )
+    }
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=fields["llama.context_length"],
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+        **special,
+    )

@@ -1,0 +1,185 @@
+"""The multi-scale feature alignment module (paper): one fully connected layer and three Q-formers.
+
+The fully connected layer turns the encoder's high-level tokens into H_thematic; a Q-former each turns low-, middle- and
+high-level features into H_low, H_middle and H_high by its own query tokens. All four are as wide as the language
+model's embeddings. A contrastive head, used by the self-supervision and to name attributes, compares a level's pooled
+queries with embedded guidance texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import log
+
+import torch
+from torch import nn
+from transformers import Blip2QFormerConfig, Blip2QFormerModel
+
+from calm.attributes.taxonomy import LEVELS
+from calm.model.configuration import CalmConfig
+
+HiddenStates = Sequence[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class LevelTokens:
+    """Encoder features by level: (B, N_level, C_level) each."""
+
+    low: torch.Tensor
+    middle: torch.Tensor
+    high: torch.Tensor
+
+    def __getitem__(self, level: str) -> torch.Tensor:
+        return getattr(self, level)  # type: ignore[no-any-return]
+
+    def rows(self, index: torch.Tensor | slice) -> LevelTokens:
+        """The same features for some of the photographs."""
+        return LevelTokens(*(self[level][index] for level in LEVELS))
+
+    @staticmethod
+    def concatenate(parts: Sequence[LevelTokens]) -> LevelTokens:
+        """One batch out of several."""
+        return LevelTokens(*(torch.cat([part[level] for part in parts]) for level in LEVELS))
+
+
+def level_tokens(hidden_states: HiddenStates, levels: Mapping[str, Sequence[int]], grid: int) -> LevelTokens:
+    """Pick each level's hidden states and bring them to tokens of one grid.
+
+    Feature maps (B, C, h, w) and token sequences (B, N, C) are both taken; class tokens are dropped. With `grid` > 0
+    every cell of a grid x grid raster gives its mean and, where it covers more than one position, its deviation: the
+    deviation is what tells noise and blur. Raises ValueError if a level's states cannot share one set of positions.
+    """
+    tokens = {}
+    for level in LEVELS:
+        parts = [_cells(_as_map(hidden_states[index]), grid) for index in levels[level]]
+        if len({part.shape[1] for part in parts}) > 1:
+            raise ValueError(f"mfam.levels.{level}: hidden states {levels[level]} differ in size: set mfam.grid")
+        tokens[level] = torch.cat(parts, dim=-1)
+    return LevelTokens(**tokens)
+
+
+def level_widths(config: CalmConfig) -> dict[str, int]:
+    """Channels of each level's tokens."""
+    vision = config.vision_config
+    widths = {}
+    for level, indices in config.levels.items():
+        if hasattr(vision, "feature_maps"):
+            shapes = [vision.feature_maps(config.image_size)[index] for index in indices]
+        else:
+            shapes = [(vision.hidden_size, config.image_size // vision.patch_size) for _ in indices]
+        widths[level] = sum(channels * (2 if config.grid and side > config.grid else 1) for channels, side in shapes)
+    return widths
+
+
+def _as_map(state: torch.Tensor) -> torch.Tensor:
+    """Tokens (B, N, C) of a square raster, class tokens first, to a map (B, C, h, w); maps stay."""
+    if state.ndim == 4:
+        return state
+    side = int(state.shape[1] ** 0.5)
+    return state[:, state.shape[1] - side * side :].transpose(1, 2).unflatten(2, (side, side))
+
+
+def _cells(maps: torch.Tensor, grid: int) -> torch.Tensor:
+    if not grid or maps.shape[-1] == grid:
+        return maps.flatten(2).transpose(1, 2)
+    maps = maps.float()
+    mean = nn.functional.adaptive_avg_pool2d(maps, grid)
+    square = nn.functional.adaptive_avg_pool2d(maps.square(), grid)
+    deviation = (square - mean.square()).clamp_min(1e-6).sqrt()
+    return torch.cat([mean, deviation], dim=1).flatten(2).transpose(1, 2)
+
+
+class LevelQFormer(nn.Module):
+    """One level's queries, Q-former and projection to the language model's width."""
+
+    def __init__(self, config: CalmConfig, encoder_width: int) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.zeros(1, config.queries, config.width))
+        nn.init.normal_(self.queries, std=0.5)  # the queries must differ, or they learn to be one
+        # Without affine weights: features of raw convolutions differ in scale by orders of magnitude.
+        self.norm = nn.LayerNorm(encoder_width, elementwise_affine=False)
+        self.qformer = Blip2QFormerModel(
+            Blip2QFormerConfig(
+                hidden_size=config.width,
+                num_hidden_layers=config.layers,
+                num_attention_heads=config.heads,
+                intermediate_size=4 * config.width,
+                cross_attention_frequency=config.cross_attention_every,
+                encoder_hidden_size=encoder_width,
+                hidden_dropout_prob=0.0,
+                attention_probs_dropout_prob=0.0,
+            )
+        )
+        self.to_language = nn.Linear(config.width, config.text_config.hidden_size)
+        self.to_contrast = nn.Linear(config.width, config.contrast_width)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Encoder tokens (B, N, C) to query states (B, queries, width)."""
+        tokens = self.norm(tokens.to(self.queries.dtype))
+        queries = self.queries.expand(tokens.shape[0], -1, -1)
+        states: torch.Tensor = self.qformer(query_embeds=queries, encoder_hidden_states=tokens).last_hidden_state
+        return states
+
+    @torch.no_grad()
+    def attention(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Where the queries looked: (B, N), mean over layers, heads and queries, sums to 1."""
+        implementation = self.qformer.config._attn_implementation
+        self.qformer.set_attn_implementation("eager")  # the fused kernels do not give their weights
+        try:
+            tokens = self.norm(tokens.to(self.queries.dtype))
+            queries = self.queries.expand(tokens.shape[0], -1, -1)
+            output = self.qformer(query_embeds=queries, encoder_hidden_states=tokens, output_attentions=True)
+        finally:
+            self.qformer.set_attn_implementation(implementation)
+        maps = [weights.mean((1, 2)) for weights in output.cross_attentions if weights is not None]
+        return torch.stack(maps).mean(0)
+
+
+class MFAM(nn.Module):
+    """Encoder features to the visual tokens that the language model reads."""
+
+    def __init__(self, config: CalmConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = level_widths(config)
+        self.levels = nn.ModuleDict({level: LevelQFormer(config, widths[level]) for level in LEVELS})
+        thematic_width = widths["high"] + (sum(widths.values()) if config.thematic_all_levels else 0)
+        self.thematic_norm = nn.LayerNorm(thematic_width, elementwise_affine=False)
+        self.thematic = nn.Linear(thematic_width, config.text_config.hidden_size)
+        self.text_to_contrast = nn.Linear(config.text_width, config.contrast_width)
+        self.temperature = nn.Parameter(torch.tensor(log(config.contrast_temperature)))
+        prototypes = torch.zeros(len(config.attribute_states), config.text_width)
+        self.register_buffer("prototypes", prototypes)  # mean guidance embedding of every attribute state
+
+    def forward(self, tokens: LevelTokens) -> torch.Tensor:
+        """Visual tokens (B, 3 * queries + thematic, D): <low> <middle> <high> <thematic>, as in the paper's figure."""
+        levels = [self.language_tokens(level, self.levels[level](tokens[level])) for level in LEVELS]
+        return torch.cat([*levels, self.thematic_tokens(tokens)], dim=1)
+
+    def language_tokens(self, level: str, states: torch.Tensor) -> torch.Tensor:
+        """A level's query states (B, queries, width) as tokens of the language model (B, queries, D)."""
+        projected: torch.Tensor = self.levels[level].to_language(states)
+        return projected
+
+    def thematic_tokens(self, tokens: LevelTokens) -> torch.Tensor:
+        """H_thematic (B, thematic, D) by the fully connected layer."""
+        high = tokens.high.to(self.thematic.weight.dtype)
+        if self.config.thematic_grid:
+            raster = nn.functional.adaptive_avg_pool2d(_as_map(high), self.config.thematic_grid)
+            high = raster.flatten(2).transpose(1, 2)
+        if self.config.thematic_all_levels:
+            pooled = torch.cat([tokens[level].to(high.dtype).mean(1, keepdim=True) for level in LEVELS], dim=-1)
+            high = torch.cat([high, pooled.expand(-1, high.shape[1], -1)], dim=-1)
+        projected: torch.Tensor = self.thematic(self.thematic_norm(high))
+        return projected
+
+    def pooled(self, tokens: LevelTokens) -> dict[str, torch.Tensor]:
+        """Each level's query states, averaged over its queries: (B, width)."""
+        return {level: self.levels[level](tokens[level]).mean(1) for level in LEVELS}
+
+    def similarity(self, level: str, pooled: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        """Temperature-scaled cosine between pooled states (B, width) and text embeddings (T, text_width): (B, T)."""
+        image = nn.functional.normalize(self.levels[level].to_contrast(pooled), dim=-1)
+        text = nn.functional.normalize(self.text_to_contrast(texts.to(pooled.dtype)), dim=-1)
+        return image @ text.T / self.temperature.exp()

@@ -1,0 +1,163 @@
+"""CalmForConditionalGeneration: visual encoder, multi-scale feature alignment module, language model, score head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import ModelOutput
+
+from calm.model.configuration import CalmConfig
+from calm.model.mfam import MFAM, LevelTokens, level_tokens
+
+IGNORED = -100  # label of positions that are not learned
+
+
+@dataclass
+class CalmOutput(ModelOutput):
+    """What a forward pass gives.
+
+    Attributes:
+        loss: language-model loss over the labelled positions, where labels were given.
+        logits: (B, kept positions, vocabulary).
+        score: regression readout (B,), on the score scale, at the last kept position.
+        past_key_values: the language model's cache.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    score: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+
+
+class CalmPreTrainedModel(PreTrainedModel):
+    """Ties CALM to transformers' saving and loading."""
+
+    config_class = CalmConfig
+    config: CalmConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    _no_split_modules: ClassVar = ["LlamaDecoderLayer", "CLIPEncoderLayer", "Blip2QFormerLayer"]
+    _supports_sdpa = True
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """The parts initialise themselves; the layers between them as in BERT."""
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
+    """The whole model. The encoder is frozen in every stage, so it never builds a graph."""
+
+    _tied_weights_keys: ClassVar = {"language_model.lm_head.weight": "language_model.model.embed_tokens.weight"}
+
+    def __init__(
+        self,
+        config: CalmConfig,
+        vision_tower: PreTrainedModel | None = None,
+        language_model: PreTrainedModel | None = None,
+    ) -> None:
+        """Build from a configuration, taking parts that were already loaded where they are given."""
+        super().__init__(config)
+        self.vision_tower = vision_tower or AutoModel.from_config(config.vision_config)
+        self.mfam = MFAM(config)
+        self.language_model = language_model or AutoModelForCausalLM.from_config(config.text_config)
+        self.score_head = nn.Linear(config.text_config.hidden_size, 1)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The language model's token embedding."""
+        embedding: nn.Module = self.language_model.get_input_embeddings()
+        return embedding
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The language model's head."""
+        head: nn.Module = self.language_model.get_output_embeddings()
+        return head
+
+    @torch.no_grad()
+    def encode_images(self, pixel_values: torch.Tensor) -> LevelTokens:
+        """Normalised pixels (B, 3, S, S) to the encoder's features by level."""
+        outputs = self.vision_tower(pixel_values.to(self.vision_tower.dtype), output_hidden_states=True)
+        return level_tokens(outputs.hidden_states, self.config.levels, self.config.grid)
+
+    def embed_prompt(self, input_ids: torch.Tensor, visual_tokens: torch.Tensor | None) -> torch.Tensor:
+        """Token ids (B, L) with placeholders to embeddings (B, L, D), visual tokens in the placeholders' places.
+
+        Raises:
+            ValueError: the prompt has more or fewer placeholders than there are visual tokens.
+        """
+        places = torch.isin(input_ids, torch.tensor(self.config.placeholder_token_ids, device=input_ids.device))
+        embeddings = self.get_input_embeddings()(input_ids.masked_fill(places, 0))
+        wanted = 0 if visual_tokens is None else visual_tokens.shape[0] * visual_tokens.shape[1]
+        if (found := int(places.sum())) != wanted:
+            raise ValueError(
+                f"the prompt holds {found} placeholders for {wanted} visual tokens: one <image> a photograph"
+            )
+        if visual_tokens is None:
+            return embeddings  # type: ignore[no-any-return]
+        return embeddings.masked_scatter(places.unsqueeze(-1), visual_tokens.to(embeddings.dtype))
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        visual_tokens: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        logits_to_keep: int = 0,
+        **kwargs: Any,
+    ) -> CalmOutput:
+        """Read photographs and prompts.
+
+        Args:
+            input_ids: (B, L), with the placeholders of every photograph in place.
+            pixel_values: (photographs, 3, S, S), normalised; or
+            visual_tokens: (photographs, tokens, D), if the MFAM's output is at hand already.
+            labels: (B, L), -100 where nothing is learned.
+            logits_to_keep: last positions to give logits for; 0 means all.
+        """
+        if inputs_embeds is None:
+            if input_ids is None:
+                raise ValueError("give input_ids or inputs_embeds")
+            if visual_tokens is None and pixel_values is not None:
+                visual_tokens = self.mfam(self.encode_images(pixel_values))
+            inputs_embeds = self.embed_prompt(input_ids, visual_tokens)
+        outputs = self.language_model.model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            **kwargs,
+        )
+        states = outputs.last_hidden_state
+        if labels is not None:
+            return CalmOutput(loss=self._language_loss(states, labels), score=self.regress(states[:, -1]))
+        kept = states[:, -logits_to_keep:] if logits_to_keep else states
+        return CalmOutput(
+            logits=self.language_model.lm_head(kept),
+            score=self.regress(kept[:, -1]),
+            past_key_values=outputs.past_key_values,
+        )
+
+    def _language_loss(self, states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Mean cross-entropy; the head, a large share of a small model, is asked only where something is learned."""
+        learned = labels[:, 1:] != IGNORED
+        logits = self.language_model.lm_head(states[:, :-1][learned])
+        return nn.functional.cross_entropy(logits.float(), labels[:, 1:][learned])
+
+    def regress(self, state: torch.Tensor) -> torch.Tensor:
+        """Regression readout (B,) from language-model states (B, D); 0 of the head is the middle of the scale."""
+        half = (self.config.score_max - self.config.score_min) / 2
+        raw = self.score_head(state.to(self.score_head.weight.dtype)).squeeze(-1)
+        return self.config.score_min + half + half * raw
