@@ -20,6 +20,10 @@ _SEEDS = 2**63
 _FIELDS = ("attribute", "state", "severity", "seed")
 
 
+class EditError(ValueError):
+    """Edits, or images to be edited, that cannot be used."""
+
+
 @dataclass(frozen=True)
 class Edit:
     """One attribute brought into one state.
@@ -36,21 +40,21 @@ class Edit:
 
     def __post_init__(self) -> None:
         if not 0 <= self.severity <= 1:
-            raise ValueError(f"edit {self.attribute}.{self.state}: severity {self.severity} is not in 0..1")
+            raise EditError(f"edit {self.attribute}.{self.state}: severity {self.severity} is not in 0..1")
         if not 0 <= self.seed < _SEEDS:
-            raise ValueError(f"edit {self.attribute}.{self.state}: seed {self.seed} is not in 0..2**63-1")
+            raise EditError(f"edit {self.attribute}.{self.state}: seed {self.seed} is not in 0..2**63-1")
 
 
 def resolve(edit: Edit, known: Taxonomy) -> tuple[Attribute, State]:
     """The attribute and state that an edit names.
 
     Raises:
-        ValueError: the taxonomy has no such attribute or state, or the state is no edit.
+        EditError: the taxonomy has no such attribute or state, or the state is no edit.
     """
     attribute = known.attribute(edit.attribute)
     state = attribute.state(edit.state)
     if state.edit is None:
-        raise ValueError(f"'{edit.state}' of '{edit.attribute}' is not an edit: leave the attribute out instead")
+        raise EditError(f"'{edit.state}' of '{edit.attribute}' is not an edit: leave the attribute out instead")
     return attribute, state
 
 
@@ -65,7 +69,7 @@ def apply_edits(images: Tensor, edits: Sequence[Sequence[Edit]], known: Taxonomy
         edits: B sequences, each with at most one edit per attribute.
 
     Raises:
-        ValueError: shapes, lengths or values do not fit, an edit is unknown, or an attribute is edited twice.
+        EditError: shapes, lengths or values do not fit, an edit is unknown, or an attribute is edited twice.
     """
     _check(images, edits)
     jobs = _jobs(edits, known or taxonomy())
@@ -86,7 +90,7 @@ def _jobs(edits: Sequence[Sequence[Edit]], known: Taxonomy) -> list[tuple[State,
     for row, of_image in enumerate(edits):
         names = [edit.attribute for edit in of_image]
         if len(set(names)) < len(names):
-            raise ValueError(f"image {row}: an attribute is edited twice: {', '.join(names)}")
+            raise EditError(f"image {row}: an attribute is edited twice: {', '.join(names)}")
         for edit in of_image:
             _, state = resolve(edit, known)
             key = (STEPS.index(state.step), edit.attribute, edit.state)
@@ -96,13 +100,13 @@ def _jobs(edits: Sequence[Sequence[Edit]], known: Taxonomy) -> list[tuple[State,
 
 def _check(images: Tensor, edits: Sequence[Sequence[Edit]]) -> None:
     if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"expected images of shape (B, 3, H, W), found {tuple(images.shape)}")
+        raise EditError(f"expected images of shape (B, 3, H, W), found {tuple(images.shape)}")
     if not images.is_floating_point():
-        raise ValueError(f"expected floats in 0..1, found {images.dtype}")
+        raise EditError(f"expected floats in 0..1, found {images.dtype}")
     if min(images.shape[-2:]) < SMALLEST_SIDE:
-        raise ValueError(f"edits need sides of at least {SMALLEST_SIDE} pixels, found {tuple(images.shape[-2:])}")
+        raise EditError(f"edits need sides of at least {SMALLEST_SIDE} pixels, found {tuple(images.shape[-2:])}")
     if len(edits) != len(images):
-        raise ValueError(f"{len(images)} images but edits for {len(edits)}")
+        raise EditError(f"{len(images)} images but edits for {len(edits)}")
 
 
 def draw_edits(
@@ -117,7 +121,7 @@ def draw_edits(
     Attributes are equally likely, then states of the attribute; severity is uniform in 0..1.
 
     Raises:
-        ValueError: the levels do not hold that many edits that go together.
+        EditError: the levels do not hold that many edits that go together.
     """
     pool = [attribute for level in levels for attribute in known.at(level)]
     drawn: list[Edit] = []
@@ -125,7 +129,7 @@ def draw_edits(
     for _ in range(count):
         choices = [(one, states) for one in pool if (states := [s for s in one.states if not s.touches & touched])]
         if not choices:
-            raise ValueError(f"cannot draw {count} edits that go together from the levels {', '.join(levels)}")
+            raise EditError(f"cannot draw {count} edits that go together from the levels {', '.join(levels)}")
         attribute, states = choices[int(rng.integers(len(choices)))]
         state = states[int(rng.integers(len(states)))]
         severity = round(float(rng.uniform()), 4)
@@ -151,23 +155,23 @@ def edits_from_json(text: str, known: Taxonomy | None = None) -> tuple[Edit, ...
     """Read what `edits_to_json` wrote.
 
     Raises:
-        ValueError: not such a list, or an attribute or state that the taxonomy does not have.
+        EditError: not such a list, or an attribute or state that the taxonomy does not have.
     """
     try:
         rows = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"edits are not valid JSON: {error}") from None
+        raise EditError(f"edits are not valid JSON: {error}") from None
     if not isinstance(rows, list):
-        raise ValueError(f"edits: expected a JSON list, found {type(rows).__name__}")
+        raise EditError(f"edits: expected a JSON list, found {type(rows).__name__}")
     return tuple(map(partial(_edit, known=known or taxonomy()), rows))
 
 
 def _edit(row: Any, known: Taxonomy) -> Edit:
     if not isinstance(row, dict) or set(row) != set(_FIELDS):
-        raise ValueError(f"edits: expected objects with {', '.join(_FIELDS)}, found {row!r}")
+        raise EditError(f"edits: expected objects with {', '.join(_FIELDS)}, found {row!r}")
     names = isinstance(row["attribute"], str) and isinstance(row["state"], str)
     if not names or type(row["seed"]) is not int or type(row["severity"]) not in (int, float):
-        raise ValueError(f"edits: expected two names, a number and an integer, found {row!r}")
+        raise EditError(f"edits: expected two names, a number and an integer, found {row!r}")
     edit = Edit(row["attribute"], row["state"], float(row["severity"]), row["seed"])
     resolve(edit, known)
     return edit

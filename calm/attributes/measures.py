@@ -71,7 +71,9 @@ def single_hue(images: Tensor) -> Tensor:
     """1 when all colour lies in one hue, 0 when hues cancel out: length of the mean opponent vector over mean length."""
     red, green, blue = images.unbind(1)
     opponents = torch.stack((red - green, (red + green) / 2 - blue), dim=1).flatten(2)
-    return opponents.mean(dim=2).norm(dim=1) / opponents.norm(dim=1).mean(dim=1).clamp_min(1e-6)
+    return torch.linalg.vector_norm(opponents.mean(dim=2), dim=1) / torch.linalg.vector_norm(opponents, dim=1).mean(
+        dim=1
+    ).clamp_min(1e-6)
 
 
 def split_toning(images: Tensor) -> Tensor:

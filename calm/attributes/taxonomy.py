@@ -21,6 +21,10 @@ LEVELS = ("low", "middle", "high")
 STEPS = ("scene", "lens", "tone", "print", "file")
 
 
+class TaxonomyError(ValueError):
+    """An attribute or state that does not exist, or a file of the catalogue that breaks a rule."""
+
+
 class EditFunction(Protocol):
     """A deterministic image operation, each image by itself."""
 
@@ -106,13 +110,13 @@ class Attribute:
         """The state of that name.
 
         Raises:
-            ValueError: there is none; the message lists those there are.
+            TaxonomyError: there is none; the message lists those there are.
         """
         for state in self.all_states:
             if state.name == name:
                 return state
         known = ", ".join(state.name for state in self.all_states)
-        raise ValueError(f"attribute '{self.name}' has no state '{name}'; it has: {known}")
+        raise TaxonomyError(f"attribute '{self.name}' has no state '{name}'; it has: {known}")
 
 
 @dataclass(frozen=True)
@@ -124,20 +128,20 @@ class Taxonomy:
     def at(self, level: str) -> tuple[Attribute, ...]:
         """Attributes of one level."""
         if level not in LEVELS:
-            raise ValueError(f"unknown level '{level}'; levels are {', '.join(LEVELS)}")
+            raise TaxonomyError(f"unknown level '{level}'; levels are {', '.join(LEVELS)}")
         return tuple(attribute for attribute in self.attributes if attribute.level == level)
 
     def attribute(self, name: str) -> Attribute:
         """The attribute of that name.
 
         Raises:
-            ValueError: there is none; the message lists those there are.
+            TaxonomyError: there is none; the message lists those there are.
         """
         for attribute in self.attributes:
             if attribute.name == name:
                 return attribute
         known = ", ".join(attribute.name for attribute in self.attributes)
-        raise ValueError(f"unknown attribute '{name}'; attributes are: {known}")
+        raise TaxonomyError(f"unknown attribute '{name}'; attributes are: {known}")
 
     def chance(self, level: str) -> float:
         """Balanced accuracy of guessing, averaged over a level's attributes."""
@@ -149,20 +153,20 @@ def discover(package: str, folders: Iterable[str]) -> Taxonomy:
     """Import every module of `package` found in `folders` and collect their `ATTRIBUTE`s.
 
     Raises:
-        ValueError: a module has no `ATTRIBUTE`, or one that breaks a rule of the taxonomy.
+        TaxonomyError: a module has no `ATTRIBUTE`, or one that breaks a rule of the taxonomy.
     """
     found = []
     for module in pkgutil.iter_modules(list(folders)):
         attribute = getattr(importlib.import_module(f"{package}.{module.name}"), "ATTRIBUTE", None)
         if not isinstance(attribute, Attribute):
-            raise ValueError(f"{package}.{module.name} does not define ATTRIBUTE = Attribute(...)")
+            raise TaxonomyError(f"{package}.{module.name} does not define ATTRIBUTE = Attribute(...)")
         _check(attribute, f"{package}.{module.name}")
         found.append(attribute)
     ordered = sorted(found, key=lambda attribute: (LEVELS.index(attribute.level), attribute.name))
     names = [attribute.name for attribute in ordered]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"{package}: two files define the attribute '{name}'")
+            raise TaxonomyError(f"{package}: two files define the attribute '{name}'")
     return Taxonomy(tuple(ordered))
 
 
@@ -176,14 +180,14 @@ def taxonomy() -> Taxonomy:
 def _check(attribute: Attribute, where: str) -> None:
     """Refuse an attribute that other rooms could not use."""
     if attribute.level not in LEVELS:
-        raise ValueError(f"{where}: level '{attribute.level}' is none of {', '.join(LEVELS)}")
+        raise TaxonomyError(f"{where}: level '{attribute.level}' is none of {', '.join(LEVELS)}")
     if not attribute.states:
-        raise ValueError(f"{where}: no states beside 'unchanged'")
+        raise TaxonomyError(f"{where}: no states beside 'unchanged'")
     if attribute.unchanged.name != "unchanged" or attribute.unchanged.edit is not None:
-        raise ValueError(f"{where}: the unchanged state must be called 'unchanged' and have no edit")
+        raise TaxonomyError(f"{where}: the unchanged state must be called 'unchanged' and have no edit")
     names = [state.name for state in attribute.all_states]
     if len(set(names)) < len(names):
-        raise ValueError(f"{where}: a state's name is used twice: {', '.join(names)}")
+        raise TaxonomyError(f"{where}: a state's name is used twice: {', '.join(names)}")
     for state in attribute.all_states:
         _check_words(state, where)
     for state in attribute.states:
@@ -192,17 +196,19 @@ def _check(attribute: Attribute, where: str) -> None:
 
 def _check_words(state: State, where: str) -> None:
     if len(state.phrases) < 4 or len(state.nouns) < 2:
-        raise ValueError(f"{where}: state '{state.name}' needs at least 4 phrases and 2 nouns")
+        raise TaxonomyError(f"{where}: state '{state.name}' needs at least 4 phrases and 2 nouns")
     if state.edit is not None and len(state.remedies) < 3:
-        raise ValueError(f"{where}: state '{state.name}' needs at least 3 remedies")
+        raise TaxonomyError(f"{where}: state '{state.name}' needs at least 3 remedies")
 
 
 def _check_edit(state: State, where: str) -> None:
     if state.edit is None or state.measure is None or state.direction not in (-1, 1):
-        raise ValueError(f"{where}: state '{state.name}' needs an edit, a measure and a direction of +1 or -1")
+        raise TaxonomyError(f"{where}: state '{state.name}' needs an edit, a measure and a direction of +1 or -1")
     if state.step not in STEPS:
-        raise ValueError(f"{where}: state '{state.name}' has step '{state.step}', which is none of {', '.join(STEPS)}")
+        raise TaxonomyError(
+            f"{where}: state '{state.name}' has step '{state.step}', which is none of {', '.join(STEPS)}"
+        )
     if not state.touches:
-        raise ValueError(f"{where}: state '{state.name}' must say what it touches")
+        raise TaxonomyError(f"{where}: state '{state.name}' must say what it touches")
     if not 0 <= state.harm <= 1:
-        raise ValueError(f"{where}: state '{state.name}' has harm {state.harm}, which is not in 0..1")
+        raise TaxonomyError(f"{where}: state '{state.name}' has harm {state.harm}, which is not in 0..1")

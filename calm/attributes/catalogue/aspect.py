@@ -15,7 +15,7 @@ ATTRIBUTE = Attribute(
             "the proportions are natural",
             "shapes keep their true proportions",
             "nothing is stretched",
-            "circles look round and people look right",
+            "circles look round and squares look square",
             "the aspect ratio is correct",
         ),
         nouns=(
@@ -35,7 +35,7 @@ ATTRIBUTE = Attribute(
                 "objects look {too} wide and squat",
                 "everything is {very} stretched wide",
                 "shapes are {too} broad for their height",
-                "the scene is pulled apart sideways-on and looks {too} wide",
+                "the scene is pulled apart horizontally and looks {too} broad",
             ),
             nouns=(
                 "shapes stretched in width",

@@ -33,7 +33,7 @@ ATTRIBUTE = Attribute(
             phrases=(
                 "the picture is {too} dark",
                 "the photo is {very} underexposed",
-                "{too} little light reached the picture",
+                "not enough light reached the picture",
                 "the whole scene is {too} dim to make out",
                 "the exposure is {too} low and details sink into the dark",
             ),

@@ -35,7 +35,7 @@ ATTRIBUTE = Attribute(
                 "there are {too} many distracting pieces in the frame",
                 "the composition is {too} busy",
                 "scattered fragments make the picture {very} cluttered",
-                "the eye finds no rest because {too} much is going on",
+                "{too} much is going on for the eye to find rest",
             ),
             nouns=(
                 "a cluttered scene",

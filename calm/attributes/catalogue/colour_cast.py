@@ -36,8 +36,8 @@ ATTRIBUTE = Attribute(
                 "the picture has a {very} green cast",
                 "a {very} green tint lies over everything",
                 "the whites look {too} green",
-                "skin and walls turn {very} green",
-                "the colour balance is shifted {too} far towards green",
+                "neutral surfaces turn {very} green",
+                "the colour balance is shifted {too} strongly towards green",
             ),
             nouns=(
                 "a green colour cast",
@@ -63,8 +63,8 @@ ATTRIBUTE = Attribute(
                 "the picture has a {very} magenta cast",
                 "a {very} magenta tint lies over everything",
                 "the whites look {too} magenta",
-                "skin and walls turn {very} pink, almost magenta",
-                "the colour balance is shifted {too} far towards magenta",
+                "neutral surfaces turn {very} pink, almost magenta",
+                "the colour balance is shifted {too} strongly towards magenta",
             ),
             nouns=(
                 "a magenta colour cast",

@@ -61,7 +61,7 @@ ATTRIBUTE = Attribute(
             phrases=(
                 "the contrast is {too} strong",
                 "the contrast looks {very} harsh",
-                "shadows block up and highlights clip because the contrast is {too} high",
+                "shadows block up and highlights clip from {too} much contrast",
                 "the transitions between light and dark are {too} hard",
                 "the light is {very} harsh and middle tones are missing",
             ),

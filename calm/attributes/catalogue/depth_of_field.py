@@ -72,7 +72,7 @@ ATTRIBUTE = Attribute(
             remedies=(
                 "put the focus point on the subject",
                 "refocus on the middle of the scene",
-                "choose the autofocus point yourself and place it on the subject",
+                "choose the autofocus point by hand and place it on the subject",
             ),
             touches=frozenset(("focus",)),
             step="lens",

@@ -13,7 +13,7 @@ ATTRIBUTE = Attribute(
         "unchanged",
         phrases=(
             "the framing is well chosen",
-            "the subject has room to breathe",
+            "the subject has space around it",
             "the frame holds all that matters",
             "the composition fills the frame well",
             "nothing important is cut off",
@@ -33,7 +33,7 @@ ATTRIBUTE = Attribute(
             phrases=(
                 "the crop is {too} tight",
                 "the framing is {too} close and cuts things off",
-                "the subject has {too} little room in the frame",
+                "the subject has no room to breathe",
                 "the picture is cropped {too} closely",
                 "the frame is {too} tight to show where we are",
             ),

@@ -32,7 +32,7 @@ ATTRIBUTE = Attribute(
             phrases=(
                 "the picture is upside down",
                 "the photo stands on its head",
-                "the scene hangs upside down, with the floor at the top",
+                "the scene hangs upside down",
                 "top and bottom are swapped",
                 "everything is the wrong way up, turned by half a circle",
             ),

@@ -60,9 +60,9 @@ ATTRIBUTE = Attribute(
             harm=0.2,
             phrases=(
                 "the picture is toned in sepia",
-                "the scene is rendered in {very} brown sepia tones",
+                "the scene is rendered in brown sepia tones",
                 "the photo looks like an antique brown print",
-                "one brown tone replaces all colours",
+                "brown sepia replaces all other colours",
                 "a nostalgic sepia tone covers the scene",
             ),
             nouns=(

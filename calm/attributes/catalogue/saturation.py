@@ -33,7 +33,7 @@ ATTRIBUTE = Attribute(
             phrases=(
                 "the colours are {very} muted",
                 "the colours look {too} pale",
-                "there is {too} little colour left in the scene",
+                "there is hardly any colour left in the scene",
                 "the saturation is {too} low",
                 "the colours are {very} dull and lifeless",
             ),

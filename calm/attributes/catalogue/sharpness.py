@@ -34,7 +34,7 @@ ATTRIBUTE = Attribute(
                 "the whole picture is {very} blurred",
                 "nothing in the frame is sharp and all detail is {very} blurred",
                 "the photo is {very} out of focus everywhere",
-                "fine detail is lost because the shot is {very} blurred",
+                "the shot is {very} blurred and fine detail is lost",
                 "the image looks {very} fuzzy",
             ),
             nouns=(
@@ -45,7 +45,7 @@ ATTRIBUTE = Attribute(
             remedies=(
                 "focus more carefully",
                 "use a tripod or a faster shutter speed",
-                "check the focus before you press the shutter",
+                "check the focus before pressing the shutter",
                 "retake it with steady hands and accurate autofocus",
             ),
             touches=frozenset(("focus",)),
@@ -63,7 +63,7 @@ ATTRIBUTE = Attribute(
                 "edges carry {very} visible halos",
                 "the sharpening is {too} strong",
                 "edges look {very} brittle and outlined",
-                "bright lines run along every edge because the sharpening is {too} aggressive",
+                "the sharpening is {too} aggressive and draws bright lines along every edge",
             ),
             nouns=(
                 "oversharpened edges",

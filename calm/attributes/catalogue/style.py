@@ -33,7 +33,7 @@ ATTRIBUTE = Attribute(
                 "the picture looks {very} painterly",
                 "surfaces dissolve into brush strokes, which looks {very} painterly",
                 "the photo resembles an oil painting {too} much",
-                "a {very} strong painting filter turns texture into daubs",
+                "the painting filter is {too} strong and turns texture into daubs",
                 "the scene seems {very} coarsely painted with a brush",
             ),
             nouns=(

@@ -16,7 +16,7 @@ ATTRIBUTE = Attribute(
         phrases=(
             "the mood of the light is neutral",
             "the light feels like plain daylight",
-            "the mood is calm and true to the place",
+            "the mood is plain and true to the place",
             "the light is neither golden nor bluish",
             "the daylight mood is kept",
         ),

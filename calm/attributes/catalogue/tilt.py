@@ -31,11 +31,11 @@ ATTRIBUTE = Attribute(
             strength=(6.0, 16.0),
             harm=0.5,
             phrases=(
-                "the picture leans {very} to the right",
-                "the camera was tilted and everything tips {too} far clockwise",
-                "the scene is rotated {very} clockwise",
-                "the horizon slopes down to the right {very} strongly",
-                "the verticals lean {too} far to the right",
+                "the picture is {very} tilted to the right",
+                "the camera was {very} tilted and everything tips clockwise",
+                "the scene is turned clockwise and looks {very} unsteady",
+                "the horizon is {very} crooked and drops to the right",
+                "the verticals lean {too} strongly to the right",
             ),
             nouns=(
                 "a clockwise tilt",
@@ -58,11 +58,11 @@ ATTRIBUTE = Attribute(
             strength=(-6.0, -16.0),
             harm=0.5,
             phrases=(
-                "the picture leans {very} to the left",
-                "the camera was tilted and everything tips {too} far counter-clockwise",
-                "the scene is rotated {very} counter-clockwise",
-                "the horizon slopes down to the left {very} strongly",
-                "the verticals lean {too} far to the left",
+                "the picture is {very} tilted to the left",
+                "the camera was {very} tilted and everything tips counter-clockwise",
+                "the scene is turned counter-clockwise and looks {very} unsteady",
+                "the horizon is {very} crooked and drops to the left",
+                "the verticals lean {too} strongly to the left",
             ),
             nouns=(
                 "a counter-clockwise tilt",

@@ -33,8 +33,8 @@ ATTRIBUTE = Attribute(
             phrases=(
                 "the corners are {too} dark",
                 "the vignette is {too} heavy",
-                "the light falls off {very} strongly towards the edges",
-                "black corners close in on the picture and the vignetting is {very} obvious",
+                "the light fall-off towards the edges is {very} disturbing",
+                "black corners close in on the picture and the vignetting is {very} heavy",
                 "the frame has {very} dark corners",
             ),
             nouns=(
@@ -62,7 +62,7 @@ ATTRIBUTE = Attribute(
                 "the corners are {too} bright",
                 "a white haze makes the edges {very} pale",
                 "white haze covers the edges and is {too} strong",
-                "the picture dissolves {very} abruptly into white at the edges",
+                "the edges of the frame are {very} washed out by white haze",
                 "the frame has {very} bright corners",
             ),
             nouns=(

@@ -1,0 +1,189 @@
+"""A seeded grammar that puts the taxonomy's words together: guidance texts, comments, suggestions. All synthetic.
+
+The words themselves are in the catalogue, beside the edits they describe; here are only the patterns around them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import TypeVar
+
+import numpy as np
+
+from calm.attributes.edits import Edit, resolve
+from calm.attributes.taxonomy import Attribute, State, Taxonomy, taxonomy
+
+Choice = TypeVar("Choice")
+
+GRAMMAR = "grammar-1"  # raised whenever the same seed would give other texts
+
+MAX_WORDS = 35  # of a comment
+MIN_WORDS = 12
+NAMED_SUBJECTS = 0.6  # share of the comments that name a known subject
+MAX_NAMED = 3  # edits that one comment speaks of
+
+# Words of degree for severities up to a third, up to two thirds, and above.
+_VERY = (("slightly", "somewhat"), ("clearly", "noticeably"), ("very", "extremely"))
+_TOO = (("a little too", "slightly too"), ("clearly too", "rather too"), ("far too", "much too"))
+
+_FLAW_PATTERNS = (
+    "{Noun}.",
+    "{title}: {noun}.",
+    "{Clause}.",
+    "As it stands, {clause}.",
+    "Looking at it closely, {clause}.",
+    "The first thing to catch the eye: {noun}.",
+    "I think {clause}.",
+    "To me it seems that {clause}.",
+    "{Clause}; {remedy}.",
+    "{Clause}. I would {remedy}.",
+    "Because {clause}, I would {remedy}.",
+    "I notice {noun} here: {remedy}.",
+)
+_PRAISE_PATTERNS = (
+    "{Noun}.",
+    "{title}: {noun}.",
+    "{Clause}.",
+    "I like {noun}.",
+    "I think {clause}.",
+    "Nothing to correct here: {clause}.",
+    "Keep this as it is, since {clause}.",
+    "A strength of this photo is {noun}.",
+    "To me it seems that {clause}.",
+    "{Clause}; leave it as it is.",
+)
+_SUGGESTIONS = (
+    "{Remedy}.",
+    "I would {remedy}.",
+    "You could {remedy}.",
+    "It would help to {remedy}.",
+    "Try this: {remedy}.",
+)
+_OPENERS = ("{Clause}", "{Clause}", "Here {clause}", "At first glance {clause}", "For me, {clause}")
+_SUBJECT_OPENERS = ("This {kind} shows {subject}, {but} {clause}", "I like the idea of {subject}, {but} {clause}")
+_ARTICLE = re.compile(r"\b([Aa])(?= [aeio])")  # every word of the catalogue that begins so begins with a vowel's sound
+_KINDS = ("photo", "picture", "shot", "photograph")
+_VERDICTS = ("A lovely {kind}{of}", "A well made {kind}{of}", "This {kind}{of} works well", "A fine {kind}{of}")
+_CLOSINGS = ("I would leave it as it is.", "Nothing needs to be changed.", "Well done.", "A pleasure to look at.")
+
+
+def guidance(attribute: str, state: str, rng: np.random.Generator, known: Taxonomy | None = None) -> str:
+    """One paraphrase of a state: a terse label, a photographer's remark or a beginner's words, some with the remedy."""
+    found = (known or taxonomy()).attribute(attribute)
+    choices = list(_every_guidance(found, found.state(state)))
+    return choices[int(rng.integers(len(choices)))]
+
+
+def all_guidance(attribute: str, state: str, known: Taxonomy | None = None) -> list[str]:
+    """Every text that `guidance` can give for a state, each once, in a fixed order."""
+    found = (known or taxonomy()).attribute(attribute)
+    return list(dict.fromkeys(_every_guidance(found, found.state(state))))
+
+
+def comment(
+    edits: Sequence[Edit], rng: np.random.Generator, subject: str | None = None, known: Taxonomy | None = None
+) -> str:
+    """A comment of one to three sentences on a photograph with these edits: flaws, worst first, or praise.
+
+    Args:
+        subject: what the photograph shows, with its article ("a white church"); it may be named.
+    """
+    known = known or taxonomy()
+    ranked = sorted(edits, key=lambda edit: (-edit.severity * resolve(edit, known)[1].harm, edit.attribute))[:MAX_NAMED]
+    touched = frozenset().union(*(resolve(edit, known)[1].touches for edit in edits))
+    sound = [one for one in known.attributes if not one.touches & touched]
+    if not ranked:
+        return _praise(sound, rng, subject)
+    sentences = _flaws(ranked, rng, subject, known)
+    extras = [_apply(_pick(_SUGGESTIONS, rng), remedy=_pick(resolve(ranked[0], known)[1].remedies, rng))]
+    if sound:
+        extras.append(f"On the other hand, {_pick(_pick(sound, rng).unchanged.phrases, rng)}.")
+    return _within(sentences, extras, rng)
+
+
+def suggestion(attribute: str, state: str, rng: np.random.Generator, known: Taxonomy | None = None) -> str:
+    """One sentence that tells how to undo a state.
+
+    Raises:
+        ValueError: the state is 'unchanged', which has nothing to undo, or is unknown.
+    """
+    remedies = (known or taxonomy()).attribute(attribute).state(state).remedies
+    if not remedies:
+        raise ValueError(f"state '{state}' of '{attribute}' has no remedies")
+    return _apply(_pick(_SUGGESTIONS, rng), remedy=_pick(remedies, rng))
+
+
+def degree(phrase: str, severity: float | None, rng: np.random.Generator | None = None) -> str:
+    """Fill a phrase's word of degree: none without a severity, else one that fits it (the first without `rng`)."""
+    very, too = "", "too"
+    if severity is not None:
+        band = min(2, int(severity * 3))
+        very, too = (_pick(words[band], rng) if rng else words[band][0] for words in (_VERY, _TOO))
+    return _ARTICLE.sub(r"\1n", " ".join(phrase.format(very=very, too=too).split()))
+
+
+def _every_guidance(attribute: Attribute, state: State) -> Iterator[str]:
+    """All texts of a state: each pattern with every filling of the slots that it has."""
+    degrees = (None, 0.0, 0.5, 1.0) if state.edit else (None,)
+    clauses = list(dict.fromkeys(degree(phrase, severity) for phrase in state.phrases for severity in degrees))
+    fillings = {"clause": clauses, "noun": state.nouns, "remedy": state.remedies, "title": (attribute.title,)}
+    for pattern in _FLAW_PATTERNS if state.edit else _PRAISE_PATTERNS:
+        slots = [slot for slot in fillings if "{" + slot + "}" in pattern.lower()]
+        for values in product(*(fillings[slot] for slot in slots)):
+            yield _apply(pattern, **dict(zip(slots, values, strict=True)))
+
+
+def _flaws(ranked: Sequence[Edit], rng: np.random.Generator, subject: str | None, known: Taxonomy) -> list[str]:
+    """One or two sentences that name the edits, in their order; the more there are, the shorter each part."""
+    states = [resolve(edit, known)[1] for edit in ranked]
+    clauses = [
+        degree(_pick(_shortest(state.phrases, 16 - 3 * len(ranked)), rng), edit.severity, rng)
+        for state, edit in zip(states[:2], ranked, strict=False)
+    ]
+    but = "but" if states[0].harm >= 0.3 else "and"
+    openers = _SUBJECT_OPENERS if subject and rng.uniform() < NAMED_SUBJECTS else _OPENERS
+    words = {"kind": _pick(_KINDS, rng), "subject": subject or "", "but": but}
+    opening = _apply(_pick(openers, rng), clause=clauses[0], **words)
+    if len(clauses) == 1:
+        return [f"{opening}."]
+    joined = "{one}, and {two}." if rng.integers(2) else "{one}. Besides, {two}."
+    sentences = [joined.format(one=opening, two=clauses[1])]
+    return sentences + [f"I also notice {_pick(state.nouns, rng)}." for state in states[2:]]
+
+
+def _shortest(phrases: Sequence[str], words: int) -> Sequence[str]:
+    """Phrases of at most so many words, or the shortest one."""
+    return [phrase for phrase in phrases if len(phrase.split()) <= words] or [min(phrases, key=len)]
+
+
+def _praise(sound: Sequence[Attribute], rng: np.random.Generator, subject: str | None) -> str:
+    """A verdict with what is good about two or three attributes."""
+    chosen = [sound[int(index)] for index in rng.permutation(len(sound))[: 2 + int(rng.integers(2))]]
+    reasons = [_pick(attribute.unchanged.phrases, rng) for attribute in chosen]
+    of = f" of {subject}" if subject and rng.uniform() < NAMED_SUBJECTS else ""
+    verdict = _apply(_pick(_VERDICTS, rng), kind=_pick(_KINDS, rng), of=of)
+    listed = f"{', '.join(reasons[:-1])} and {reasons[-1]}"
+    return _within([f"{verdict}: {listed}."], [_pick(_CLOSINGS, rng)], rng)
+
+
+def _within(sentences: list[str], extras: Sequence[str], rng: np.random.Generator) -> str:
+    """Add extras while they fit: the first mostly, later ones seldom, unless the comment is too short without."""
+    text = " ".join(sentences)
+    for chance, extra in zip((0.75, 0.25), extras, strict=False):
+        fits = len(f"{text} {extra}".split()) <= MAX_WORDS
+        if fits and (len(text.split()) < MIN_WORDS or rng.uniform() < chance):
+            text = f"{text} {extra}"
+    return text
+
+
+def _apply(pattern: str, **slots: str) -> str:
+    """Fill a pattern; a slot written with a capital takes its text with one."""
+    capitals = {name.capitalize(): text[:1].upper() + text[1:] for name, text in slots.items()}
+    text = pattern.format(**slots, **capitals)
+    return text[:1].upper() + text[1:]
+
+
+def _pick(choices: Sequence[Choice], rng: np.random.Generator) -> Choice:
+    return choices[int(rng.integers(len(choices)))]
