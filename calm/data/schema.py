@@ -19,6 +19,7 @@ ITEM = pa.schema(
         _required("height", pa.int32()),
         _required("sha256", pa.string()),  # of the source file's bytes; a synthetic view: of its own stored bytes
         _required("phash", pa.string()),  # 64-bit perceptual hash, 16 hex digits
+        _required("phash_mirrored", pa.string()),  # the same of the photograph flipped left to right
         _required("shard", pa.string()),  # file name in the dataset's folder
         _required("row", pa.int32()),  # row in that shard
         _required("licence", pa.string()),

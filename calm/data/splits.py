@@ -1,0 +1,74 @@
+"""Stage `split`: which items are for training and which are held out, and the rule that says so."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from calm.data import tables
+from calm.data.schema import SPLIT
+from calm.data.sources import source
+from calm.io import atomic_dir, write_table
+from calm.layout import Layout
+from calm.params import Params
+from calm.seeds import derive
+
+SPLITS = ("train", "validation", "test")
+
+
+def split(params: Params, layout: Layout) -> None:
+    """Write one table per dataset: its official split, or groups chosen by seed."""
+    with atomic_dir(layout.splits) as folder:
+        for dataset in sorted(params.data.datasets):
+            items = tables.items(layout, dataset)
+            rule = source(dataset, params).split_rule
+            frame = split_items(items, dataset, rule, params.seed, params.data.split.test_share)
+            write_table(folder / f"{dataset}.parquet", frame, SPLIT)
+
+
+def split_items(items: pd.DataFrame, dataset: str, official_rule: str, seed: int, test_share: float) -> pd.DataFrame:
+    """SPLIT rows of one dataset, ordered by item id, whatever the order of `items`.
+
+    Raises:
+        ValueError: only some items have an official split, or it is not one of train, validation, test.
+    """
+    published = items["split"].notna()
+    if published.all():
+        unknown = sorted(set(items["split"]) - set(SPLITS))
+        if unknown:
+            raise ValueError(f"dataset '{dataset}': unknown splits {unknown}; known are {', '.join(SPLITS)}")
+        chosen, rule = items["split"], official_rule
+    elif published.any():
+        first = items.loc[~published, "item_id"].min()
+        raise ValueError(f"dataset '{dataset}': item '{first}' has no official split, others have one")
+    else:
+        test = held_out_groups(items, dataset, seed, test_share)
+        chosen, rule = (
+            items["group"].map(lambda group: "test" if group in test else "train"),
+            f"seeded groups, seed {seed}",
+        )
+    frame = pd.DataFrame({"dataset": dataset, "item_id": items["item_id"], "split": chosen, "rule": rule})
+    return frame.sort_values("item_id", ignore_index=True)
+
+
+def held_out_groups(items: pd.DataFrame, dataset: str, seed: int, share: float) -> set[str]:
+    """Groups held out for test: about `share` of the photographs, by whole groups, in an order drawn by seed.
+
+    A group is taken if it still fits. One with more than half of the wanted photographs stays in training, so that a
+    single large group never is the test set; synthetic views are not counted.
+    """
+    photographs = items[items["synthetic_edits"].isna()]
+    sizes = photographs.groupby("group").size()
+    if len(sizes) < 2 or share == 0:
+        return set()
+    wanted = share * len(photographs)
+    largest = max(wanted / 2, float(sizes.min()))
+    wanted = max(wanted, float(sizes.min()))
+    order = sorted(sizes.index, key=lambda group: (derive(seed, "split", dataset, group), group))
+    chosen: set[str] = set()
+    count = 0
+    for group in order:
+        size = int(sizes[group])
+        if size <= largest and count + size <= wanted + 0.5 and len(chosen) < len(sizes) - 1:
+            chosen.add(group)
+            count += size
+    return chosen
