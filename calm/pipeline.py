@@ -1,0 +1,139 @@
+"""dvc.yaml as rows for a scheduler. DVC decides what is stale; Snakemake runs it in parallel (workflow/).
+
+The only module that imports DVC. `Repo().index` and `Repo.status` are not a documented interface: the version is
+pinned in pyproject.toml, and tests/pipeline/test_rows.py holds this module to what it needs of them.
+
+A stage that DVC calls up to date has a stamp file, any other has none; `plan` makes this true on every start, so
+nothing is left of earlier runs that could disagree with DVC. Snakemake only sees stamps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from calm.layout import Layout
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+    from dvc.stage import PipelineStage
+
+RULES = Path("workflow/rules")
+STAMP_TIME = 1_000_000_000  # one time for all stamps, older than any run: only a job of this run triggers others
+
+
+@dataclass(frozen=True)
+class Row:
+    """One resolved stage.
+
+    Attributes:
+        address: DVC's name of it, as in `dvc repro ADDRESS`.
+        group: the name that its stage has in dvc.yaml (`evaluate` for `evaluate@scoring`).
+        upstream: addresses of the stages whose outputs it reads.
+        stamp: file that exists while the stage is up to date.
+        upstream_stamps: stamps of `upstream`.
+        threads, gpus, mem_mb, minutes: from `meta:`.
+    """
+
+    address: str
+    group: str
+    upstream: tuple[str, ...]
+    stamp: str
+    upstream_stamps: tuple[str, ...]
+    threads: int
+    gpus: int
+    mem_mb: int
+    minutes: int
+
+
+def plan(root: Path = Path(".")) -> list[Row]:
+    """Rows of dvc.yaml in an order in which they can run; stamps are brought in line with `dvc status`."""
+    from dvc.repo import Repo
+
+    without_git(root)
+    with Repo(str(root), _wait_for_lock=True) as repo:
+        rows = resolve(repo, root)
+        stale = set(repo.status())
+    stamps = Layout(root).state("stamps")
+    keep = {Path(row.stamp).name for row in rows if row.address not in stale}
+    stamps.mkdir(parents=True, exist_ok=True)
+    for path in stamps.iterdir():
+        if path.name not in keep:
+            path.unlink()
+    for name in sorted(keep):
+        (stamps / name).touch()
+        os.utime(stamps / name, (STAMP_TIME, STAMP_TIME))
+    saved = Layout(root).state("rows.json")
+    saved.write_text(json.dumps([asdict(row) for row in rows], indent=1), encoding="utf-8")
+    return rows
+
+
+def planned(root: Path = Path(".")) -> list[Row]:
+    """Rows that the running scheduler planned, for its jobs on other machines; DVC is not asked again."""
+    rows = json.loads(Layout(root).state("rows.json").read_text(encoding="utf-8"))
+    return [
+        Row(**row | {"upstream": tuple(row["upstream"]), "upstream_stamps": tuple(row["upstream_stamps"])})
+        for row in rows
+    ]
+
+
+def groups(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Rows of every stage that dvc.yaml repeats (`foreach`), by its name there."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.group != row.address:
+            found.setdefault(row.group, []).append(row)
+    return found
+
+
+def without_git(root: Path) -> None:
+    """Tell DVC, in its local settings, that a downloaded archive has no history; else it refuses to work."""
+    local = root / ".dvc" / "config.local"
+    if not (root / ".git").exists() and not local.exists():
+        local.write_text("[core]\n    no_scm = true\n", encoding="utf-8")
+
+
+def resolve(repo: Repo, root: Path) -> list[Row]:
+    """The graph of dvc.yaml, upstream first."""
+    import networkx as nx
+
+    # Snakemake compares a rule's text and inputs with those that made a file. A stamp's name therefore stands for
+    # them: after a change there is no old stamp to compare with, and DVC alone says what is stale.
+    rules = hashlib.sha256()
+    for path in sorted((root / RULES).glob("*.smk")):
+        rules.update(path.read_bytes())
+    rows: dict[str, Row] = {}
+    for stage in nx.lexicographical_topological_sort(repo.index.graph.reverse(), key=lambda stage: stage.addressing):
+        upstream = sorted(before.addressing for before in repo.index.graph.successors(stage))
+        rows[stage.addressing] = row_of(stage, [rows[address] for address in upstream], rules.hexdigest())
+    return list(rows.values())
+
+
+def row_of(stage: PipelineStage, upstream: Sequence[Row], rules: str) -> Row:
+    """One stage as a row.
+
+    Raises:
+        ValueError: its `meta:` in dvc.yaml lacks a number.
+    """
+    address = stage.addressing
+    meta = stage.meta or {}
+    numbers = {}
+    for key in ("threads", "gpus", "mem_mb", "minutes"):
+        if not isinstance(meta.get(key), int):
+            raise ValueError(f"dvc.yaml: stage {address}: meta.{key} must be a whole number, got {meta.get(key)!r}")
+        numbers[key] = meta[key]
+    stamps = tuple(row.stamp for row in upstream)
+    identity = hashlib.sha256(json.dumps([address, stamps, rules]).encode()).hexdigest()
+    return Row(
+        address=address,
+        group=address.partition("@")[0],
+        upstream=tuple(row.address for row in upstream),
+        stamp=Layout().state(f"stamps/{address}.{identity[:16]}").as_posix(),
+        upstream_stamps=stamps,
+        **numbers,
+    )

@@ -1,0 +1,23 @@
+# One rule per row of calm.pipeline; commands and files are dvc.yaml's.
+for row in ROWS:
+
+    rule:
+        name:
+            row.address
+        input:
+            row.upstream_stamps,
+        output:
+            touch(row.stamp),
+        log:
+            f".state/logs/{row.address}.log",
+        conda:
+            "calm"
+        threads: row.threads
+        resources:
+            mem_mb=row.mem_mb,
+            runtime=row.minutes,
+            gpu=row.gpus,
+        params:
+            address=row.address,
+        shell:
+            "dvc --wait-for-lock repro --single-item {params.address:q} &> {log:q}"
