@@ -41,6 +41,7 @@ class Runtime(Section):
 
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    keep_features: bool = True
 
 
 class StageThreads(Section):
@@ -204,6 +205,7 @@ class Optimisation(Section):
     learning_rate: Positive
     warmup: Share
     weight_decay: NonNegative
+    max_grad_norm: Positive
     checkpoint_every: PositiveInt
 
 
@@ -213,6 +215,7 @@ class Contrastive(Section):
     weight: NonNegative
     temperature: Positive
     width: PositiveInt
+    texts: PositiveInt
 
 
 class LanguageLoss(Section):
@@ -282,13 +285,6 @@ class FinetuneScores(Optimisation):
     """S: image-score pairs."""
 
     regression: WeightedLoss
-    edit_gap: WeightedLoss
-
-    @model_validator(mode="after")
-    def _gap_needs_a_regression(self) -> FinetuneScores:
-        if self.edit_gap.weight and not self.regression.weight:
-            raise ValueError("finetune.scores.edit_gap.weight acts on the regression head: regression.weight must be > 0")
-        return self
 
 
 class FinetuneParams(Section):

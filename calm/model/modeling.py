@@ -24,7 +24,7 @@ class CalmOutput(ModelOutput):
     Attributes:
         loss: language-model loss over the labelled positions, where labels were given.
         logits: (B, kept positions, vocabulary).
-        score: regression readout (B,), on the score scale, at the last kept position.
+        score: regression readout (B,), on the score scale.
         past_key_values: the language model's cache.
     """
 
@@ -116,6 +116,7 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         visual_tokens: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         logits_to_keep: int = 0,
+        score_positions: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> CalmOutput:
         """Read photographs and prompts.
@@ -126,6 +127,7 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
             visual_tokens: (photographs, tokens, D), if the MFAM's output is at hand already.
             labels: (B, L), -100 where nothing is learned.
             logits_to_keep: last positions to give logits for; 0 means all.
+            score_positions: (B,) where the score is read; the last position by default, as left padding has it.
         """
         if inputs_embeds is None:
             if input_ids is None:
@@ -141,14 +143,13 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         states = outputs.last_hidden_state
+        rows = torch.arange(len(states), device=states.device)
+        score = self.regress(states[:, -1] if score_positions is None else states[rows, score_positions])
         if labels is not None:
-            return CalmOutput(loss=self._language_loss(states, labels), score=self.regress(states[:, -1]))
+            return CalmOutput(loss=self._language_loss(states, labels), score=score)
         kept = states[:, -logits_to_keep:] if logits_to_keep else states
-        return CalmOutput(
-            logits=self.language_model.lm_head(kept),
-            score=self.regress(kept[:, -1]),
-            past_key_values=outputs.past_key_values,
-        )
+        logits = self.language_model.lm_head(kept)
+        return CalmOutput(logits=logits, score=score, past_key_values=outputs.past_key_values)
 
     def _language_loss(self, states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy; the head, a large share of a small model, is asked only where something is learned."""
