@@ -1,0 +1,244 @@
+"""Put a CALM together from params.yaml, and save and load what a stage has trained of it.
+
+A stage's checkpoint holds what it trained (`trained.safetensors`, an adapter folder for LoRA) and the configuration
+that names the parts it was trained on. The last stage's checkpoint is a whole model in transformers' own format.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+from transformers.initialization import no_init_weights
+
+from calm.io import sha256_text
+from calm.model.configuration import CalmConfig
+from calm.model.modeling import CalmForConditionalGeneration
+from calm.model.pretrained import (
+    Preprocessing,
+    language_config,
+    load_language,
+    load_vision,
+    vision_config,
+    vision_preprocessing,
+)
+from calm.model.processing import CalmImageProcessor, CalmProcessor, add_placeholders
+from calm.params import LoRATuning, MFAMParams, Params, Runtime
+
+TRAINED = "trained.safetensors"
+ADAPTER = "adapter"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is incomplete or belongs to another model."""
+
+
+@dataclass
+class Assembly:
+    """A model with its processor and what its encoder expects of pixels."""
+
+    model: CalmForConditionalGeneration
+    processor: CalmProcessor
+    preprocessing: Preprocessing
+
+
+def resolve_device(runtime: Runtime) -> torch.device:
+    """The device that `runtime.device` means here."""
+    if runtime.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(runtime.device)
+
+
+def resolve_dtype(runtime: Runtime) -> torch.dtype:
+    """The frozen parts' number format: bfloat16 only where the processor computes in it, elsewhere it is slower."""
+    if runtime.dtype != "auto":
+        return torch.float32 if runtime.dtype == "float32" else torch.bfloat16
+    if resolve_device(runtime).type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+
+
+def calm_config(
+    vision: str,
+    language: str,
+    mfam: MFAMParams,
+    *,
+    contrast_width: int,
+    temperature: float,
+    attribute_states: Sequence[Sequence[str]] = (),
+) -> CalmConfig:
+    """The configuration that parts and sizes imply; no weights are read."""
+    return CalmConfig(
+        vision_config=vision_config(vision),
+        text_config=language_config(language),
+        image_size=vision_preprocessing(vision).size,
+        levels=mfam.levels.model_dump(),
+        grid=mfam.grid,
+        queries=mfam.queries,
+        width=mfam.width,
+        layers=mfam.layers,
+        heads=mfam.heads,
+        cross_attention_every=mfam.cross_attention_every,
+        thematic_grid=mfam.thematic.grid,
+        thematic_all_levels=mfam.thematic.all_levels,
+        contrast_width=contrast_width,
+        contrast_temperature=temperature,
+        attribute_states=[list(state) for state in attribute_states],
+    )
+
+
+def assemble(params: Params, attribute_states: Sequence[Sequence[str]] = ()) -> Assembly:
+    """Pretrained parts around a fresh MFAM, all frozen; the fresh weights are drawn from `params.seed`."""
+    config = calm_config(
+        params.parts.vision,
+        params.parts.language,
+        params.mfam,
+        contrast_width=params.pretrain.attributes.contrastive.width,
+        temperature=params.pretrain.attributes.contrastive.temperature,
+        attribute_states=attribute_states,
+    )
+    return assemble_config(config, params.parts.vision, params.parts.language, params.runtime, params.seed)
+
+
+def assemble_config(config: CalmConfig, vision_name: str, language_name: str, runtime: Runtime, seed: int) -> Assembly:
+    """As `assemble`, for a configuration that is at hand."""
+    dtype, device = resolve_dtype(runtime), resolve_device(runtime)
+    vision, language = load_vision(vision_name, dtype), load_language(language_name, dtype)
+    ids = add_placeholders(language.tokenizer, config.text_config.vocab_size)
+    config.placeholder_token_ids = ids
+    config.digit_token_ids = [language.tokenizer.convert_tokens_to_ids(str(digit)) for digit in range(10)]
+    config.provenance = {"vision": vision.provenance.as_dict(), "language": language.provenance.as_dict()}
+    config.dtype = dtype
+    torch.manual_seed(seed)
+    model = CalmForConditionalGeneration(config, vision.model, language.model)
+    model.generation_config.eos_token_id = language.tokenizer.eos_token_id
+    model.generation_config.pad_token_id = language.tokenizer.pad_token_id
+    processor = CalmProcessor(
+        CalmImageProcessor.of(vision.preprocessing),
+        language.tokenizer,
+        chat_template=language.chat_template,
+        queries=config.queries,
+        thematic_tokens=config.thematic_tokens,
+    )
+    return Assembly(model.to(device).eval().requires_grad_(False), processor, vision.preprocessing)
+
+
+def add_lora(model: CalmForConditionalGeneration, tuning: LoRATuning, seed: int) -> PeftModel:
+    """Low-rank adapters on all linear layers of the language model but its head; the adapters alone are trainable."""
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        r=tuning.r,
+        lora_alpha=tuning.alpha,
+        lora_dropout=tuning.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=model.config.provenance["language"]["name"],
+    )
+    return get_peft_model(model.language_model, config)
+
+
+def save_trained(folder: Path, model: CalmForConditionalGeneration, names: Iterable[str]) -> None:
+    """Write the configuration and the named tensors of the model's state dict."""
+    state = model.state_dict()
+    kept = {name: state[name].detach().cpu().contiguous() for name in sorted(names)}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(kept, folder / TRAINED, metadata={"format": "pt"})
+    model.config.to_json_file(folder / "config.json", use_diff=False)
+
+
+def load_trained(folder: Path, model: CalmForConditionalGeneration) -> list[str]:
+    """Load what a stage has trained into a model built from the same parts; returns the tensors' names.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, or has tensors of another name or shape.
+    """
+    state = read_trained(folder)
+    own = model.state_dict()
+    for name, tensor in state.items():
+        if name not in own or own[name].shape != tensor.shape:
+            shape = tuple(own[name].shape) if name in own else "no such tensor"
+            raise CheckpointError(
+                f"{folder / TRAINED}: '{name}' {tuple(tensor.shape)} does not fit the model ({shape}): "
+                "it was trained with other parts or another mfam section; run `dvc repro`"
+            )
+    model.load_state_dict(state, strict=False)
+    return sorted(state)
+
+
+def read_trained(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a stage's checkpoint."""
+    path = folder / TRAINED
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist: run the stage that makes it (`dvc repro`), or `dvc pull`")
+    return load_file(path)
+
+
+def load_config(folder: Path) -> CalmConfig:
+    """The configuration of a stage's checkpoint."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist: run the stage that makes it (`dvc repro`), or `dvc pull`")
+    return CalmConfig.from_pretrained(folder)
+
+
+def load_adapter(model: CalmForConditionalGeneration, folder: Path, *, trainable: bool) -> PeftModel | None:
+    """The LoRA adapter of a checkpoint on the model's language model; None if it has none."""
+    if not (folder / ADAPTER).is_dir():
+        return None
+    return PeftModel.from_pretrained(model.language_model, folder / ADAPTER, is_trainable=trainable)
+
+
+def save_complete(folder: Path, assembly: Assembly, adapter: PeftModel | None) -> None:
+    """Write the whole model in transformers' format, adapters merged, and the adapter apart beside it."""
+    model = assembly.model
+    if adapter is not None:
+        adapter.save_pretrained(folder / ADAPTER)
+        model.language_model = adapter.merge_and_unload()
+    model.save_pretrained(folder)
+    assembly.processor.save_pretrained(folder)
+
+
+def load_complete(folder: Path, runtime: Runtime) -> Assembly:
+    """Read a whole model back, on the device and in the number format that `runtime` says.
+
+    Raises:
+        FileNotFoundError: there is no model in `folder`.
+    """
+    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
+        raise FileNotFoundError(f"there is no trained model in {folder}: run `make repro` (or `dvc repro`), or name one with --model")
+    dtype = resolve_dtype(runtime) if runtime.dtype != "auto" else "auto"
+    model = CalmForConditionalGeneration.from_pretrained(folder, dtype=dtype)
+    processor = CalmProcessor.from_pretrained(folder)
+    image = processor.image_processor
+    preprocessing = Preprocessing(image.size["height"], tuple(image.image_mean), tuple(image.image_std))
+    return Assembly(model.to(resolve_device(runtime)).eval().requires_grad_(False), processor, preprocessing)
+
+
+def load_pretrained_mfam(folder: Path, runtime: Runtime) -> tuple[PreTrainedModel, CalmForConditionalGeneration, Preprocessing]:
+    """Encoder and MFAM after pre-training, with a language model that has no weights: none is needed to look.
+
+    Args:
+        folder: models/pretrain, with the runs below it.
+    """
+    config = load_config(folder / "attributes")
+    vision = load_vision(config.provenance["vision"]["name"], resolve_dtype(runtime))
+    with no_init_weights(), torch.device("meta"):
+        model = CalmForConditionalGeneration(config, vision.model)
+    model.mfam = model.mfam.to_empty(device="cpu")
+    for run in ("attributes", "alignment"):
+        load_trained(folder / run, model)
+    return vision.model, model, vision.preprocessing
+
+
+def checkpoint_sha256(folder: Path) -> str:
+    """One hash over the weights of a checkpoint, printed with every score."""
+    from calm.io import sha256_file
+
+    files = sorted(folder.rglob("*.safetensors"))
+    return sha256_text(json.dumps([[file.relative_to(folder).as_posix(), sha256_file(file)] for file in files]))

@@ -1,0 +1,88 @@
+"""Encoder features of photographs, edited or as they are: the encoder is frozen, so nothing here builds a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import torch
+from PIL import Image
+
+from calm.attributes.edits import Edit, apply_edits
+from calm.data.images import ImageStore
+from calm.layout import Layout
+from calm.model.build import Assembly
+from calm.model.mfam import LevelTokens
+from calm.model.pretrained import Preprocessing
+from calm.model.processing import normalise, unit_pixels
+
+Key = tuple[str, str]  # dataset, item_id
+
+ENCODED_AT_ONCE = 32
+DECODED_KEPT = 512  # photographs kept decoded: about 50 MB at 288 pixels
+
+
+class Photographs:
+    """Photographs of several datasets, by (dataset, item_id)."""
+
+    def __init__(self, layout: Layout, datasets: Iterable[str]) -> None:
+        self.stores = {dataset: ImageStore(layout.prepared(dataset)) for dataset in sorted(set(datasets))}
+        self.unit_pixels = lru_cache(maxsize=DECODED_KEPT)(self._unit_pixels)
+
+    def __getitem__(self, key: Key) -> Image.Image:
+        dataset, item_id = key
+        return self.stores[dataset][item_id]
+
+    def _unit_pixels(self, key: Key) -> torch.Tensor:
+        return unit_pixels(self[key])
+
+
+def render(pixels: Sequence[torch.Tensor], edits: Sequence[Sequence[Edit]], preprocessing: Preprocessing) -> torch.Tensor:
+    """Edit photographs at the size they are stored in, then bring them to what the encoder expects.
+
+    Args:
+        pixels: photographs (3, H, W) in 0..1, of any sizes.
+        edits: those of each photograph.
+
+    Returns:
+        (B, 3, S, S), normalised. Photographs of one size are edited together.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, image in enumerate(pixels):
+        groups.setdefault(tuple(image.shape[-2:]), []).append(i)
+    rendered = torch.empty(len(pixels), 3, preprocessing.size, preprocessing.size)
+    for rows in groups.values():
+        edited = apply_edits(torch.stack([pixels[i] for i in rows]), [edits[i] for i in rows])
+        rendered[rows] = normalise(edited, preprocessing)
+    return rendered
+
+
+class Features:
+    """Level tokens of photographs as they are, encoded once and kept if `keep`."""
+
+    def __init__(self, assembly: Assembly, photographs: Photographs, *, keep: bool) -> None:
+        self.assembly = assembly
+        self.photographs = photographs
+        self.keep = keep
+        self._kept: dict[Key, LevelTokens] = {}
+
+    def __call__(self, keys: Sequence[Key]) -> LevelTokens:
+        """Features of `keys`, in their order."""
+        if not self.keep:
+            return self._encode(keys)
+        missing = [key for key in dict.fromkeys(keys) if key not in self._kept]
+        for start in range(0, len(missing), ENCODED_AT_ONCE):
+            chunk = missing[start : start + ENCODED_AT_ONCE]
+            encoded = self._encode(chunk)
+            self._kept.update((key, encoded.rows(slice(i, i + 1))) for i, key in enumerate(chunk))
+        return LevelTokens.concatenate([self._kept[key] for key in keys])
+
+    def prepare(self, keys: Iterable[Key]) -> None:
+        """Encode all `keys` now, in an order of their own, so that a resumed run keeps the very same bits."""
+        if self.keep:
+            self(sorted(set(keys)))
+
+    def _encode(self, keys: Sequence[Key]) -> LevelTokens:
+        images = [self.photographs[key] for key in keys]
+        pixels = self.assembly.processor.image_processor(images, return_tensors="pt")["pixel_values"]
+        return self.assembly.model.encode_images(pixels.to(self.assembly.model.device))

@@ -1,0 +1,70 @@
+"""Objectives on instructions: G (alignment) and the two processes of fine-tuning, C and S."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+import torch
+
+from calm.model.build import Assembly
+from calm.params import Optimisation
+from calm.training.conversations import collate
+from calm.training.features import Features, Key
+from calm.training.order import Order
+
+
+class InstructionObjective:
+    """Language-model loss of the answers; where a row has a score, the regression readout's squared error too."""
+
+    def __init__(
+        self,
+        assembly: Assembly,
+        features: Features,
+        rows: pd.DataFrame,
+        parameters: Mapping[str, torch.nn.Parameter],
+        options: Optimisation,
+        seed: int,
+        name: str,
+        regression_weight: float = 0.0,
+    ) -> None:
+        self.assembly, self.features, self.parameters = assembly, features, parameters
+        self.regression_weight = regression_weight
+        self.rows = rows.reset_index(drop=True)
+        self.order = Order(len(self.rows), options.batch_size, seed, name)
+        features.prepare(key for i in range(len(self.rows)) for key in self._keys(i))
+
+    def losses(self, step: int) -> dict[str, torch.Tensor]:
+        """Losses of one step's rows."""
+        model, picked = self.assembly.model, self.order(step)
+        chosen = self.rows.iloc[picked]
+        batch = collate(self.assembly.processor, [list(messages) for messages in chosen["messages"]], list(chosen["answer"]))
+        tokens = self.features([key for i in picked for key in self._keys(i)])
+        output = model(
+            input_ids=batch.input_ids.to(model.device),
+            attention_mask=batch.attention_mask.to(model.device),
+            labels=batch.labels.to(model.device),
+            visual_tokens=model.mfam(tokens),
+            score_positions=batch.prompt_ends.to(model.device),
+        )
+        losses = {"language": output.loss}
+        total = output.loss
+        if self.regression_weight:
+            losses["regression"] = self._regression(output.score, chosen["score"])
+            total = total + self.regression_weight * losses["regression"]
+        return {"loss": total, **losses}
+
+    def _regression(self, predicted: torch.Tensor, scores: pd.Series) -> torch.Tensor:
+        """Mean squared error in half-scales, over the rows that have a score."""
+        config = self.assembly.model.config
+        target = torch.tensor(scores.to_numpy(dtype="float32"), device=predicted.device)
+        rated = ~target.isnan()
+        if not rated.any():
+            return predicted.sum() * 0
+        half = (config.score_max - config.score_min) / 2
+        return ((predicted[rated] - target[rated]) / half).square().mean()
+
+    def _keys(self, row: int) -> list[Key]:
+        return [(self.rows.at[row, "dataset"], item) for item in self.rows.at[row, "item_ids"]]
+
+
