@@ -11,7 +11,7 @@ for row in ROWS:
         log:
             f".state/logs/{row.address}.log",
         conda:
-            "calm"
+            "../../environment.yml"
         threads: row.threads
         resources:
             mem_mb=row.mem_mb,
