@@ -10,7 +10,7 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +25,8 @@ from rich.progress import track
 from calm.data import schema
 from calm.data.images import MIN_SIDE, ImageError, ShardWriter, encode, fit, read_image
 from calm.data.sources import Source, source
-from calm.data.sources.base import MANIFEST, Photograph, SourceError, rows_to_frame
+from calm.data.sources.base import MANIFEST, Photograph, SourceError, checked_sha256
+from calm.data.tables import rows_to_frame
 from calm.data.text import clean
 from calm.io import atomic_dir, write_table
 from calm.layout import Layout
@@ -95,6 +96,7 @@ def _write_shards(
     items: list[dict[str, Any]] = []
     quarantine: list[dict[str, Any]] = []
     photographs = _unique(list(origin.photographs()), origin.name)
+    _check_other_files(origin, hashes, {photograph.name for photograph in photographs})
     work = partial(_prepare_one, origin, hashes, params.data.image)
     shards = ShardWriter(folder)
     with ThreadPoolExecutor(params.threads.prepare) as pool:
@@ -109,6 +111,13 @@ def _write_shards(
                 items.append({**stored.row, "shard": shard, "row": row})
     shards.close()
     return items, quarantine
+
+
+def _check_other_files(origin: Source, hashes: dict[str, str], photographs: set[str]) -> None:
+    """Tables of ratings and the like must be those that were fetched; photographs are checked as they are read."""
+    for file in origin.files():
+        if file.name not in photographs:
+            checked_sha256(replace(file, sha256=hashes.get(file.name, "that no manifest has: run `fetch` again")))
 
 
 def _prepare_one(
@@ -151,6 +160,7 @@ def _store(
     row = {
         "item_id": item_id,
         "split": photograph.split,
+        "split_rule": photograph.split_rule,
         "group": photograph.group,
         "width": image.width,
         "height": image.height,

@@ -14,6 +14,7 @@ ITEM = pa.schema(
         _required("dataset", pa.string()),
         _required("item_id", pa.string()),
         pa.field("split", pa.string()),  # official split: train | validation | test; null = none published
+        pa.field("split_rule", pa.string()),  # what published it; null with split
         _required("group", pa.string()),  # items of one group are near-duplicates and never straddle a split
         _required("width", pa.int32()),  # pixels, as stored
         _required("height", pa.int32()),

@@ -6,7 +6,6 @@ import pandas as pd
 
 from calm.data import tables
 from calm.data.schema import SPLIT
-from calm.data.sources import source
 from calm.io import atomic_dir, write_table
 from calm.layout import Layout
 from calm.params import Params
@@ -20,12 +19,11 @@ def split(params: Params, layout: Layout) -> None:
     with atomic_dir(layout.splits) as folder:
         for dataset in sorted(params.data.datasets):
             items = tables.items(layout, dataset)
-            rule = source(dataset, params).split_rule
-            frame = split_items(items, dataset, rule, params.seed, params.data.split.test_share)
+            frame = split_items(items, dataset, params.seed, params.data.split.test_share)
             write_table(folder / f"{dataset}.parquet", frame, SPLIT)
 
 
-def split_items(items: pd.DataFrame, dataset: str, official_rule: str, seed: int, test_share: float) -> pd.DataFrame:
+def split_items(items: pd.DataFrame, dataset: str, seed: int, test_share: float) -> pd.DataFrame:
     """SPLIT rows of one dataset, ordered by item id, whatever the order of `items`.
 
     Raises:
@@ -36,16 +34,14 @@ def split_items(items: pd.DataFrame, dataset: str, official_rule: str, seed: int
         unknown = sorted(set(items["split"]) - set(SPLITS))
         if unknown:
             raise ValueError(f"dataset '{dataset}': unknown splits {unknown}; known are {', '.join(SPLITS)}")
-        chosen, rule = items["split"], official_rule
+        chosen, rule = items["split"], items["split_rule"].fillna("official split")
     elif published.any():
         first = items.loc[~published, "item_id"].min()
         raise ValueError(f"dataset '{dataset}': item '{first}' has no official split, others have one")
     else:
         test = held_out_groups(items, dataset, seed, test_share)
-        chosen, rule = (
-            items["group"].map(lambda group: "test" if group in test else "train"),
-            f"seeded groups, seed {seed}",
-        )
+        chosen = items["group"].map(lambda group: "test" if group in test else "train")
+        rule = pd.Series(f"seeded groups, seed {seed}", index=items.index)
     frame = pd.DataFrame({"dataset": dataset, "item_id": items["item_id"], "split": chosen, "rule": rule})
     return frame.sort_values("item_id", ignore_index=True)
 

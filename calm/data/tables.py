@@ -1,8 +1,11 @@
-"""Readers of the tables in `calm.data.schema`, each checked against its schema."""
+"""The tables in `calm.data.schema`: readers, each checked against its schema, and frames made from rows."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
+import pyarrow as pa
 
 from calm.data import schema
 from calm.io import read_table
@@ -45,3 +48,20 @@ def role_list(layout: Layout, role: str) -> pd.DataFrame:
 def instructions(layout: Layout, use: str) -> pd.DataFrame:
     """Prompts and answers of one use: generic, comments or scores (INSTRUCTION)."""
     return read_table(layout.instructions / f"{use}.parquet", schema.INSTRUCTION)
+
+
+def rows_to_frame(rows: list[dict[str, Any]], schema: pa.Schema, **constant: str) -> pd.DataFrame:
+    """A frame with exactly the columns of `schema`; keys that rows leave out are null.
+
+    Raises:
+        ValueError: a row has a key that the schema does not know.
+    """
+    frame = (
+        pd.DataFrame({name: pd.Series([], dtype=object) for name in schema.names}) if not rows else pd.DataFrame(rows)
+    )
+    for name, value in constant.items():
+        frame[name] = value
+    unknown = set(frame.columns) - set(schema.names)
+    if unknown:
+        raise ValueError(f"unknown columns {sorted(unknown)}")
+    return frame.reindex(columns=schema.names).astype(object).where(lambda cells: cells.notna(), None)

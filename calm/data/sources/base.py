@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
-import pyarrow as pa
 from PIL import Image
 
-from calm.data.schema import COMMENT, RATING
 from calm.io import atomic_dir, sha256_file, write_json
 from calm.params import Section, checked
 
@@ -62,6 +60,7 @@ class Photograph:
     group: str
     licence: str
     split: str | None = None
+    split_rule: str | None = None  # what published it, such as "AVA generic_test.jpgl"
 
     def read_bytes(self) -> bytes:
         """The file as published. A source with archives overrides this."""
@@ -90,7 +89,6 @@ class Source:
 
     card: ClassVar[Card]
     settings_type: ClassVar[type[Settings]] = Settings
-    split_rule: ClassVar[str] = "official split"
 
     def __init__(self, name: str, settings: dict[str, Any], seed: int) -> None:
         self.name = name
@@ -146,23 +144,3 @@ def checked_sha256(file: RawFile) -> str:
             "it is another version or damaged; install or download it again"
         )
     return found
-
-
-def rows_to_frame(rows: list[dict[str, Any]], schema: pa.Schema, **constant: str) -> pd.DataFrame:
-    """A frame with exactly the columns of `schema`; keys that rows leave out are null.
-
-    Raises:
-        ValueError: a row has a key that the schema does not know.
-    """
-    frame = (
-        pd.DataFrame({name: pd.Series([], dtype=object) for name in schema.names}) if not rows else pd.DataFrame(rows)
-    )
-    for name, value in constant.items():
-        frame[name] = value
-    unknown = set(frame.columns) - set(schema.names)
-    if unknown:
-        raise ValueError(f"unknown columns {sorted(unknown)}")
-    return frame.reindex(columns=schema.names).astype(object).where(lambda cells: cells.notna(), None)
-
-
-__all__ = ["COMMENT", "RATING", "Card", "Photograph", "RawFile", "Settings", "Source", "SourceError", "View"]

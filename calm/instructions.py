@@ -1,0 +1,184 @@
+"""Prompts and answers of every task, and the stage that makes them from lists, ratings and comments.
+
+The wording lives here alone: training, evaluation and `calm score` ask in the same words. Only the score's prompt and
+the form of its answer ("6.5.") are the paper's; the others are chosen.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from calm.data import tables
+from calm.data.images import ImageStore
+from calm.data.schema import INSTRUCTION
+from calm.data.text import clean, escape_markers
+from calm.io import atomic_dir, write_table
+from calm.layout import Layout
+from calm.params import Params
+from calm.seeds import derive
+
+IMAGE_TOKEN = "<image>"  # where a photograph's tokens go, once per photograph
+SCORE_RANGE = (1.0, 10.0)  # of every score in words, as AVA's; other scales are mapped onto it
+SCORE_PROMPT = "Can you give me the aesthetic score?"
+COMMENT_PROMPT = "Can you comment on the aesthetics of this photograph?"
+CAPTION_PROMPT = "What does this photograph show?"
+SUGGESTION_PROMPT = "How could this photograph be improved?"
+PERSONAL_PROMPT = "Can you give me the aesthetic score that this person would give?"
+MAX_ANSWER = 400  # characters
+
+_LABELS, _LABEL_PROBABILITY = 3, 0.1  # ImageNet classes named in a caption: at most, at least
+_NUMBER = re.compile(r"(?<![\w.-])(\d+(?:\.\d+)?)(?!\w)")
+
+Row = dict[str, Any]
+Message = dict[str, str]
+
+
+def messages(prompt: str) -> list[Message]:
+    """One photograph and a prompt."""
+    return [{"role": "user", "content": f"{IMAGE_TOKEN}\n{prompt}"}]
+
+
+def personal_messages(scores: Sequence[float]) -> list[Message]:
+    """A rater's photographs with the scores they gave, then the photograph in question: len(scores) + 1 photographs.
+
+    Personalised scoring in context; `scores` are on SCORE_RANGE.
+    """
+    turns: list[Message] = []
+    for score in scores:
+        turns += [*messages(PERSONAL_PROMPT), {"role": "assistant", "content": format_score(score)}]
+    return [*turns, *messages(PERSONAL_PROMPT)]
+
+
+def format_score(score: float) -> str:
+    """One decimal and a full stop, as the paper writes scores: 6.53 -> "6.5."."""
+    if not math.isfinite(score):
+        raise ValueError(f"a score must be a finite number, found {score}")
+    return f"{score:.1f}."
+
+
+def parse_score(text: str) -> float | None:
+    """The first number of an answer, if it lies on SCORE_RANGE; None if there is none or it does not."""
+    found = _NUMBER.search(text)
+    if found is None:
+        return None
+    score = float(found.group(1))
+    return score if SCORE_RANGE[0] <= score <= SCORE_RANGE[1] else None
+
+
+def rescale(score: float, score_min: float, score_max: float) -> float:
+    """Map a score linearly from its own scale onto SCORE_RANGE."""
+    low, high = SCORE_RANGE
+    return low + (score - score_min) * (high - low) / (score_max - score_min)
+
+
+def safe_answer(text: str) -> str:
+    """A text that people wrote as an answer: cleaned, cut at a word's end, special tokens made harmless."""
+    return escape_markers(clean(text, MAX_ANSWER))
+
+
+def build_instructions(params: Params, layout: Layout) -> None:
+    """Stage build_instructions: write data/instructions/{generic,comments,scores}.parquet, test rows too."""
+    settings = params.instructions
+    comments = _comment_rows(layout, settings.comments_per_item, params.seed)
+    kept = _drawn_share(comments, settings.score_share_of_comments, params.seed)
+    uses = {
+        "generic": [*_caption_rows(layout), *_class_rows(layout, params.parts.vision)],
+        "comments": comments,
+        "scores": [*_score_rows(layout), *kept],
+    }
+    with atomic_dir(layout.instructions) as folder:
+        for use, rows in uses.items():
+            write_table(folder / f"{use}.parquet", tables.rows_to_frame(_ordered(rows), INSTRUCTION), INSTRUCTION)
+
+
+def _comment_rows(layout: Layout, per_item: int, seed: int) -> list[Row]:
+    """At most `per_item` comments of each listed item, drawn by seed."""
+
+    def order(comment: pd.Series) -> tuple[int, str]:
+        return derive(seed, "comments", comment["dataset"], comment["comment_id"]), comment["comment_id"]
+
+    rows = []
+    for item, said in _listed(layout, "comments", tables.comments, lambda frame: frame["aspect"] != "caption"):
+        for comment in sorted(said, key=order)[:per_item]:
+            rows.append(_row("comment", item, COMMENT_PROMPT, safe_answer(comment["text_clean"]), comment["origin"]))
+    return rows
+
+
+def _caption_rows(layout: Layout) -> list[Row]:
+    """Every caption of each listed item."""
+    return [
+        _row("caption", item, CAPTION_PROMPT, safe_answer(caption["text_clean"]), caption["origin"])
+        for item, said in _listed(layout, "generic", tables.comments, lambda frame: frame["aspect"] == "caption")
+        for caption in said
+    ]
+
+
+def _score_rows(layout: Layout) -> list[Row]:
+    """The crowd's score of each listed item, on SCORE_RANGE."""
+    rows = []
+    for item, given in _listed(layout, "scores", tables.ratings, lambda frame: frame["rater_id"].isna()):
+        for rating in given:
+            score = rescale(rating["score"], rating["score_min"], rating["score_max"])
+            row = _row("score", item, SCORE_PROMPT, format_score(score), rating["origin"])
+            rows.append({**row, "score": score})
+    return rows
+
+
+def _class_rows(layout: Layout, vision: str) -> list[Row]:
+    """A caption for each listed item from the ImageNet classes that the vision encoder itself finds likely."""
+    from calm.model.vision import imagenet_labels
+
+    rows = []
+    for dataset, listed in tables.role_list(layout, "generic").groupby("dataset", sort=True):
+        store = ImageStore(layout.prepared(str(dataset)))
+        found = imagenet_labels(vision, [store[item_id] for item_id in listed["item_id"]])
+        for (_, item), labels in zip(listed.iterrows(), found, strict=True):
+            names = [name for name, probability in labels[:_LABELS] if probability >= _LABEL_PROBABILITY]
+            if names:
+                answer = safe_answer(f"It may show {' or '.join(names)}.")
+                rows.append(_row("caption", item, CAPTION_PROMPT, answer, "imagenet_class"))
+    return rows
+
+
+def _listed(
+    layout: Layout, role: str, read: Callable[[Layout, str], pd.DataFrame], wanted: Callable[[pd.DataFrame], pd.Series]
+) -> Iterable[tuple[pd.Series, list[pd.Series]]]:
+    """Each item of a role's list with the wanted rows that a table has for it."""
+    for dataset, listed in tables.role_list(layout, role).groupby("dataset", sort=True):
+        frame = read(layout, str(dataset))
+        by_item: dict[str, list[pd.Series]] = {}
+        for _, row in frame[wanted(frame)].iterrows():
+            by_item.setdefault(row["item_id"], []).append(row)
+        for _, item in listed.iterrows():
+            yield item, by_item.get(item["item_id"], [])
+
+
+def _drawn_share(rows: list[Row], share: float, seed: int) -> list[Row]:
+    """That share of the training rows, drawn by seed."""
+    train = [row for row in _ordered(rows) if row["split"] == "train"]
+    keys = [derive(seed, "score-stage", row["dataset"], *row["item_ids"], row["answer"]) for row in train]
+    order = sorted(range(len(train)), key=lambda number: (keys[number], number))
+    return [train[number] for number in order[: round(share * len(train))]]
+
+
+def _row(task: str, item: pd.Series, prompt: str, answer: str, origin: str) -> Row:
+    return {
+        "task": task,
+        "dataset": item["dataset"],
+        "item_ids": [item["item_id"]],
+        "split": item["split"],
+        "messages": messages(prompt),
+        "answer": answer,
+        "weight": 1.0,
+        "origin": origin,
+    }
+
+
+def _ordered(rows: list[Row]) -> list[Row]:
+    """Independent of how the rows came about; training shuffles by seed and step."""
+    return sorted(rows, key=lambda row: (row["dataset"], row["item_ids"], row["task"], row["answer"], row["origin"]))

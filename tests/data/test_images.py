@@ -1,0 +1,199 @@
+"""A photograph comes out whole, upright, sRGB and 8-bit, or as an ImageError that says why."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageFile
+
+from calm.data.images import ImageError, ImageStore, ShardWriter, encode, fit, read_image
+from tests.data.conftest import picture
+
+MAX_PIXELS = 10**6
+
+
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def read(data: bytes) -> Image.Image:
+    return read_image(data, max_pixels=MAX_PIXELS, name="it.jpg")
+
+
+def mean_gap(left: Image.Image, right: Image.Image) -> float:
+    return float(np.abs(np.asarray(left, dtype=float) - np.asarray(right, dtype=float)).mean())
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"])
+def test_allowed_formats_are_read(kind: str) -> None:
+    image = read(saved(picture(1), kind))
+    assert image.mode == "RGB"
+    assert mean_gap(image, picture(1)) < 12
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_truncated_files_are_errors_whatever_other_libraries_switched_on(
+    kind: str, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    data = saved(picture(1), kind)
+    with pytest.raises(ImageError, match=r"it\.jpg: truncated"):
+        read(data[: int(len(data) * share)])
+
+
+def test_damaged_files_never_raise_anything_but_image_errors() -> None:
+    rng = np.random.default_rng(0)
+    outcomes = set()
+    for kind in ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"):
+        data = saved(picture(1, (40, 30)), kind)
+        for _ in range(60):
+            broken = bytearray(data)
+            for place in rng.integers(0, len(data), 4):
+                broken[place] = rng.integers(0, 256)
+            try:
+                outcomes.add(read(bytes(broken)).mode)
+            except ImageError:
+                outcomes.add("ImageError")
+    assert outcomes == {"RGB", "ImageError"}
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", saved(picture(1), "PPM"), saved(picture(1), "ICO")])
+def test_other_formats_are_refused(data: bytes) -> None:
+    with pytest.raises(ImageError, match="not a photograph in an allowed format"):
+        read(data)
+
+
+def test_too_many_pixels_are_refused_before_decoding() -> None:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 9_000, 8_000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    with pytest.raises(ImageError, match=r"9000x8000 pixels, more than the 1000000 allowed"):
+        read(bomb)
+
+
+def test_a_missing_file_and_a_folder_are_image_errors(tmp_path: Path) -> None:
+    for path in (tmp_path / "absent.jpg", tmp_path):
+        with pytest.raises(ImageError, match=str(path)):
+            read_image(path, max_pixels=MAX_PIXELS)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int) -> None:
+    upright = picture(1)
+    undo = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]  # PIL's Transpose that EXIF undoes
+    stored = upright if undo is None else upright.transpose(Image.Transpose(undo))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert mean_gap(read(saved(stored, "PNG", exif=exif)), upright) == 0
+
+
+def test_an_embedded_profile_is_converted_to_srgb() -> None:
+    grey = Image.new("L", (100, 80), 128)
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    linear = srgb_with_linear_curve(srgb)
+    colours = Image.merge("RGB", (grey, grey, grey))
+    assert mean_gap(read(saved(colours, "PNG", icc_profile=srgb)), colours) <= 1
+    assert abs(read(saved(colours, "PNG", icc_profile=linear)).getpixel((5, 5))[0] - 188) <= 2  # 0.5 linear is 188
+
+
+def srgb_with_linear_curve(profile: bytes) -> bytes:
+    """The sRGB profile with its three tone curves set to y = x."""
+    data = bytearray(profile)
+    for number in range(struct.unpack(">I", data[128:132])[0]):
+        name, offset, _ = struct.unpack(">4sII", data[132 + 12 * number : 144 + 12 * number])
+        if name in {b"rTRC", b"gTRC", b"bTRC"}:
+            data[offset : offset + 12] = b"curv\0\0\0\0\0\0\0\0"  # no entries: identity
+    return bytes(data)
+
+
+def test_a_damaged_profile_counts_as_none() -> None:
+    assert mean_gap(read(saved(picture(1), "PNG", icc_profile=b"nonsense")), picture(1)) == 0
+
+
+def test_transparency_becomes_white() -> None:
+    layered = picture(1).convert("RGBA")
+    layered.putalpha(Image.new("L", layered.size, 0))
+    assert read(saved(layered, "PNG")).getpixel((7, 7)) == (255, 255, 255)
+    half = Image.new("LA", (50, 50), (0, 128))
+    assert abs(read(saved(half, "PNG")).getpixel((7, 7))[0] - 127) <= 1
+    keyed = Image.new("P", (50, 50), 3)
+    keyed.putpalette(bytes(range(12)))
+    assert read(saved(keyed, "PNG", transparency=3)).getpixel((7, 7)) == (255, 255, 255)
+
+
+def test_sixteen_bits_keep_their_range() -> None:
+    ramp = np.linspace(0, 65535, 100 * 80).astype(np.uint16).reshape(80, 100)
+    for kind in ("PNG", "TIFF"):
+        got = np.asarray(read(saved(Image.fromarray(ramp), kind)))[..., 0]
+        np.testing.assert_array_equal(got, np.round(ramp / 257))
+
+
+def test_numbers_without_a_known_white_are_refused() -> None:
+    for array in (np.ones((50, 50), np.float32), np.ones((50, 50), np.int32)):
+        with pytest.raises(ImageError, match="no known range"):
+            read(saved(Image.fromarray(array), "TIFF"))
+
+
+def test_palette_cmyk_bilevel_and_grey_become_rgb() -> None:
+    for mode, kind, most in (
+        ("P", "PNG", 30),
+        ("CMYK", "JPEG", 12),
+        ("CMYK", "TIFF", 2),
+        ("L", "JPEG", 70),
+        ("1", "PNG", 130),
+    ):
+        image = read(saved(picture(1).convert(mode), kind))
+        assert image.mode == "RGB"
+        assert mean_gap(image, picture(1)) < most
+
+
+def test_of_an_animation_the_first_frame_is_taken() -> None:
+    for kind in ("GIF", "WEBP", "PNG"):
+        data = saved(picture(1), kind, save_all=True, append_images=[picture(2)], duration=100)
+        image = read(data)
+        assert mean_gap(image, picture(1)) < mean_gap(image, picture(2)) / 3
+
+
+def test_scaling_keeps_the_shape_and_never_enlarges() -> None:
+    assert fit(picture(1, (400, 300)), 200).size == (200, 150)
+    assert fit(picture(1, (100, 80)), 200).size == (100, 80)
+
+
+def test_stored_photographs_keep_full_chroma_resolution() -> None:
+    with Image.open(io.BytesIO(encode(picture(1), 95))) as image:
+        assert [component[1:3] for component in image.layer] == [(1, 1)] * 3
+    assert encode(picture(1), 95) == encode(picture(1), 95)
+
+
+def test_the_store_gives_every_photograph_back_over_many_shards(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path, shard_bytes=20_000, batch_rows=3)
+    places = {f"i{number}": writer.add(f"i{number}", encode(picture(number), 90)) for number in range(17)}
+    writer.close()
+    store = pickle.loads(pickle.dumps(ImageStore(tmp_path)))
+    assert list(store) == list(places)
+    assert len(store) == 17
+    assert len({shard for shard, _ in places.values()}) > 2
+    assert all(path.stat().st_size < 30_000 for path in tmp_path.glob("*.arrow"))
+    for number in (16, 0, 9):
+        assert mean_gap(store[f"i{number}"], picture(number)) < 4
+    assert "i3" in store
+    assert "absent" not in store
+    with pytest.raises(KeyError, match="absent"):
+        store["absent"]
+
+
+def test_a_store_without_shards_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="prepare"):
+        ImageStore(tmp_path)
