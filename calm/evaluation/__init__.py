@@ -1,0 +1,69 @@
+"""The tasks that a trained model is judged by. A task is one file of this folder; its name is the task's name."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from calm.evaluation.base import Assistant, Bench, EvaluationError, Outcome, Task
+from calm.io import atomic_dir, write_json, write_table
+from calm.layout import Layout
+from calm.params import Params
+
+__all__ = ["Assistant", "Bench", "EvaluationError", "Outcome", "Task", "evaluate", "find_task", "write_outcome"]
+
+
+def evaluate(task: str, params: Params, layout: Layout, *, model: Assistant | None = None) -> None:
+    """Judge a model on one task and write results/TASK/{metrics.json,predictions.parquet,plots/}, whole or not at all.
+
+    `model` is the one to judge; without it, the model folder that params.evaluation.tasks names is loaded.
+
+    Raises:
+        EvaluationError: no such task, or its test list is empty.
+        FileNotFoundError: the model or a table is missing; the message says what to run.
+    """
+    found = find_task(task)
+    if task not in params.evaluation.tasks:
+        raise EvaluationError(f"params.yaml: evaluation.tasks has no entry '{task}'; it names the model to judge")
+    if model is None:
+        model = load_model(layout.root / params.evaluation.tasks[task].model, params)
+    write_outcome(layout.result(task), found.run(Bench(task, params, layout, model)))
+
+
+def load_model(folder: Path, params: Params) -> Assistant:
+    """The model in `folder`, on the device and in the number format of params.runtime."""
+    from calm.assistant import Calm
+
+    model: Assistant = Calm.from_pretrained(folder, device=params.runtime.device, dtype=params.runtime.dtype)
+    return model
+
+
+def find_task(name: str) -> Task:
+    """The task defined by calm/evaluation/NAME.py.
+
+    Raises:
+        EvaluationError: there is no such file, or it defines no TASK.
+    """
+    where = f"calm/evaluation/{name}.py"
+    if not name.isidentifier():
+        raise EvaluationError(f"'{name}' cannot be a task: a task is named after its file in calm/evaluation")
+    try:
+        module = importlib.import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":
+            raise
+        raise EvaluationError(f"no task '{name}': {where} does not exist") from None
+    task = getattr(module, "TASK", None)
+    if not isinstance(task, Task):
+        raise EvaluationError(f"no task '{name}': {where} defines no TASK = Task(...)")
+    return task
+
+
+def write_outcome(folder: Path, outcome: Outcome) -> None:
+    """Write metrics, predictions and plots; `folder` is replaced as a whole, so it never holds a mixture of runs."""
+    with atomic_dir(folder) as part:
+        write_json(part / "metrics.json", outcome.metrics)
+        write_table(part / "predictions.parquet", outcome.predictions, outcome.schema)
+        (part / "plots").mkdir()
+        for name, content in sorted(outcome.plots.items()):
+            (part / "plots" / name).write_bytes(content)

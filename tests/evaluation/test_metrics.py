@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from calm.evaluation import metrics
+from calm.evaluation.metrics import MAE, PLCC, SRCC, Bootstrap, UndefinedMetric
+
+RNG = np.random.default_rng(3)
+X = RNG.normal(size=40).round(1)  # rounding makes ties
+Y = (X + RNG.normal(size=40)).round(1)
+GROUPS = [i // 4 for i in range(40)]
+BOOTSTRAP = Bootstrap(samples=300, level=0.95, seed=1)
+
+
+def test_figures_are_scipys() -> None:
+    assert metrics.srcc(X, Y) == pytest.approx(stats.spearmanr(X, Y).statistic)
+    assert metrics.plcc(X, Y) == pytest.approx(stats.pearsonr(X, Y).statistic)
+    assert metrics.mae([1.0, 2.0], [2.0, 4.0]) == 1.5
+
+
+@pytest.mark.parametrize("metric", [SRCC, PLCC, MAE])
+def test_weights_mean_repeated_rows(metric: metrics.Metric) -> None:
+    weights = BOOTSTRAP.weights(GROUPS)[:20]
+    expected = [metric.point(np.repeat(X, w.astype(int)), np.repeat(Y, w.astype(int))) for w in weights]
+    np.testing.assert_allclose(metric.weighted(X, Y, weights), expected, rtol=1e-9)
+
+
+def test_whole_groups_are_resampled() -> None:
+    weights = BOOTSTRAP.weights(GROUPS)
+    assert weights.shape == (300, 40)
+    assert (weights.sum(axis=1) == 40).all()
+    assert (weights.reshape(300, 10, 4) == weights[:, ::4, None]).all()
+    assert (weights == BOOTSTRAP.weights(GROUPS)).all()
+    assert (weights != BOOTSTRAP.weights(GROUPS, "another")).any()
+
+
+def test_an_interval_covers_the_true_correlation_about_as_often_as_it_says() -> None:
+    rng, inside = np.random.default_rng(0), 0
+    for trial in range(100):
+        x = rng.normal(size=120)
+        y = 0.6 * x + 0.8 * rng.normal(size=120)
+        found = metrics.estimate(PLCC, x, y, range(120), Bootstrap(200, 0.9, trial))
+        assert found.low is not None and found.high is not None
+        inside += found.low <= 0.6 <= found.high
+    assert 80 <= inside <= 98
+
+
+def test_groups_widen_an_interval_of_repeated_rows() -> None:
+    x, y = np.repeat(X, 5), np.repeat(Y, 5)
+    grouped = metrics.estimate(SRCC, x, y, np.repeat(range(40), 5).tolist(), BOOTSTRAP)
+    naive = metrics.estimate(SRCC, x, y, range(200), BOOTSTRAP)
+    assert grouped.high - grouped.low > 1.5 * (naive.high - naive.low)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("metric", [metrics.srcc, metrics.plcc, metrics.mae])
+def test_nan_and_unequal_lengths_are_errors(metric) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match="row 1 is not finite"):
+        metric([1.0, float("nan"), 2.0], [1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match="one length"):
+        metric([1.0, 2.0], [1.0])
+    with pytest.raises(ValueError, match="not finite"):
+        metrics.estimate(SRCC, [1.0, float("inf")], [1.0, 2.0], [0, 1], BOOTSTRAP)
+
+
+@pytest.mark.parametrize("metric", [metrics.srcc, metrics.plcc])
+def test_one_row_and_constants_have_no_correlation(metric) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(UndefinedMetric, match="at least 2"):
+        metric([1.0], [2.0])
+    with pytest.raises(UndefinedMetric, match="all predictions are equal"):
+        metric([1.0, 1.0, 1.0], [1.0, 2.0, 3.0])
+    with pytest.raises(UndefinedMetric, match="all targets are equal"):
+        metric([1.0, 2.0, 3.0], [0.1, 0.1, 0.1])
+
+
+def test_an_undefined_figure_is_null_with_its_reason_and_never_zero() -> None:
+    stored = metrics.estimate(SRCC, [1.0, 1.0], [1.0, 2.0], [0, 1], BOOTSTRAP).to_json()
+    assert stored == {"value": None, "n": 2, "reason": "all predictions are equal, so a correlation is not defined"}
+    assert metrics.mean([], [], BOOTSTRAP).to_json() == {"value": None, "n": 0, "reason": "no rows"}
+
+
+def test_constant_resamples_do_not_count_as_correlations() -> None:
+    weights = np.array([[3.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+    for values in ([0.1, 0.2, 0.4], [1e6 + 0.1, 1e6 + 0.2, 1e6 + 0.4]):
+        found = PLCC.weighted(np.array(values), np.array([1.0, 2.0, 3.0]), weights)
+        assert np.isnan(found[0]) and found[1] > 0.9
+
+
+def test_a_paired_difference_is_tighter_than_two_intervals() -> None:
+    first, second = Y + 0.1 * X, Y
+    found = metrics.paired_difference(SRCC, first, second, X, GROUPS, BOOTSTRAP)
+    alone = metrics.estimate(SRCC, first, X, GROUPS, BOOTSTRAP)
+    assert found.value == pytest.approx(metrics.srcc(first, X) - metrics.srcc(second, X))
+    assert found.low is not None and found.high is not None and alone.low is not None and alone.high is not None
+    assert found.high - found.low < alone.high - alone.low
+    assert metrics.paired_difference(SRCC, Y, Y, X, GROUPS, BOOTSTRAP).value == 0
+
+
+def test_memory_bound_does_not_change_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = metrics.estimate(SRCC, X, Y, GROUPS, BOOTSTRAP)
+    monkeypatch.setattr(metrics, "CELLS", 100)
+    assert metrics.estimate(SRCC, X, Y, GROUPS, BOOTSTRAP) == whole

@@ -1,0 +1,301 @@
+"""Every task, judged with a model that knows the truth and one that knows nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from calm_world import DATASET, PHOTOS, RATERS, TRAIN, VIEWS, FakeCalm, World
+from PIL import Image
+
+import calm.evaluation
+from calm.attributes.edits import Edit
+from calm.attributes.grammar import comment
+from calm.attributes.taxonomy import taxonomy
+from calm.evaluation import EvaluationError, attributes, commenting, evaluate, find_task, personalised
+from calm.evaluation.base import elsewhere
+from calm.seeds import stream
+
+TASKS = ("attributes", "scoring", "commenting", "personalised", "suggesting")
+
+
+def judged(world: World, task: str, model: FakeCalm) -> dict[str, Any]:
+    evaluate(task, world.params, world.layout, model=model)
+    found: dict[str, Any] = json.loads((world.layout.result(task) / "metrics.json").read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.fixture
+def marked_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Edited copies carry their edits, so that an oracle can know them; the pixels stay as they are."""
+    plain = attributes.edited_copies
+
+    def marked(photograph: Image.Image, edits: list[list[Edit]]) -> list[Image.Image]:
+        copies = plain(photograph, edits)
+        for copy, of_copy in zip(copies, edits, strict=True):
+            copy.info["edits"] = tuple(of_copy)
+        return copies
+
+    monkeypatch.setattr(attributes, "edited_copies", marked)
+    monkeypatch.setattr("calm.evaluation.suggesting.edited_copies", marked)
+
+
+@pytest.mark.usefixtures("marked_copies")
+def test_attributes_are_all_recognised_by_an_oracle_and_by_chance_without_knowledge(world: World) -> None:
+    known = judged(world, "attributes", world.oracle())
+    guessed = judged(world, "attributes", world.blind())
+    for level in ("low", "middle", "high"):
+        assert known[level]["balanced_accuracy"]["value"] == 1 and known[level]["reached"]
+        chance = np.mean([1 / len(one.all_states) for one in taxonomy().at(level)])
+        assert guessed[level]["chance"] == pytest.approx(chance, abs=1e-6)
+        assert abs(guessed[level]["balanced_accuracy"]["value"] - chance) < 0.12
+        assert not guessed[level]["reached"]
+        assert set(known[level]["attribute"]) == {one.name for one in taxonomy().at(level)}
+
+
+@pytest.mark.usefixtures("marked_copies")
+def test_attributes_shows_every_state_of_every_unedited_test_photograph_once(world: World) -> None:
+    judged(world, "attributes", world.oracle())
+    rows = pd.read_parquet(world.layout.result("attributes") / "predictions.parquet")
+    states = sum(len(one.all_states) for one in taxonomy().attributes)
+    assert len(rows) == (PHOTOS - TRAIN) * states
+    assert not rows.duplicated(["item_id", "attribute", "state"]).any()
+    assert not rows["item_id"].str.contains("#").any()
+    assert (rows["severity"].isna() == (rows["state"] == "unchanged")).all()
+
+
+def test_required_shares_give_the_issues_thresholds_at_its_chances() -> None:
+    for level, chance, threshold in (("low", 0.40, 0.70), ("middle", 0.34, 0.65), ("high", 0.46, 0.58)):
+        assert chance + attributes.REQUIRED_SHARE[level] * (1 - chance) == pytest.approx(threshold)
+
+
+def test_scoring_is_perfect_for_an_oracle_and_near_zero_without_knowledge(world: World) -> None:
+    known = judged(world, "scoring", world.oracle())
+    guessed = judged(world, "scoring", world.blind())
+    assert known["labels"] == "synthetic"
+    assert known["items"] == (PHOTOS - TRAIN) * (VIEWS + 1) and known["groups"] == PHOTOS - TRAIN
+    for readout in ("text", "expectation", "regression"):
+        assert known[readout]["srcc"]["value"] == pytest.approx(1) and known[readout]["plcc"]["value"] == pytest.approx(
+            1
+        )
+        assert known[readout]["mae"]["value"] == 0 < known["baseline"]["mae"]
+        assert guessed[readout]["srcc"]["low"] < 0 < guessed[readout]["srcc"]["high"]
+        assert guessed[readout]["mae"]["value"] > known["baseline"]["mae"]
+
+
+def test_texts_without_a_score_are_counted_and_left_out(world: World) -> None:
+    class Mumbling(FakeCalm):
+        def score(self, images: Any, batch_size: int = 16) -> Any:
+            scores = super().score(images, batch_size)
+            return [dataclasses.replace(s, text=None, raw="hm") if i % 2 else s for i, s in enumerate(scores)]
+
+    found = judged(world, "scoring", Mumbling(world, knows=True))
+    assert found["text"]["unparseable"] == 0.5
+    assert found["text"]["srcc"]["n"] == found["items"] / 2
+    assert found["expectation"]["srcc"]["n"] == found["items"]
+
+
+def test_a_model_that_always_says_the_same_has_no_correlation_and_a_reason(world: World) -> None:
+    class Constant(FakeCalm):
+        def score(self, images: Any, batch_size: int = 16) -> Any:
+            return [dataclasses.replace(s, text=None, expectation=5.0, regression=5.0) for s in super().score(images)]
+
+    found = judged(world, "scoring", Constant(world, knows=True))
+    assert found["expectation"]["srcc"]["value"] is None and "equal" in found["expectation"]["srcc"]["reason"]
+    assert found["text"]["mae"]["value"] is None and found["text"]["unparseable"] == 1
+
+
+def test_commenting_rewards_the_right_comment_on_the_right_photograph(world: World) -> None:
+    known = judged(world, "commenting", world.oracle())
+    assert known["bleu_4"]["value"] == pytest.approx(1, abs=1e-4) and known["rouge_l"]["value"] == pytest.approx(1)
+    assert known["bleu_4"]["shuffled"] < 0.5 and known["cider"]["shuffled"] < known["cider"]["value"] / 3
+    assert known["names_an_edit"]["state"]["value"] > 0.9
+    assert known["names_an_edit"]["state"]["shuffled"] < 0.5
+    assert known["spice"]["value"] is None and known["spice"]["reason"].startswith("not available")
+    assert known["labels"] == "synthetic"
+    guessed = judged(world, "commenting", world.blind())
+    assert guessed["bleu_4"]["value"] < 0.1 and guessed["names_an_edit"]["state"]["value"] == 0
+    assert guessed["meteor"]["value"] == guessed["meteor"]["shuffled"]
+
+
+def test_most_comments_of_the_grammar_name_their_edit_and_praise_names_none() -> None:
+    rules = commenting.naming_rules(taxonomy())
+    named = total = 0
+    for one in taxonomy().attributes:
+        for state in one.states:
+            text = comment([Edit(one.name, state.name, 0.9, 1)], stream(0, one.name, state.name))
+            named += f"{one.name}: {state.name}" in commenting.states_named(text, rules)
+            total += 1
+    assert named / total > 0.9
+    praise = [commenting.states_named(comment((), stream(i, "praise")), rules) for i in range(50)]
+    assert np.mean([bool(found) for found in praise]) < 0.2
+
+
+def test_personal_scores_gain_from_features_that_tell_and_not_from_noise(world: World) -> None:
+    known = judged(world, "personalised", world.oracle())
+    assert known["raters"] == RATERS and known["labels"] == "synthetic"
+    assert known["generic"]["srcc"]["value"] == pytest.approx(known["crowd"]["srcc"]["value"])
+    noise = judged(world, "personalised", world.blind())
+    assert abs(noise["generic"]["srcc"]["value"]) < 0.3 < known["generic"]["srcc"]["value"]
+    rows = pd.read_parquet(world.layout.result("personalised") / "predictions.parquet")
+    assert set(rows["draw"]) == {0, 1}
+
+
+def test_ridge_learns_a_taste_from_ten_ratings_and_stays_put_without_one() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(60, 4)) / 2
+    taste = features @ np.array([3.0, 0, 0, 0])
+    learnt = personalised.ridge(features[:10], taste[:10], features[10:])
+    assert np.corrcoef(learnt, taste[10:])[0, 1] > 0.9
+    assert np.ptp(personalised.ridge(features[:10], np.full(10, 2.0), features[10:])) < 1e-9
+
+
+def test_support_and_query_share_no_group() -> None:
+    groups = [f"g{i // 3}" for i in range(30)]
+    for seed in range(20):
+        split = personalised.support_and_query(groups, 10, np.random.default_rng(seed))
+        assert split is not None
+        support, query = split
+        assert len(support) == 10 and not {groups[i] for i in support} & {groups[i] for i in query}
+        assert len(query) == 18  # four groups of three are shown, in whole or in part
+    assert personalised.support_and_query(groups[:14], 10, np.random.default_rng(0)) is None
+
+
+def test_a_rater_with_too_few_ratings_is_an_error_when_it_is_all_there_is(world: World) -> None:
+    many = world.params.model_copy(update={"evaluation": world.params.evaluation.model_copy(update={"support": 999})})
+    with pytest.raises(EvaluationError, match="no rater has 999 test ratings"):
+        evaluate("personalised", many, world.layout, model=world.oracle())
+
+
+def test_suggestions_of_an_oracle_name_the_edit_and_those_of_chance_seldom(world: World) -> None:
+    known = judged(world, "suggesting", world.oracle())
+    guessed = judged(world, "suggesting", world.blind())
+    for name in ("attribute_top1", "attribute_top3", "state_top1", "state_top3"):
+        assert known[name]["value"] == 1
+        assert known[name]["shuffled"] < 0.6 and known[name]["chance"] < 0.35
+        assert guessed[name]["value"] < known[name]["chance"] + 0.25
+    assert known["unedited"]["sure_when_edited_auc"] == 1
+    assert known["unedited"]["items"] == PHOTOS - TRAIN
+
+
+def test_chance_of_suggesting_is_that_of_a_random_ranking(drawn: World) -> None:
+    from calm.evaluation.suggesting import hit_table
+
+    labels = [f"{one.name}: {state.name}" for one in taxonomy().attributes for state in one.states]
+    rng = np.random.default_rng(0)
+    ranked = [list(rng.permutation(labels)) for _ in range(4000)]
+    frame = pd.DataFrame({"dataset": DATASET, "group": [str(i) for i in range(4000)], "suggested": ranked})
+    frame["edits"] = [[labels[0], labels[-1]]] * 4000
+    hits = hit_table(frame, taxonomy(), rng).mean()
+    for name in ("attribute_top1", "state_top1", "attribute_top3", "state_top3"):
+        assert hits[name] == pytest.approx(hits[f"{name}_uniform"], abs=0.025)
+
+
+@pytest.mark.usefixtures("marked_copies")
+def test_suggesting_edits_photographs_itself_where_the_dataset_has_no_views(world: World) -> None:
+    listed = world.layout.lists / "scores.parquet"
+    (world.layout.lists / "unlabelled.parquet").replace(listed)
+    found = judged(world, "suggesting", world.oracle())
+    assert found["items"] == PHOTOS - TRAIN and found["attribute_top1"]["value"] == 1
+    assert (
+        pd.read_parquet(world.layout.result("suggesting") / "predictions.parquet")["made_here"].sum() == found["items"]
+    )
+
+
+def test_shuffling_gives_every_photograph_anothers_row() -> None:
+    groups = ["a"] * 3 + ["b"] * 4 + ["c"]
+    swap = elsewhere(groups, np.random.default_rng(0))
+    assert sorted(swap) == list(range(8))
+    assert all(groups[i] != groups[j] for i, j in enumerate(swap))
+    with pytest.raises(EvaluationError, match="one group"):
+        elsewhere(["a", "a"], np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("task", ["attributes", "scoring", "personalised", "suggesting"])
+def test_a_task_writes_the_same_bytes_twice(world: World, task: str) -> None:
+    def written() -> dict[str, bytes]:
+        evaluate(task, world.params, world.layout, model=world.blind())
+        folder = world.layout.result(task)
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    first = written()
+    assert {"metrics.json", "predictions.parquet"} < set(first)
+    assert any(name.endswith(".svg") for name in first) and any(name.endswith(".csv") for name in first)
+    assert written() == first
+
+
+def test_every_headline_points_at_a_figure(world: World) -> None:
+    for task in ("scoring", "personalised", "suggesting"):
+        metrics = judged(world, task, world.oracle())
+        for headline in find_task(task).headlines:
+            assert "value" in at(metrics, headline.path), headline
+            assert headline.beside is None or isinstance(at(metrics, headline.beside), float)
+
+
+def at(metrics: dict[str, Any], path: str) -> Any:
+    for key in path.split("."):
+        metrics = metrics[key]
+    return metrics
+
+
+def test_a_task_is_one_file(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "counting.py").write_text(
+        "import pandas as pd, pyarrow as pa\n"
+        "from calm.evaluation.base import Headline, Outcome, Task\n"
+        "def run(bench):\n"
+        "    rows = bench.items('scores')\n"
+        "    schema = pa.schema([pa.field('item_id', pa.string(), nullable=False)])\n"
+        "    return Outcome({'items': {'value': len(rows)}}, rows[['item_id']], schema)\n"
+        "TASK = Task('Counting', 'How many?', (Headline('items', 'items'),), run)\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setattr(calm.evaluation, "__path__", [*calm.evaluation.__path__, str(tmp_path / "tasks")])
+    tasks = world.params.evaluation.tasks | {"counting": world.params.evaluation.tasks["scoring"]}
+    evaluation = world.params.evaluation.model_copy(update={"tasks": tasks})
+    evaluate("counting", world.params.model_copy(update={"evaluation": evaluation}), world.layout, model=world.oracle())
+    assert json.loads((world.layout.result("counting") / "metrics.json").read_text())["items"]["value"] == 32
+
+
+def test_unknown_tasks_say_what_is_missing(world: World) -> None:
+    with pytest.raises(EvaluationError, match=r"calm/evaluation/humming\.py does not exist"):
+        find_task("humming")
+    with pytest.raises(EvaluationError, match="defines no TASK"):
+        find_task("metrics")
+    with pytest.raises(EvaluationError, match="cannot be a task"):
+        find_task("../scoring")
+    fewer = world.params.evaluation.model_copy(update={"tasks": {}})
+    with pytest.raises(EvaluationError, match="no entry 'scoring'"):
+        evaluate("scoring", world.params.model_copy(update={"evaluation": fewer}), world.layout, model=world.oracle())
+
+
+def test_a_task_that_fails_leaves_the_earlier_result(world: World) -> None:
+    before = judged(world, "scoring", world.oracle())
+
+    class Failing(FakeCalm):
+        def score(self, images: Any, batch_size: int = 16) -> Any:
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError):
+        evaluate("scoring", world.params, world.layout, model=Failing(world, knows=True))
+    assert json.loads((world.layout.result("scoring") / "metrics.json").read_text(encoding="utf-8")) == before
+    assert sorted(path.name for path in (world.layout.root / "results").iterdir()) == ["scoring"]
+
+
+def test_a_grey_photograph_is_not_asked_about_colours_it_cannot_lose(world: World) -> None:
+    from calm.evaluation.editing import lacking
+
+    assert lacking(Image.new("L", (64, 64), 90)) == {"colour"} and not lacking(Image.new("RGB", (64, 64), "teal"))
+    picture = Image.linear_gradient("L").resize((96, 72)).convert("RGB")
+    bench = calm.evaluation.Bench("attributes", world.params, world.layout, world.blind())
+    object.__setattr__(bench, "photograph", lambda *key: picture)
+    one = pd.DataFrame({"dataset": [DATASET], "item_id": ["grey"], "group": ["g"]})
+    shown = {(row[4], row[5]) for row in attributes._recognised(bench, taxonomy(), one)}
+    for attribute in taxonomy().attributes:
+        for state in attribute.states:
+            assert ((attribute.name, state.name) in shown) == ("colour" not in state.touches)
