@@ -45,6 +45,11 @@ def role_list(layout: Layout, role: str) -> pd.DataFrame:
     return read_table(layout.lists / f"{role}.parquet", schema.LIST)
 
 
+def removed(layout: Layout) -> pd.DataFrame:
+    """Training items that the leakage filter took out, per role, and why (REMOVED)."""
+    return read_table(layout.lists / "removed.parquet", schema.REMOVED)
+
+
 def instructions(layout: Layout, use: str) -> pd.DataFrame:
     """Prompts and answers of one use: generic, comments or scores (INSTRUCTION)."""
     return read_table(layout.instructions / f"{use}.parquet", schema.INSTRUCTION)

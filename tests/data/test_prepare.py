@@ -121,7 +121,7 @@ def test_stored_photographs_have_the_size_and_hash_their_row_says(photos_params:
     for _, row in tables.items(layout, "photos").iterrows():
         assert store[row["item_id"]].size == (row["width"], row["height"])
         assert max(row["width"], row["height"]) <= photos_params.data.image.max_side
-        if row["synthetic_edits"] is not None:
+        if "#" in row["item_id"]:
             assert hashlib.sha256(store.encoded(row["item_id"])).hexdigest() == row["sha256"]
 
 
