@@ -48,6 +48,10 @@ class Layout:
         """Weights of one fine-tuning run; the last one is the model people use."""
         return self.root / "models/finetune" / run
 
+    def curve(self, run: str) -> Path:
+        """Learning curve of one training run."""
+        return self.root / "results/curves" / f"{run}.csv"
+
     def result(self, task: str) -> Path:
         """Metrics, predictions and plots of one evaluation task."""
         return self.root / "results" / task

@@ -14,13 +14,14 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
-from calm.io import sha256_text
+from calm.io import sha256_file, sha256_text
 from calm.model.configuration import CalmConfig
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.model.pretrained import (
+    Language,
     Preprocessing,
     language_config,
     load_language,
@@ -29,7 +30,7 @@ from calm.model.pretrained import (
     vision_preprocessing,
 )
 from calm.model.processing import CalmImageProcessor, CalmProcessor, add_placeholders
-from calm.params import LoRATuning, MFAMParams, Params, Runtime
+from calm.params import LoRATuning, Params, Runtime
 
 TRAINED = "trained.safetensors"
 ADAPTER = "adapter"
@@ -65,19 +66,14 @@ def resolve_dtype(runtime: Runtime) -> torch.dtype:
 
 
 def calm_config(
-    vision: str,
-    language: str,
-    mfam: MFAMParams,
-    *,
-    contrast_width: int,
-    temperature: float,
-    attribute_states: Sequence[Sequence[str]] = (),
+    params: Params, attribute_states: Sequence[Sequence[str]] = (), text_config: PreTrainedConfig | None = None
 ) -> CalmConfig:
-    """The configuration that parts and sizes imply; no weights are read."""
+    """The configuration that params.yaml implies; no weights are read, so the largest profile can be planned anywhere."""
+    mfam, contrastive = params.mfam, params.pretrain.attributes.contrastive
     return CalmConfig(
-        vision_config=vision_config(vision),
-        text_config=language_config(language),
-        image_size=vision_preprocessing(vision).size,
+        vision_config=vision_config(params.parts.vision),
+        text_config=text_config or language_config(params.parts.language),
+        image_size=vision_preprocessing(params.parts.vision).size,
         levels=mfam.levels.model_dump(),
         grid=mfam.grid,
         queries=mfam.queries,
@@ -87,33 +83,27 @@ def calm_config(
         cross_attention_every=mfam.cross_attention_every,
         thematic_grid=mfam.thematic.grid,
         thematic_all_levels=mfam.thematic.all_levels,
-        contrast_width=contrast_width,
-        contrast_temperature=temperature,
+        contrast_width=contrastive.width,
+        contrast_temperature=contrastive.temperature,
         attribute_states=[list(state) for state in attribute_states],
     )
 
 
 def assemble(params: Params, attribute_states: Sequence[Sequence[str]] = ()) -> Assembly:
     """Pretrained parts around a fresh MFAM, all frozen; the fresh weights are drawn from `params.seed`."""
-    config = calm_config(
-        params.parts.vision,
-        params.parts.language,
-        params.mfam,
-        contrast_width=params.pretrain.attributes.contrastive.width,
-        temperature=params.pretrain.attributes.contrastive.temperature,
-        attribute_states=attribute_states,
-    )
-    return assemble_config(config, params.parts.vision, params.parts.language, params.runtime, params.seed)
+    language = load_language(params.parts.language, resolve_dtype(params.runtime))
+    config = calm_config(params, attribute_states, language.model.config)
+    return assemble_parts(config, params.parts.vision, language, params.runtime, params.seed)
 
 
-def assemble_config(config: CalmConfig, vision_name: str, language_name: str, runtime: Runtime, seed: int) -> Assembly:
-    """As `assemble`, for a configuration that is at hand."""
+def assemble_parts(config: CalmConfig, vision_name: str, language: Language, runtime: Runtime, seed: int) -> Assembly:
+    """As `assemble`, for a configuration and a language model that are at hand."""
     dtype, device = resolve_dtype(runtime), resolve_device(runtime)
-    vision, language = load_vision(vision_name, dtype), load_language(language_name, dtype)
-    ids = add_placeholders(language.tokenizer, config.text_config.vocab_size)
-    config.placeholder_token_ids = ids
+    vision = load_vision(vision_name, dtype)
+    config.placeholder_token_ids = add_placeholders(language.tokenizer, config.text_config.vocab_size)
     config.digit_token_ids = [language.tokenizer.convert_tokens_to_ids(str(digit)) for digit in range(10)]
-    config.provenance = {"vision": vision.provenance.as_dict(), "language": language.provenance.as_dict()}
+    parts = {"vision": vision.provenance.as_dict(), "language": language.provenance.as_dict()}
+    config.provenance = config.provenance | parts
     config.dtype = dtype
     torch.manual_seed(seed)
     model = CalmForConditionalGeneration(config, vision.model, language.model)
@@ -211,7 +201,9 @@ def load_complete(folder: Path, runtime: Runtime) -> Assembly:
         FileNotFoundError: there is no model in `folder`.
     """
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
-        raise FileNotFoundError(f"there is no trained model in {folder}: run `make repro` (or `dvc repro`), or name one with --model")
+        raise FileNotFoundError(
+            f"there is no trained model in {folder}: run `make repro` (or `dvc repro`), or name one with --model"
+        )
     dtype = resolve_dtype(runtime) if runtime.dtype != "auto" else "auto"
     model = CalmForConditionalGeneration.from_pretrained(folder, dtype=dtype)
     processor = CalmProcessor.from_pretrained(folder)
@@ -220,7 +212,9 @@ def load_complete(folder: Path, runtime: Runtime) -> Assembly:
     return Assembly(model.to(resolve_device(runtime)).eval().requires_grad_(False), processor, preprocessing)
 
 
-def load_pretrained_mfam(folder: Path, runtime: Runtime) -> tuple[PreTrainedModel, CalmForConditionalGeneration, Preprocessing]:
+def load_pretrained_mfam(
+    folder: Path, runtime: Runtime
+) -> tuple[PreTrainedModel, CalmForConditionalGeneration, Preprocessing]:
     """Encoder and MFAM after pre-training, with a language model that has no weights: none is needed to look.
 
     Args:
@@ -238,7 +232,5 @@ def load_pretrained_mfam(folder: Path, runtime: Runtime) -> tuple[PreTrainedMode
 
 def checkpoint_sha256(folder: Path) -> str:
     """One hash over the weights of a checkpoint, printed with every score."""
-    from calm.io import sha256_file
-
     files = sorted(folder.rglob("*.safetensors"))
     return sha256_text(json.dumps([[file.relative_to(folder).as_posix(), sha256_file(file)] for file in files]))

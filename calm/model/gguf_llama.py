@@ -5,6 +5,7 @@ transformers' own `gguf_file=` keeps the packed weights, which can be neither tr
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,25 @@ BLOCK_TENSORS = {
 }
 
 
+class _Reader(GGUFReader):
+    """GGUFReader on a plain array: slicing the memory map it makes costs seconds for a vocabulary."""
+
+    @property
+    def data(self) -> np.ndarray:
+        return self._data
+
+    @data.setter
+    def data(self, value: np.ndarray) -> None:
+        self._data = np.asarray(value)
+
+
 def load(path: Path, dtype: torch.dtype) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """Read model and tokenizer.
 
     Raises:
         ValueError: the file holds another architecture, or tensors that a Llama model does not have.
     """
-    reader = GGUFReader(path)
+    reader = _Reader(path)
     fields = {key: field.contents() for key, field in reader.fields.items()}
     if fields.get("general.architecture") != "llama":
         raise ValueError(f"{path}: expected a Llama model, found {fields.get('general.architecture')!r}")
@@ -65,9 +78,10 @@ def load(path: Path, dtype: torch.dtype) -> tuple[LlamaForCausalLM, PreTrainedTo
     return model.eval(), _tokenizer(fields)
 
 
+@cache
 def read_config(path: Path) -> LlamaConfig:
     """The model's configuration alone."""
-    reader = GGUFReader(path)
+    reader = _Reader(path)
     fields = {key: field.contents() for key, field in reader.fields.items()}
     return _config(fields, tied="output.weight" not in {tensor.name for tensor in reader.tensors})
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import ModelOutput
 
@@ -48,9 +49,9 @@ class CalmPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """The parts initialise themselves; the layers between them as in BERT."""
         if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=0.02)
+            init.normal_(module.weight, std=0.02)
             if module.bias is not None:
-                nn.init.zeros_(module.bias)
+                init.zeros_(module.bias)
 
 
 class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
@@ -66,6 +67,9 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
     ) -> None:
         """Build from a configuration, taking parts that were already loaded where they are given."""
         super().__init__(config)
+        for part in (vision_tower, language_model):
+            for module in part.modules() if part is not None else ():
+                module._is_hf_initialized = True  # or post_init would draw the loaded weights anew
         self.vision_tower = vision_tower or AutoModel.from_config(config.vision_config)
         self.mfam = MFAM(config)
         self.language_model = language_model or AutoModelForCausalLM.from_config(config.text_config)

@@ -13,12 +13,14 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import pandas as pd
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import get_cosine_schedule_with_warmup
 
@@ -27,6 +29,7 @@ from calm.params import Optimisation, Strategy
 from calm.seeds import derive
 
 BETAS = (0.9, 0.999)  # Adam (paper); betas as in LLaVA-1.5's recipe
+DAMAGE = (OSError, ValueError, KeyError, RuntimeError, EOFError, UnpicklingError, SafetensorError)
 KEPT = 2  # checkpoints: the last one, and one more should that be damaged
 
 
@@ -67,7 +70,9 @@ class Run:
     def fingerprint(self) -> str:
         """Hash of everything that decides the result."""
         parts = [self.title, self.optimisation.model_dump(), self.strategy.model_dump(), self.seed, self.inputs]
-        return sha256_text(json.dumps([*parts, torch.get_num_threads(), torch.__version__], sort_keys=True, default=str))
+        return sha256_text(
+            json.dumps([*parts, torch.get_num_threads(), torch.__version__], sort_keys=True, default=str)
+        )
 
 
 def train(objective: Objective, run: Run) -> pd.DataFrame:
@@ -112,7 +117,9 @@ def _step(objective: Objective, step: int, run: Run, optimizer: Any, schedule: A
     losses = objective.losses(step)
     values = {name: loss.item() for name, loss in losses.items()}
     if not math.isfinite(values["loss"]):
-        raise TrainingError(f"{run.title}: the loss of step {step} is {values['loss']}: try a lower learning rate; state is kept in {run.state}")
+        raise TrainingError(
+            f"{run.title}: the loss of step {step} is {values['loss']}: try a lower learning rate; state is kept in {run.state}"
+        )
     optimizer.zero_grad(set_to_none=True)
     losses["loss"].backward()
     norm = torch.nn.utils.clip_grad_norm_(objective.parameters.values(), run.optimisation.max_grad_norm)
@@ -126,7 +133,9 @@ def _save(
     run: Run, step: int, parameters: Mapping[str, torch.nn.Parameter], optimizer: Any, schedule: Any, curve: list[Any]
 ) -> None:
     with atomic_dir(run.state / f"step-{step:08d}") as folder:
-        save_file({name: value.detach().contiguous() for name, value in parameters.items()}, folder / "weights.safetensors")
+        save_file(
+            {name: value.detach().contiguous() for name, value in parameters.items()}, folder / "weights.safetensors"
+        )
         torch.save({"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}, folder / "optimizer.pt")
         write_json(folder / "run.json", {"fingerprint": run.fingerprint, "curve": curve})
     for old in sorted(run.state.glob("step-*"))[:-KEPT]:
@@ -144,7 +153,7 @@ def _resume(run: Run, parameters: Mapping[str, torch.nn.Parameter], optimizer: A
             state = torch.load(folder / "optimizer.pt", weights_only=True)
             if set(weights) != set(parameters):
                 raise ValueError("other parameters")
-        except Exception as error:
+        except DAMAGE as error:
             Console(stderr=True).print(f"{folder}: damaged checkpoint ({error}), trying the one before", style="yellow")
             continue
         with torch.no_grad():

@@ -37,7 +37,9 @@ class Photographs:
         return unit_pixels(self[key])
 
 
-def render(pixels: Sequence[torch.Tensor], edits: Sequence[Sequence[Edit]], preprocessing: Preprocessing) -> torch.Tensor:
+def render(
+    pixels: Sequence[torch.Tensor], edits: Sequence[Sequence[Edit]], preprocessing: Preprocessing
+) -> torch.Tensor:
     """Edit photographs at the size they are stored in, then bring them to what the encoder expects.
 
     Args:

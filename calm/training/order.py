@@ -12,7 +12,9 @@ class Order:
 
     def __init__(self, count: int, batch_size: int, seed: int, name: str) -> None:
         if count == 0:
-            raise ValueError(f"{name}: there is nothing to train on; check data.roles and what the leakage filter removed")
+            raise ValueError(
+                f"{name}: there is nothing to train on; check data.roles and what the leakage filter removed"
+            )
         self.count, self.batch_size, self.seed, self.name = count, batch_size, seed, name
         self._epochs: dict[int, np.ndarray] = {}
 
@@ -25,5 +27,7 @@ class Order:
         epoch, offset = divmod(position, self.count)
         if epoch not in self._epochs:
             permutation = stream(self.seed, self.name, "epoch", epoch).permutation(self.count)
-            self._epochs = {key: value for key, value in self._epochs.items() if key >= epoch - 1} | {epoch: permutation}
+            self._epochs = {key: value for key, value in self._epochs.items() if key >= epoch - 1} | {
+                epoch: permutation
+            }
         return int(self._epochs[epoch][offset])

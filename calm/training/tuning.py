@@ -38,7 +38,9 @@ class InstructionObjective:
         """Losses of one step's rows."""
         model, picked = self.assembly.model, self.order(step)
         chosen = self.rows.iloc[picked]
-        batch = collate(self.assembly.processor, [list(messages) for messages in chosen["messages"]], list(chosen["answer"]))
+        batch = collate(
+            self.assembly.processor, [list(messages) for messages in chosen["messages"]], list(chosen["answer"])
+        )
         tokens = self.features([key for i in picked for key in self._keys(i)])
         output = model(
             input_ids=batch.input_ids.to(model.device),
@@ -66,5 +68,3 @@ class InstructionObjective:
 
     def _keys(self, row: int) -> list[Key]:
         return [(self.rows.at[row, "dataset"], item) for item in self.rows.at[row, "item_ids"]]
-
-

@@ -1,0 +1,145 @@
+"""Stage `finetune`: MFAM and language model (paper), first on comments (C), then on scores (S)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from peft import PeftModel
+
+from calm.data import tables
+from calm.io import atomic_dir, sha256_file
+from calm.layout import Layout
+from calm.model.build import (
+    ADAPTER,
+    TRAINED,
+    Assembly,
+    add_lora,
+    assemble_parts,
+    load_adapter,
+    load_config,
+    load_trained,
+    resolve_dtype,
+    save_complete,
+    save_trained,
+)
+from calm.model.pretrained import load_language
+from calm.params import FinetuneScores, FrozenTuning, FullTuning, LoRATuning, Params
+from calm.training.engine import Run, finish, train, write_curve
+from calm.training.features import Features, Photographs
+from calm.training.tuning import InstructionObjective
+
+RUNS = ("comments", "scores")
+CONTRASTIVE = ("text_to_contrast", "to_contrast", "temperature")  # no part of what the language model reads
+
+
+def finetune(run: str, params: Params, layout: Layout) -> None:
+    """Train one process of fine-tuning and write its checkpoint and curve.
+
+    Comments start from both pre-training runs, scores from the comments. The last one is written as a whole model.
+
+    Raises:
+        ValueError: there is no such run.
+    """
+    if run not in RUNS:
+        raise ValueError(f"there is no fine-tuning run '{run}'; there are: {', '.join(RUNS)}")
+    if run == "comments":
+        start = [layout.pretrained("attributes"), layout.pretrained("alignment")]
+    else:
+        start = [layout.finetuned("comments")]
+    tune(run, start, layout.finetuned(run), layout.curve(f"finetune-{run}"), params, layout)
+
+
+def train_from(start: Sequence[Path], out: Path, params: Params, layout: Layout, label: str) -> None:
+    """Both processes from another start, for an ablation; `out` becomes a whole model."""
+    with TemporaryDirectory(prefix="calm-") as temporary:
+        comments = Path(temporary) / "comments"
+        tune("comments", start, comments, None, params, layout, label)
+        tune("scores", [comments], out, None, params, layout, label)
+
+
+def tune(
+    run: str,
+    start: Sequence[Path],
+    out: Path,
+    curve_file: Path | None,
+    params: Params,
+    layout: Layout,
+    label: str = "finetune",
+) -> None:
+    """Train one process from the checkpoints `start` into `out`."""
+    options = params.finetune.comments if run == "comments" else params.finetune.scores
+    rows = tables.instructions(layout, run)
+    rows = rows[rows["split"] == "train"]
+    assembly = _assemble(start, params)
+    adapter = _open_language_model(assembly, start[-1], params)
+    trainable = _trainable(assembly, with_score=isinstance(options, FinetuneScores))
+    features = Features(assembly, Photographs(layout, rows["dataset"]), keep=params.runtime.keep_features)
+    weight = options.regression.weight if isinstance(options, FinetuneScores) else 0.0
+    objective = InstructionObjective(
+        assembly, features, rows, trainable, options, params.seed, f"{label}-{run}", weight
+    )
+    inputs = [
+        params.finetune.tuning.model_dump(),
+        [sha256_file(folder / TRAINED) for folder in start],
+        sha256_file(layout.instructions / f"{run}.parquet"),
+    ]
+    settings = Run(f"{label} {run}", options, params.strategy, params.seed, layout.state(f"{label}-{run}"), inputs)
+    curve = train(objective, settings)
+    with atomic_dir(out) as folder:
+        if run == RUNS[-1]:
+            save_complete(folder, assembly, adapter)
+        else:
+            _save_between(folder, assembly, adapter)
+    if curve_file is not None:
+        write_curve(curve_file, curve)
+    finish(settings)
+
+
+def _assemble(start: Sequence[Path], params: Params) -> Assembly:
+    """The parts that the first checkpoint names, with what every one of `start` has trained."""
+    config = load_config(start[0])
+    parts = config.provenance
+    language = load_language(parts["language"]["name"], resolve_dtype(params.runtime))
+    assembly = assemble_parts(config, parts["vision"]["name"], language, params.runtime, params.seed)
+    for folder in start:
+        load_trained(folder, assembly.model)
+    return assembly
+
+
+def _open_language_model(assembly: Assembly, last: Path, params: Params) -> PeftModel | None:
+    """Make trainable what `finetune.tuning` says of the language model."""
+    match params.finetune.tuning:
+        case LoRATuning() as tuning:
+            return load_adapter(assembly.model, last, trainable=True) or add_lora(assembly.model, tuning, params.seed)
+        case FullTuning():
+            assembly.model.language_model.requires_grad_(True)
+            return None
+        case FrozenTuning():
+            return None
+
+
+def _trainable(assembly: Assembly, *, with_score: bool) -> dict[str, torch.nn.Parameter]:
+    """The MFAM's path to the language model, the language model's open weights, the score head in S."""
+    model = assembly.model
+    for name, parameter in model.mfam.named_parameters():
+        if not any(part in CONTRASTIVE for part in name.split(".")):
+            parameter.requires_grad_(True)
+    if with_score:
+        model.score_head.requires_grad_(True)
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _save_between(folder: Path, assembly: Assembly, adapter: PeftModel | None) -> None:
+    """What the next process needs: the MFAM, and the language model's adapter or its tuned weights."""
+    model = assembly.model
+    names = [name for name in model.state_dict() if name.startswith(("mfam.", "score_head."))]
+    if adapter is not None:
+        adapter.save_pretrained(folder / ADAPTER)
+    else:
+        names += [
+            name for name, p in model.named_parameters() if name.startswith("language_model.") and p.requires_grad
+        ]
+    save_trained(folder, model, names)

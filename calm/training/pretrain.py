@@ -1,0 +1,87 @@
+"""Stage `pretrain`: the MFAM alone, encoder and language model frozen (paper). U trains the Q-formers, G the FC layer."""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+
+from calm.attributes.taxonomy import taxonomy
+from calm.attributes.texts import TextBank
+from calm.data import tables
+from calm.data.schema import GUIDANCE
+from calm.io import atomic_dir, read_table, sha256_file
+from calm.layout import Layout
+from calm.model.build import assemble, save_trained
+from calm.model.pretrained import load_text_encoder
+from calm.params import Optimisation, Params
+from calm.training.attributes import AttributeObjective, state_table
+from calm.training.engine import Objective, Run, finish, train, write_curve
+from calm.training.features import Features, Photographs
+from calm.training.tuning import InstructionObjective
+
+RUNS = ("attributes", "alignment")
+
+
+def pretrain(run: str, params: Params, layout: Layout) -> None:
+    """Train one of the two pre-training runs and write its checkpoint and curve.
+
+    Raises:
+        ValueError: there is no such run.
+    """
+    match run:
+        case "attributes":
+            _pretrain_attributes(params, layout)
+        case "alignment":
+            _pretrain_alignment(params, layout)
+        case _:
+            raise ValueError(f"there is no pre-training run '{run}'; there are: {', '.join(RUNS)}")
+
+
+def _pretrain_attributes(params: Params, layout: Layout) -> None:
+    texts = read_table(layout.texts, GUIDANCE)
+    assembly = assemble(params, state_table(taxonomy()))
+    encoder = load_text_encoder(params.parts.text)
+    assembly.model.config.provenance["text"] = encoder.provenance.as_dict()
+    rows = _training_rows(tables.role_list(layout, "unlabelled"))
+    photographs = Photographs(layout, rows["dataset"])
+    keys = list(zip(rows["dataset"], rows["item_id"], strict=True))
+    options = params.pretrain.attributes
+    objective = AttributeObjective(assembly, TextBank(texts), encoder, photographs, keys, options, params.seed)
+    inputs = [params.parts.model_dump(), params.mfam.model_dump(), sha256_file(layout.texts), keys]
+    _train("attributes", objective, options, inputs, params, layout, assembly.model, ["mfam.prototypes"])
+
+
+def _pretrain_alignment(params: Params, layout: Layout) -> None:
+    rows = _training_rows(tables.instructions(layout, "generic"))
+    assembly = assemble(params)
+    features = Features(assembly, Photographs(layout, rows["dataset"]), keep=params.runtime.keep_features)
+    parameters = {f"mfam.thematic.{name}": p for name, p in assembly.model.mfam.thematic.named_parameters()}
+    options = params.pretrain.alignment
+    objective = InstructionObjective(assembly, features, rows, parameters, options, params.seed, "pretrain-alignment")
+    inputs = [params.parts.model_dump(), params.mfam.model_dump(), sha256_file(layout.instructions / "generic.parquet")]
+    _train("alignment", objective, options, inputs, params, layout, assembly.model, [])
+
+
+def _train(
+    run: str,
+    objective: Objective,
+    options: Optimisation,
+    inputs: list[object],
+    params: Params,
+    layout: Layout,
+    model: torch.nn.Module,
+    constants: list[str],
+) -> None:
+    """Train the objective's parameters and save them, with tensors that were computed beside them."""
+    settings = Run(f"pretrain {run}", options, params.strategy, params.seed, layout.state(f"pretrain-{run}"), inputs)
+    for parameter in objective.parameters.values():
+        parameter.requires_grad_(True)
+    curve = train(objective, settings)
+    with atomic_dir(layout.pretrained(run)) as folder:
+        save_trained(folder, model, [*objective.parameters, *constants])  # type: ignore[arg-type]
+    write_curve(layout.curve(f"pretrain-{run}"), curve)
+    finish(settings)
+
+
+def _training_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["split"] == "train"].reset_index(drop=True)
