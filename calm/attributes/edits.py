@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from calm.attributes.measures import chroma
 from calm.attributes.taxonomy import LEVELS, STEPS, Attribute, State, Taxonomy, taxonomy
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SMALLEST_SIDE = 64
+GREY_CHROMA = 0.01  # mean chroma under which a photograph counts as grey
 _SEEDS = 2**63
 _FIELDS = ("attribute", "state", "severity", "seed")
 
@@ -115,17 +117,21 @@ def draw_edits(
     known: Taxonomy,
     *,
     levels: Sequence[str] = LEVELS,
+    avoid: frozenset[str] = frozenset(),
 ) -> tuple[Edit, ...]:
     """Draw `count` edits of distinct attributes, none of which touches what another one touches.
 
     Attributes are equally likely, then states of the attribute; severity is uniform in 0..1.
+
+    Args:
+        avoid: quantities (`State.touches`) to leave alone; `absent` gives those that a photograph lacks.
 
     Raises:
         EditError: the levels do not hold that many edits that go together.
     """
     pool = [attribute for level in levels for attribute in known.at(level)]
     drawn: list[Edit] = []
-    touched: frozenset[str] = frozenset()
+    touched = avoid
     for _ in range(count):
         choices = [(one, states) for one in pool if (states := [s for s in one.states if not s.touches & touched])]
         if not choices:
@@ -144,6 +150,11 @@ def draw_edits(
         touched |= state.touches
         pool.remove(attribute)
     return tuple(drawn)
+
+
+def absent(images: Tensor) -> list[frozenset[str]]:
+    """Quantities that each photograph lacks, so that no edit can change them: a grey one has no colour to lose."""
+    return [frozenset({"colour"}) if value < GREY_CHROMA else frozenset() for value in chroma(images).tolist()]
 
 
 def edits_to_json(edits: Sequence[Edit]) -> str:

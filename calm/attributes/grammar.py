@@ -21,6 +21,7 @@ GRAMMAR = "grammar-1"  # raised whenever the same seed would give other texts
 
 MAX_WORDS = 35  # of a comment
 MIN_WORDS = 12
+MAX_SENTENCES = 3
 NAMED_SUBJECTS = 0.6  # share of the comments that name a known subject
 MAX_NAMED = 3  # edits that one comment speaks of
 
@@ -63,6 +64,7 @@ _SUGGESTIONS = (
 )
 _OPENERS = ("{Clause}", "{Clause}", "Here {clause}", "At first glance {clause}", "For me, {clause}")
 _SUBJECT_OPENERS = ("This {kind} shows {subject}, {but} {clause}", "I like the idea of {subject}, {but} {clause}")
+_STOP = re.compile(r"\.(?= |$)")
 _ARTICLE = re.compile(r"\b([Aa])(?= [aeio])")  # every word of the catalogue that begins so begins with a vowel's sound
 _KINDS = ("photo", "picture", "shot", "photograph")
 _VERDICTS = ("A lovely {kind}{of}", "A well made {kind}{of}", "This {kind}{of} works well", "A fine {kind}{of}")
@@ -96,11 +98,11 @@ def comment(
     sound = [one for one in known.attributes if not one.touches & touched]
     if not ranked:
         return _praise(sound, rng, subject)
-    sentences = _flaws(ranked, rng, subject, known)
+    text = _flaws(ranked, rng, subject, known)
     extras = [_apply(_pick(_SUGGESTIONS, rng), remedy=_pick(resolve(ranked[0], known)[1].remedies, rng))]
     if sound:
         extras.append(f"On the other hand, {_pick(_pick(sound, rng).unchanged.phrases, rng)}.")
-    return _within(sentences, extras, rng)
+    return _within(text, extras, rng)
 
 
 def suggestion(attribute: str, state: str, rng: np.random.Generator, known: Taxonomy | None = None) -> str:
@@ -135,8 +137,8 @@ def _every_guidance(attribute: Attribute, state: State) -> Iterator[str]:
             yield _apply(pattern, **dict(zip(slots, values, strict=True)))
 
 
-def _flaws(ranked: Sequence[Edit], rng: np.random.Generator, subject: str | None, known: Taxonomy) -> list[str]:
-    """One or two sentences that name the edits, in their order; the more there are, the shorter each part."""
+def _flaws(ranked: Sequence[Edit], rng: np.random.Generator, subject: str | None, known: Taxonomy) -> str:
+    """One to three sentences that name the edits, in their order; the more there are, the shorter each part."""
     states = [resolve(edit, known)[1] for edit in ranked]
     clauses = [
         degree(_pick(_shortest(state.phrases, 16 - 3 * len(ranked)), rng), edit.severity, rng)
@@ -147,10 +149,11 @@ def _flaws(ranked: Sequence[Edit], rng: np.random.Generator, subject: str | None
     words = {"kind": _pick(_KINDS, rng), "subject": subject or "", "but": but}
     opening = _apply(_pick(openers, rng), clause=clauses[0], **words)
     if len(clauses) == 1:
-        return [f"{opening}."]
+        return f"{opening}."
     joined = "{one}, and {two}." if rng.integers(2) else "{one}. Besides, {two}."
     sentences = [joined.format(one=opening, two=clauses[1])]
-    return sentences + [f"I also notice {_pick(state.nouns, rng)}." for state in states[2:]]
+    sentences += [f"I also notice {_pick(state.nouns, rng)}." for state in states[2:]]
+    return " ".join(sentences)
 
 
 def _shortest(phrases: Sequence[str], words: int) -> Sequence[str]:
@@ -165,15 +168,14 @@ def _praise(sound: Sequence[Attribute], rng: np.random.Generator, subject: str |
     of = f" of {subject}" if subject and rng.uniform() < NAMED_SUBJECTS else ""
     verdict = _apply(_pick(_VERDICTS, rng), kind=_pick(_KINDS, rng), of=of)
     listed = f"{', '.join(reasons[:-1])} and {reasons[-1]}"
-    return _within([f"{verdict}: {listed}."], [_pick(_CLOSINGS, rng)], rng)
+    return _within(f"{verdict}: {listed}.", [_pick(_CLOSINGS, rng)], rng)
 
 
-def _within(sentences: list[str], extras: Sequence[str], rng: np.random.Generator) -> str:
+def _within(text: str, extras: Sequence[str], rng: np.random.Generator) -> str:
     """Add extras while they fit: the first mostly, later ones seldom, unless the comment is too short without."""
-    text = " ".join(sentences)
     for chance, extra in zip((0.75, 0.25), extras, strict=False):
-        fits = len(f"{text} {extra}".split()) <= MAX_WORDS
-        if fits and (len(text.split()) < MIN_WORDS or rng.uniform() < chance):
+        room = len(_STOP.findall(text)) < MAX_SENTENCES and len(f"{text} {extra}".split()) <= MAX_WORDS
+        if room and (len(text.split()) < MIN_WORDS or rng.uniform() < chance):
             text = f"{text} {extra}"
     return text
 

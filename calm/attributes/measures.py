@@ -71,9 +71,9 @@ def single_hue(images: Tensor) -> Tensor:
     """1 when all colour lies in one hue, 0 when hues cancel out: length of the mean opponent vector over mean length."""
     red, green, blue = images.unbind(1)
     opponents = torch.stack((red - green, (red + green) / 2 - blue), dim=1).flatten(2)
-    return torch.linalg.vector_norm(opponents.mean(dim=2), dim=1) / torch.linalg.vector_norm(opponents, dim=1).mean(
-        dim=1
-    ).clamp_min(1e-6)
+    overall: Tensor = torch.linalg.vector_norm(opponents.mean(dim=2), dim=1)
+    each: Tensor = torch.linalg.vector_norm(opponents, dim=1).mean(dim=1)
+    return overall / each.clamp_min(1e-6)
 
 
 def split_toning(images: Tensor) -> Tensor:
@@ -210,10 +210,9 @@ def local_contrast(images: Tensor) -> Tensor:
 
 
 def texture(images: Tensor) -> Tensor:
-    """Median step of luminance over the step of its strongest edges: low where surfaces are smooth, edges crisp."""
-    horizontal, vertical = gradients(images)
-    magnitude = (horizontal**2 + vertical**2).sqrt().flatten(1)
-    return magnitude.quantile(0.5, dim=1) / magnitude.quantile(0.99, dim=1).clamp_min(1e-6)
+    """Mean second derivative of luminance over that of its strongest edges: low where surfaces are smooth, edges crisp."""
+    detail = laplacian(images).flatten(1)
+    return detail.mean(dim=1) / detail.quantile(0.99, dim=1).clamp_min(1e-6)
 
 
 def tonal_variety(images: Tensor) -> Tensor:

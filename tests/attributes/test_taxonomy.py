@@ -1,0 +1,135 @@
+"""The catalogue is sound, and a new attribute is one new file."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from calm.attributes import catalogue
+from calm.attributes.edits import Edit, apply_edits
+from calm.attributes.grammar import comment, guidance
+from calm.attributes.taxonomy import LEVELS, STEPS, TaxonomyError, discover, taxonomy
+from calm.seeds import stream
+
+HALVED = """
+from calm.attributes import measures
+from calm.attributes.taxonomy import Attribute, State
+
+ATTRIBUTE = Attribute(
+    name="visibility",
+    level="high",
+    unchanged=State("unchanged", phrases=("all is seen", "all is there", "one sees all", "it shows"), nouns=("a", "b")),
+    states=(
+        State(
+            "halved",
+            edit=lambda images, strength, seeds: images * images.new_tensor(strength).view(-1, 1, 1, 1),
+            strength=(0.5, 0.1),
+            harm=0.5,
+            phrases=("half is gone", "{very} halved", "it is {too} halved", "a half is missing"),
+            nouns=("a missing half", "halving"),
+            remedies=("bring it back", "double it", "show all of it"),
+            touches=frozenset(("light",)),
+            measure=measures.luminance,
+            direction=-1,
+        ),
+    ),
+)
+"""
+
+
+def test_levels_names_and_states() -> None:
+    known = taxonomy()
+    assert all(len(known.at(level)) >= 5 for level in LEVELS)
+    names = [attribute.name for attribute in known.attributes]
+    assert len(set(names)) == len(names)
+    labels = [state.label for attribute in known.attributes for state in attribute.states]
+    assert len(set(labels)) == len(labels)
+    assert [LEVELS.index(attribute.level) for attribute in known.attributes] == sorted(
+        LEVELS.index(attribute.level) for attribute in known.attributes
+    )
+
+
+def test_every_file_is_named_after_its_attribute() -> None:
+    files = {path.stem for folder in catalogue.__path__ for path in Path(folder).glob("*.py")} - {"__init__"}
+    assert files == {attribute.name for attribute in taxonomy().attributes}
+
+
+def test_no_two_states_are_the_same_edit() -> None:
+    images = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    seen: list[tuple[str, torch.Tensor]] = []
+    for attribute in taxonomy().attributes:
+        for state in attribute.states:
+            edited = apply_edits(images, [[Edit(attribute.name, state.name, 1.0, 1)]])
+            for other, result in seen:
+                assert (edited - result).abs().mean() > 0.01, (state.name, other)
+            seen.append((state.name, edited))
+
+
+def test_states_are_complete() -> None:
+    for attribute in taxonomy().attributes:
+        assert attribute.unchanged.remedies == ()
+        for state in attribute.states:
+            assert state.step in STEPS and 0 < state.harm <= 1 and state.touches
+            assert len(set(state.phrases)) >= 4 and len(set(state.remedies)) >= 3
+
+
+def test_chance_is_the_mean_of_guessing_among_an_attributes_states() -> None:
+    for level in LEVELS:
+        shares = [1 / (1 + len(attribute.states)) for attribute in taxonomy().at(level)]
+        assert taxonomy().chance(level) == pytest.approx(sum(shares) / len(shares))
+
+
+def test_strength_runs_from_mild_to_strong() -> None:
+    state = taxonomy().attribute("compression").state("compressed")
+    assert [state.strength_at(severity) for severity in (0.0, 0.5, 1.0)] == [15, 9.5, 4]
+
+
+def test_unknown_names_list_what_there_is() -> None:
+    with pytest.raises(TaxonomyError, match="unknown attribute 'moon'; attributes are: brightness"):
+        taxonomy().attribute("moon")
+    with pytest.raises(TaxonomyError, match="'noise' has no state 'loud'; it has: unchanged, noisy"):
+        taxonomy().attribute("noise").state("loud")
+    with pytest.raises(TaxonomyError, match="unknown level 'top'"):
+        taxonomy().at("top")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that counts as a part of the catalogue during the test."""
+    monkeypatch.setattr(catalogue, "__path__", [*catalogue.__path__, str(tmp_path)])
+    for name in [name for name in sys.modules if name.startswith(f"{catalogue.__name__}.")]:
+        monkeypatch.delitem(sys.modules, name)
+    return tmp_path
+
+
+def test_adding_an_attribute_is_adding_one_file(folder: Path) -> None:
+    (folder / "visibility.py").write_text(HALVED)
+    known = discover(catalogue.__name__, catalogue.__path__)
+    assert len(known.attributes) == len(taxonomy().attributes) + 1
+    assert "visibility" in [attribute.name for attribute in known.at("high")]
+    edit = Edit("visibility", "halved", 0.0, 1)
+    assert torch.equal(apply_edits(torch.ones(1, 3, 64, 64), [[edit]], known), torch.full((1, 3, 64, 64), 0.5))
+    assert guidance("visibility", "halved", stream(1, "x"), known)
+    assert "hal" in comment([edit], stream(1, "x"), known=known)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("ATTRIBUTE =", "OTHER =", "does not define ATTRIBUTE"),
+        ('level="high"', 'level="top"', "level 'top' is none of"),
+        ('name="visibility"', 'name="noise"', "two files define the attribute 'noise'"),
+        ('"{very} halved", "it is {too} halved", "a half is missing"', "", "at least 4 phrases"),
+        ('"bring it back", ', "", "at least 3 remedies"),
+        ("direction=-1", "direction=0", r"a direction of \+1 or -1"),
+        ('frozenset(("light",))', "frozenset()", "must say what it touches"),
+        ("harm=0.5", "harm=5", r"harm 5, which is not in 0\.\.1"),
+        ("harm=0.5", 'harm=0.5, step="moon"', "step 'moon'"),
+    ],
+)
+def test_a_faulty_file_is_named(folder: Path, old: str, new: str, message: str) -> None:
+    assert old in HALVED
+    (folder / "visibility.py").write_text(HALVED.replace(old, new))
+    with pytest.raises(TaxonomyError, match=message):
+        discover(catalogue.__name__, catalogue.__path__)
