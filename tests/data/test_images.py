@@ -51,6 +51,7 @@ def test_truncated_files_are_errors_whatever_other_libraries_switched_on(
         read(data[: int(len(data) * share)])
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_damaged_files_never_raise_anything_but_image_errors() -> None:
     rng = np.random.default_rng(0)
     outcomes = set()

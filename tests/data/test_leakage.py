@@ -178,7 +178,7 @@ def test_leaks_that_were_not_filtered_are_counted(
 
     def blind(train: pd.DataFrame, test: pd.DataFrame, distance: int) -> pd.DataFrame:
         calls.append(len(train))
-        return find_leaks(train, test if len(calls) > 5 else test.iloc[:0], distance)
+        return find_leaks(train, test if len(calls) > 1 else test.iloc[:0], distance)
 
     monkeypatch.setattr("calm.data.leakage.find_leaks", blind)
     assert filtered(scored_params, Layout(tmp_path))["leaked_after"]
