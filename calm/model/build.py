@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 from transformers.initialization import no_init_weights
 
 from calm.io import sha256_file, sha256_text
@@ -212,9 +212,7 @@ def load_complete(folder: Path, runtime: Runtime) -> Assembly:
     return Assembly(model.to(resolve_device(runtime)).eval().requires_grad_(False), processor, preprocessing)
 
 
-def load_pretrained_mfam(
-    folder: Path, runtime: Runtime
-) -> tuple[PreTrainedModel, CalmForConditionalGeneration, Preprocessing]:
+def load_pretrained_mfam(folder: Path, runtime: Runtime) -> tuple[CalmForConditionalGeneration, Preprocessing]:
     """Encoder and MFAM after pre-training, with a language model that has no weights: none is needed to look.
 
     Args:
@@ -227,7 +225,7 @@ def load_pretrained_mfam(
     model.mfam = model.mfam.to_empty(device="cpu")
     for run in ("attributes", "alignment"):
         load_trained(folder / run, model)
-    return vision.model, model, vision.preprocessing
+    return model.eval().requires_grad_(False), vision.preprocessing
 
 
 def checkpoint_sha256(folder: Path) -> str:

@@ -74,6 +74,8 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         self.mfam = MFAM(config)
         self.language_model = language_model or AutoModelForCausalLM.from_config(config.text_config)
         self.score_head = nn.Linear(config.text_config.hidden_size, 1)
+        average = torch.zeros(config.vision_tokens, config.text_config.hidden_size)
+        self.register_buffer("average_visual_tokens", average)  # over the training photographs
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:

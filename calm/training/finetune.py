@@ -88,6 +88,7 @@ def tune(
     ]
     settings = Run(f"{label} {run}", options, params.strategy, params.seed, layout.state(f"{label}-{run}"), inputs)
     curve = train(objective, settings)
+    assembly.model.average_visual_tokens.copy_(objective.average_visual_tokens())
     with atomic_dir(out) as folder:
         if run == RUNS[-1]:
             save_complete(folder, assembly, adapter)
@@ -135,7 +136,7 @@ def _trainable(assembly: Assembly, *, with_score: bool) -> dict[str, torch.nn.Pa
 def _save_between(folder: Path, assembly: Assembly, adapter: PeftModel | None) -> None:
     """What the next process needs: the MFAM, and the language model's adapter or its tuned weights."""
     model = assembly.model
-    names = [name for name in model.state_dict() if name.startswith(("mfam.", "score_head."))]
+    names = [name for name in model.state_dict() if name.startswith(("mfam.", "score_head.", "average_visual_tokens"))]
     if adapter is not None:
         adapter.save_pretrained(folder / ADAPTER)
     else:

@@ -10,7 +10,7 @@ import torch
 from calm.model.build import Assembly
 from calm.params import Optimisation
 from calm.training.conversations import collate
-from calm.training.features import Features, Key
+from calm.training.features import ENCODED_AT_ONCE, Features, Key
 from calm.training.order import Order
 
 
@@ -55,6 +55,15 @@ class InstructionObjective:
             losses["regression"] = self._regression(output.score, chosen["score"])
             total = total + self.regression_weight * losses["regression"]
         return {"loss": total, **losses}
+
+    @torch.no_grad()
+    def average_visual_tokens(self) -> torch.Tensor:
+        """What the language model reads of the average training photograph: (tokens, D)."""
+        keys = sorted({key for i in range(len(self.rows)) for key in self._keys(i)})
+        total = torch.zeros_like(self.assembly.model.average_visual_tokens)
+        for start in range(0, len(keys), ENCODED_AT_ONCE):
+            total += self.assembly.model.mfam(self.features(keys[start : start + ENCODED_AT_ONCE])).sum(0)
+        return total / len(keys)
 
     def _regression(self, predicted: torch.Tensor, scores: pd.Series) -> torch.Tensor:
         """Mean squared error in half-scales, over the rows that have a score."""

@@ -1,0 +1,218 @@
+"""CALM for people: scores, comments, suggestions and what the model saw, from photographs.
+
+The command line, the evaluation and the report all call this class, so what is measured is what users get.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from calm.attributes.taxonomy import LEVELS, taxonomy
+from calm.instructions import COMMENT_PROMPT, SCORE_PROMPT, SUGGESTION_PROMPT, messages, parse_score
+from calm.model.build import checkpoint_sha256, load_complete, load_pretrained_mfam
+from calm.model.mfam import LevelTokens
+from calm.model.modeling import CalmForConditionalGeneration
+from calm.model.processing import CalmImageProcessor, CalmProcessor
+from calm.model.readouts import answer_log_likelihood, score_answer
+from calm.params import Runtime
+
+SUGGESTION_FORM = "I would {remedy}."
+
+
+@dataclass(frozen=True)
+class Score:
+    """One photograph's score, read in three ways, on `Calm.score_range`.
+
+    Attributes:
+        text: the number in the model's answer; None if the answer holds none.
+        expectation: probability-weighted over the digits of the first answer token.
+        regression: of the head on the language model's last state.
+        raw: the answer itself.
+    """
+
+    text: float | None
+    expectation: float
+    regression: float
+    raw: str
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One way to improve a photograph.
+
+    Attributes:
+        attribute, state: what is taken to be wrong.
+        text: what to do about it.
+        log_odds: how much more likely the model finds it for this photograph than for the average one, per token.
+    """
+
+    attribute: str
+    state: str
+    text: str
+    log_odds: float
+
+
+class Calm:
+    """A trained CALM, or the encoder and MFAM of a pre-trained one (which can look, but not speak)."""
+
+    def __init__(
+        self,
+        model: CalmForConditionalGeneration,
+        processor: CalmProcessor | None,
+        images: CalmImageProcessor,
+        path: Path,
+    ) -> None:
+        self.model, self._processor, self._images, self._path = model, processor, images, path
+        self.score_range = (model.config.score_min, model.config.score_max)
+
+    @classmethod
+    def from_pretrained(
+        cls, path: Path | str, *, device: str = "auto", dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    ) -> Calm:
+        """Load a checkpoint of this pipeline.
+
+        Args:
+            path: a whole model (models/finetune/scores), or models/pretrain.
+
+        Raises:
+            FileNotFoundError: there is no model; the message says what to run.
+        """
+        path, runtime = Path(path), Runtime(device=device, dtype=dtype)
+        if (path / "attributes").is_dir():
+            model, preprocessing = load_pretrained_mfam(path, runtime)
+            return cls(model, None, CalmImageProcessor.of(preprocessing), path)
+        assembly = load_complete(path, runtime)
+        return cls(assembly.model, assembly.processor, assembly.processor.image_processor, path)
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """Parts (name, source, sha256), hash of the weights, preprocessing: printed with every score."""
+        preprocessing = {
+            "size": [self._images.size["height"], self._images.size["width"]],
+            "mean": list(self._images.image_mean),
+            "std": list(self._images.image_std),
+        }
+        parts = self.model.config.provenance
+        return {"parts": parts, "checkpoint_sha256": checkpoint_sha256(self._path), "preprocessing": preprocessing}
+
+    @torch.inference_mode()
+    def score(self, images: Sequence[Image.Image], batch_size: int = 16) -> list[Score]:
+        """Score photographs: one forward pass for expectation and regression, a few more tokens for the text."""
+        tokenizer = self._speaker.tokenizer
+        scores = []
+        for tokens in self._encoded(images, batch_size):
+            embeddings = self._prompt(SCORE_PROMPT, self.model.mfam(tokens))
+            expected, regressed, ids = score_answer(self.model, embeddings, tokenizer.eos_token_id)
+            for row, raw in enumerate(tokenizer.batch_decode(ids, skip_special_tokens=True)):
+                scores.append(Score(parse_score(raw), expected[row].item(), regressed[row].item(), raw.strip()))
+        return scores
+
+    @torch.inference_mode()
+    def comment(self, images: Sequence[Image.Image], batch_size: int = 16, max_new_tokens: int = 40) -> list[str]:
+        """One comment on each photograph, decoded greedily."""
+        tokenizer = self._speaker.tokenizer
+        texts: list[str] = []
+        for tokens in self._encoded(images, batch_size):
+            embeddings = self._prompt(COMMENT_PROMPT, self.model.mfam(tokens))
+            mask = torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
+            ids = self.model.generate(
+                inputs_embeds=embeddings, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False
+            )
+            texts += [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        return texts
+
+    @torch.inference_mode()
+    def suggest(self, images: Sequence[Image.Image], top: int = 3, batch_size: int = 16) -> list[list[Suggestion]]:
+        """Rank every remedy of the taxonomy by how much this photograph, rather than the average one, calls for it."""
+        states, answers, lengths = self._remedies
+        suggestions = []
+        for tokens in self._encoded(images, batch_size):
+            for embeddings in self._prompt(SUGGESTION_PROMPT, self.model.mfam(tokens)).split(1):
+                odds = answer_log_likelihood(self.model, embeddings, answers, lengths) - self._average_likelihood
+                order = odds.argsort(descending=True, stable=True)[:top].tolist()
+                suggestions.append([Suggestion(*states[i], odds[i].item()) for i in order])
+        return suggestions
+
+    @torch.inference_mode()
+    def attributes(self, images: Sequence[Image.Image], batch_size: int = 32) -> list[dict[str, dict[str, float]]]:
+        """Probability of every state of every attribute: a level's queries against the states' guidance texts."""
+        mfam, table = self.model.mfam, self.model.config.attribute_states
+        found: list[dict[str, dict[str, float]]] = []
+        for tokens in self._encoded(images, batch_size):
+            pooled = mfam.pooled(tokens)
+            first = len(found)
+            found += [{} for _ in range(tokens.low.shape[0])]
+            for attribute in dict.fromkeys(name for _, name, _ in table):
+                rows = [i for i, (_, name, _) in enumerate(table) if name == attribute]
+                level = table[rows[0]][0]
+                shares = mfam.similarity(level, pooled[level], mfam.prototypes[rows]).softmax(-1).tolist()
+                for i, of_photo in enumerate(shares):
+                    found[first + i][attribute] = {table[r][2]: p for r, p in zip(rows, of_photo, strict=True)}
+        return found
+
+    @torch.inference_mode()
+    def attention(self, images: Sequence[Image.Image], batch_size: int = 32) -> dict[str, np.ndarray]:
+        """Where each level's queries looked: level -> (B, h, w), each map summing to 1."""
+        maps: dict[str, list[np.ndarray]] = {level: [] for level in LEVELS}
+        for tokens in self._encoded(images, batch_size):
+            for level in LEVELS:
+                weights = self.model.mfam.levels[level].attention(tokens[level])
+                side = round(weights.shape[1] ** 0.5)
+                maps[level].append(weights.unflatten(1, (side, side)).float().cpu().numpy())
+        return {level: np.concatenate(parts) for level, parts in maps.items()}
+
+    @torch.inference_mode()
+    def embed(self, images: Sequence[Image.Image], batch_size: int = 32) -> np.ndarray:
+        """The levels' pooled queries side by side: (B, 3 * width) float32, for personal scores."""
+        rows = [torch.cat(list(self.model.mfam.pooled(t).values()), dim=-1) for t in self._encoded(images, batch_size)]
+        return torch.cat(rows).float().cpu().numpy()
+
+    @property
+    def _speaker(self) -> CalmProcessor:
+        if self._processor is None:
+            raise ValueError(
+                f"{self._path} is pre-trained only and cannot speak: name a fine-tuned model (models/finetune/scores)"
+            )
+        return self._processor
+
+    def _encoded(self, images: Sequence[Image.Image], batch_size: int) -> Iterator[LevelTokens]:
+        if not images:
+            raise ValueError("no photographs were given")
+        for start in range(0, len(images), batch_size):
+            chunk = [image.convert("RGB") for image in images[start : start + batch_size]]
+            pixels = self._images(chunk, return_tensors="pt")["pixel_values"]
+            yield self.model.encode_images(pixels.to(self.model.mfam.thematic.weight.device))
+
+    def _prompt(self, prompt: str, visual_tokens: torch.Tensor) -> torch.Tensor:
+        """Embeddings (B, L, D) of one prompt for every photograph."""
+        processor = self._speaker
+        ids = processor.tokenizer(processor.prompt(messages(prompt)), return_tensors="pt").input_ids
+        ids = ids.expand(visual_tokens.shape[0], -1).to(visual_tokens.device)
+        return self.model.embed_prompt(ids, visual_tokens)
+
+    @cached_property
+    def _remedies(self) -> tuple[list[tuple[str, str, str]], torch.Tensor, torch.Tensor]:
+        """(attribute, state, suggestion) of every edited state, the suggestions' token ids (A, T) and lengths (A,)."""
+        tokenizer = self._speaker.tokenizer
+        rows = [(a.name, s.name, s.remedies[0]) for a in taxonomy().attributes for s in a.states]
+        states = [(attribute, state, SUGGESTION_FORM.format(remedy=remedy)) for attribute, state, remedy in rows]
+        ids = [tokenizer(text, add_special_tokens=False).input_ids for _, _, text in states]
+        lengths = torch.tensor([len(one) for one in ids])
+        padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(one) for one in ids], batch_first=True)
+        device = self.model.mfam.thematic.weight.device
+        return states, padded.to(device), lengths.to(device)
+
+    @cached_property
+    def _average_likelihood(self) -> torch.Tensor:
+        """Likelihood of every suggestion for the average training photograph: what the model would say anyway."""
+        _, answers, lengths = self._remedies
+        average = self._prompt(SUGGESTION_PROMPT, self.model.average_visual_tokens.unsqueeze(0))
+        return answer_log_likelihood(self.model, average, answers, lengths)

@@ -1,0 +1,69 @@
+"""The three ways to read a score off the language model, and the likelihood of given answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from calm.model.modeling import CalmForConditionalGeneration
+
+# A score is written "6.5.": its first token is the whole number, and the decimal that follows is on average 0.45.
+MEAN_DECIMAL = 0.45
+
+
+def expectation(logits: torch.Tensor, digit_token_ids: Sequence[int]) -> torch.Tensor:
+    """Probability-weighted score (B,) from the first answer token's logits (B, vocabulary), over the digits 1 to 9.
+
+    One forward pass; the decimal is not read, so the value is exact to half a step of the scale. On a scale that
+    reaches 10 the digit 1 stands for itself: means of votes do not reach 10 (AVA's highest is 8.6).
+    """
+    probabilities = logits[:, list(digit_token_ids)[1:10]].float().softmax(-1)
+    digits = torch.arange(1, 10, device=logits.device, dtype=torch.float32)
+    return probabilities @ (digits + MEAN_DECIMAL)
+
+
+@torch.inference_mode()
+def score_answer(
+    model: CalmForConditionalGeneration, embeddings: torch.Tensor, eos_token_id: int, max_tokens: int = 5
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Read a batch of prompts of one length (B, L, D) once, then decode greedily.
+
+    Returns:
+        expectation (B,), regression (B,), token ids of the answers (B, at most `max_tokens`).
+    """
+    output = model(inputs_embeds=embeddings, use_cache=True, logits_to_keep=1)
+    expected = expectation(output.logits[:, -1], model.config.digit_token_ids)
+    tokens = [output.logits[:, -1].argmax(-1)]
+    cache = output.past_key_values
+    done = tokens[0] == eos_token_id
+    while len(tokens) < max_tokens and not bool(done.all()):
+        step = model(input_ids=tokens[-1].unsqueeze(1), past_key_values=cache, use_cache=True, logits_to_keep=1)
+        tokens.append(step.logits[:, -1].argmax(-1).masked_fill(done, eos_token_id))
+        done = done | (tokens[-1] == eos_token_id)
+    assert output.score is not None
+    return expected, output.score.float(), torch.stack(tokens, dim=1)
+
+
+@torch.inference_mode()
+def answer_log_likelihood(
+    model: CalmForConditionalGeneration, prompt: torch.Tensor, answers: torch.Tensor, lengths: torch.Tensor
+) -> torch.Tensor:
+    """Mean log-likelihood per token of every answer after one prompt, which is read once.
+
+    Args:
+        prompt: (1, L, D) embeddings.
+        answers: (A, T) right-padded token ids.
+        lengths: (A,) tokens of each answer.
+
+    Returns:
+        (A,)
+    """
+    first = model(inputs_embeds=prompt, use_cache=True, logits_to_keep=1)
+    cache = first.past_key_values
+    cache.batch_repeat_interleave(len(answers))
+    rest = model(input_ids=answers[:, :-1], past_key_values=cache, use_cache=True).logits
+    logits = torch.cat([first.logits.expand(len(answers), -1, -1), rest], dim=1).float()
+    log_p = logits.log_softmax(-1).gather(-1, answers.unsqueeze(-1)).squeeze(-1)
+    counted = torch.arange(answers.shape[1], device=answers.device) < lengths.unsqueeze(1)
+    return (log_p * counted).sum(1) / lengths
