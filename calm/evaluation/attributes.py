@@ -1,8 +1,8 @@
 """Is an edit recognised? Balanced accuracy of attribute states on held-out photographs, beside chance.
 
 Every unedited test photograph is edited once for every state of every attribute, one edit at a time, and the model says
-which state it sees. The labels are exact, because the edits are ours; the photographs are real. States that a photograph
-cannot be brought into are left out: a grey one has no colour to lose.
+which state it sees. The labels are exact, because the edits are ours; the photographs are real. States that a
+photograph cannot be brought into are left out: a grey one has no colour to lose.
 """
 
 from __future__ import annotations

@@ -1,0 +1,237 @@
+"""What the report says in numbers, read from results/ and put into rows of text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata, resources
+from typing import Any
+
+import pandas as pd
+
+from calm.data import tables
+from calm.evaluation import Task, find_task
+from calm.evaluation.metrics import MAE, PLCC, SRCC, Bootstrap, Estimate, paired_difference
+from calm.evaluation.scoring import PREDICTIONS, READOUTS
+from calm.io import read_table
+from calm.layout import Layout
+from calm.params import Params
+from calm.version import __version__
+
+PACKAGES = ("torch", "transformers", "peft", "numpy", "scipy", "scikit-learn", "pandas", "pillow", "pycocoevalcap")
+ORIGINS = {
+    "human": "given by people",
+    "synthetic_edits": "synthetic: computed from the known edits of the picture; nobody rated it",
+    "synthetic_rater": "synthetic: simulated raters with hidden preferences; no person behind them",
+    "synthetic_grammar": "synthetic: composed by a seeded grammar from the known edits",
+    "file_name": "captions from file names",
+    "theme": "captions from the theme and subject noted for each photograph",
+    "imagenet_class": "captions from the visual encoder's own ImageNet classes",
+}
+
+
+class ReportError(ValueError):
+    """Results that do not fit together; the message says what to run."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure as text: `value` with its interval, and what stands beside it."""
+
+    label: str
+    value: str
+    interval: str
+    beside: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One task's figures."""
+
+    name: str
+    task: Task
+    rows: tuple[Row, ...]
+    labels: str
+    facts: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One figure of the full recipe beside that of an ablation, with their paired difference."""
+
+    label: str
+    full: str
+    without: str
+    difference: str
+    verdict: str
+
+
+def sections(params: Params, layout: Layout) -> list[Section]:
+    """Every task of params.evaluation.tasks, in their order."""
+    return [section(name, read_metrics(layout, name)) for name in params.evaluation.tasks]
+
+
+def read_metrics(layout: Layout, name: str) -> dict[str, Any]:
+    """results/NAME/metrics.json.
+
+    Raises:
+        FileNotFoundError: it is missing; the message says what to run.
+    """
+    path = layout.result(name) / "metrics.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: run `calm evaluate {name.removeprefix('ablate/')}`")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def section(name: str, metrics: Mapping[str, Any]) -> Section:
+    """A task's headlines as rows."""
+    task = find_task(name)
+    rows = []
+    for headline in task.headlines:
+        figure = at(metrics, headline.path)
+        beside = at(metrics, headline.beside) if headline.beside else None
+        note = "" if beside is None else f"{headline.beside_label} {number(beside)}"
+        rows.append(
+            Row(headline.label, number(figure.get("value")), interval(figure), note, str(figure.get("reason", "")))
+        )
+    counted = ("photographs", "items", "groups", "raters", "support", "draws")
+    facts = ", ".join(f"{metrics[key]} {key}" for key in counted if key in metrics)
+    return Section(name, task, tuple(rows), str(metrics.get("labels", "")), facts)
+
+
+def at(metrics: Mapping[str, Any], path: str) -> Any:
+    """The entry at a dotted path; an empty mapping where there is none (a figure that did not apply)."""
+    found: Any = metrics
+    for key in path.split("."):
+        if not isinstance(found, Mapping) or key not in found:
+            return {}
+        found = found[key]
+    return found
+
+
+def number(value: Any) -> str:
+    """Three decimals; without a value, words instead of a figure."""
+    return f"{value:.3f}" if isinstance(value, int | float) else "not available"
+
+
+def interval(figure: Mapping[str, Any]) -> str:
+    """'0.712 to 0.845', or nothing."""
+    return f"{figure['low']:.3f} to {figure['high']:.3f}" if "low" in figure else ""
+
+
+def ablations(params: Params, layout: Layout) -> dict[str, list[Comparison]]:
+    """For each ablation that was run: its scores beside the full recipe's, differences by paired bootstrap.
+
+    Raises:
+        ReportError: the two scored different photographs.
+    """
+    settings = params.evaluation.bootstrap
+    bootstrap = Bootstrap(settings.samples, settings.level, params.seed)
+    found = {}
+    for name in params.ablations:
+        file = layout.ablation(name) / "predictions.parquet"
+        if file.is_file():
+            full = read_table(layout.result("scoring") / "predictions.parquet", PREDICTIONS)
+            found[name] = _compare(name, full, read_table(file, PREDICTIONS), bootstrap)
+    return found
+
+
+def _compare(name: str, full: pd.DataFrame, without: pd.DataFrame, bootstrap: Bootstrap) -> list[Comparison]:
+    keys = ["dataset", "item_id"]
+    both = full.merge(without, on=keys, suffixes=("", "_without"), validate="one_to_one")
+    if not len(both) == len(full) == len(without):
+        raise ReportError(f"ablation '{name}' scored other photographs than the full recipe: run `dvc repro` again")
+    rows = []
+    for readout in READOUTS:
+        known = both[both[readout].notna() & both[f"{readout}_without"].notna()]
+        groups = list(zip(known["dataset"], known["group"], strict=True))
+        a, b, target = (known[column].to_numpy(dtype=float) for column in (readout, f"{readout}_without", "score"))
+        for metric in (SRCC, PLCC, MAE):
+            gap = paired_difference(metric, a, b, target, groups, bootstrap)
+            values = (
+                (number(metric.point(a, target)), number(metric.point(b, target)))
+                if gap.value is not None
+                else ("", "")
+            )
+            verdict = _verdict(gap, higher_is_better=metric is not MAE)
+            rows.append(Comparison(f"{metric.name.upper()}, {readout}", *values, _signed(gap), verdict))
+    return rows
+
+
+def _signed(gap: Estimate) -> str:
+    if gap.value is None:
+        return "not available"
+    spread = f" ({gap.low:+.3f} to {gap.high:+.3f})" if gap.low is not None else ""
+    return f"{gap.value:+.3f}{spread}"
+
+
+def _verdict(gap: Estimate, *, higher_is_better: bool) -> str:
+    """What the interval of full minus without allows to say."""
+    if gap.value is None or gap.low is None or gap.high is None:
+        return gap.reason or "no interval"
+    if gap.low <= 0 <= gap.high:
+        return "no difference shown"
+    return "better with it" if (gap.low > 0) == higher_is_better else "better without it"
+
+
+def sources(params: Params, layout: Layout) -> list[tuple[str, str, str]]:
+    """(dataset, what, how it came about) for every kind of photograph and label that was used."""
+    rows = []
+    for dataset in params.data.datasets:
+        items = tables.items(layout, dataset)
+        edited = int(items["synthetic_edits"].notna().sum())
+        rows.append((dataset, f"{len(items) - edited:,} photographs", "real, as they were taken"))
+        if edited:
+            rows.append((dataset, f"{edited:,} views", "synthetic: seeded edits of those photographs, all known"))
+        ratings, comments = tables.ratings(layout, dataset), tables.comments(layout, dataset)
+        kinds = (
+            ("scores", ratings[ratings["rater_id"].isna()]),
+            ("ratings by single raters", ratings[ratings["rater_id"].notna()]),
+            ("comments", comments[comments["aspect"] != "caption"]),
+            ("captions", comments[comments["aspect"] == "caption"]),
+        )
+        for what, labels in kinds:
+            for origin, count in labels["origin"].value_counts().sort_index().items():
+                rows.append((dataset, f"{count:,} {what}", ORIGINS.get(str(origin), str(origin))))
+    return rows
+
+
+def leakage(layout: Layout) -> str:
+    """One sentence on what the leakage filter did; empty where it has not been run."""
+    path = layout.lists / "leakage.json"
+    if not path.is_file():
+        return ""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return (
+        f"{found['test_items']:,} held-out pictures; {found['leaked_after']} of them, or near-duplicates of them "
+        f"(perceptual hash within {found['phash_distance']} bits), are left in any training list."
+    )
+
+
+@cache
+def reported() -> dict[str, Any]:
+    """calm/report/reported.yaml: figures of the paper and of others."""
+    from ruamel.yaml import YAML
+
+    text = resources.files("calm.report").joinpath("reported.yaml").read_text(encoding="utf-8")
+    found: dict[str, Any] = YAML(typ="safe").load(text)
+    return found
+
+
+def provenance(params: Params, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Profile, seed, what the model says of its parts, package versions. Nothing of when or where it ran."""
+    rows = [("profile", params.profile), ("seed", str(params.seed)), *_flat("", facts), ("calm", __version__)]
+    return rows + [(name, metadata.version(name)) for name in PACKAGES]
+
+
+def _flat(prefix: str, facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key in sorted(facts):
+        value = facts[key]
+        if isinstance(value, Mapping):
+            yield from _flat(f"{prefix}{key}.", value)
+        else:
+            yield f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
