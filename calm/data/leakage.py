@@ -5,8 +5,8 @@ dataset, or nearly a perceptual hash, also mirrored. What goes takes all synthet
 leaves the lists of every role.
 
 Hashes are compared all against all: XOR and `np.bitwise_count` over blocks. That is exact for every distance that
-params allow, where an index by bands would be fast for small ones only. On one core 6e8 pairs a second were seen, which is 20 s
-for the 250,000 photographs of AVA against its 20,000 for test, plain and mirrored.
+params allow, where an index by bands would be fast for small ones only. On one core 6e8 pairs a second were seen:
+20 s for the 250,000 photographs of AVA against its 20,000 for test, plain and mirrored.
 """
 
 from __future__ import annotations
