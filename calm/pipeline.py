@@ -12,7 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +61,8 @@ def plan(root: Path = Path(".")) -> list[Row]:
     with Repo(str(root), _wait_for_lock=True) as repo:
         rows = resolve(repo, root)
         stale = set(repo.status())
+    # A killed scheduler remembers its files as half-written. Stamps never are.
+    shutil.rmtree(root / ".snakemake" / "incomplete", ignore_errors=True)
     stamps = Layout(root).state("stamps")
     keep = {Path(row.stamp).name for row in rows if row.address not in stale}
     stamps.mkdir(parents=True, exist_ok=True)
@@ -89,6 +93,35 @@ def groups(rows: Iterable[Row]) -> dict[str, list[Row]]:
         if row.group != row.address:
             found.setdefault(row.group, []).append(row)
     return found
+
+
+@contextmanager
+def retiring(root: Path = Path(".")) -> Iterator[tuple[list[str], list[str]]]:
+    """Change params.yaml inside; outputs that no stage makes any more then leave the workspace.
+
+    Some stages read whole folders (all prepared datasets, all results): leftovers there would be taken for changes.
+
+    Yields:
+        Two lists, filled at the end: what was removed (DVC's cache has it), and what was not, since only the
+        workspace has it.
+    """
+    from dvc.repo import Repo
+
+    without_git(root)
+    removed: list[str] = []
+    kept: list[str] = []
+    with Repo(str(root), _wait_for_lock=True) as repo:
+        before = {out.fs_path: out for out in repo.index.outs if out.exists}
+        yield removed, kept
+        with Repo(str(root), _wait_for_lock=True) as changed:
+            after = {out.fs_path for out in changed.index.outs}
+        for path in sorted(set(before) - after):
+            out = before[path]
+            if out.changed():
+                kept.append(str(out))
+            else:
+                out.remove()
+                removed.append(str(out))
 
 
 def without_git(root: Path) -> None:
@@ -122,11 +155,10 @@ def row_of(stage: PipelineStage, upstream: Sequence[Row], rules: str) -> Row:
     """
     address = stage.addressing
     meta = stage.meta or {}
-    numbers = {}
-    for key in ("threads", "gpus", "mem_mb", "minutes"):
-        if not isinstance(meta.get(key), int):
-            raise ValueError(f"dvc.yaml: stage {address}: meta.{key} must be a whole number, got {meta.get(key)!r}")
-        numbers[key] = meta[key]
+    numbers = {key: meta.get(key) for key in ("threads", "gpus", "mem_mb", "minutes")}
+    for key, number in numbers.items():
+        if type(number) is not int:
+            raise ValueError(f"dvc.yaml: stage {address}: meta.{key} must be a whole number, got {number!r}")
     stamps = tuple(row.stamp for row in upstream)
     identity = hashlib.sha256(json.dumps([address, stamps, rules]).encode()).hexdigest()
     return Row(

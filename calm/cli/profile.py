@@ -33,7 +33,22 @@ def show(name: Name) -> None:
 @app.command()
 def use(name: Name) -> None:
     """Merge a profile into params.yaml. Finished stages of other profiles stay in DVC's cache."""
+    from calm.pipeline import retiring
     from calm.profiles import use
 
-    changed = use(name)
-    typer.echo(f"params.yaml: profile {name}, {changed} lines changed; `dvc repro` runs it")
+    with retiring() as (removed, kept):
+        lines = use(name)
+    typer.echo(f"params.yaml: profile {name}, {lines} lines changed; `dvc repro` runs it")
+    if removed:
+        typer.echo(f"left to DVC's cache alone: {', '.join(removed)}")
+    if kept:
+        typer.echo(f"not in DVC's cache, so left where it is: {', '.join(kept)}")
+
+
+@app.command()
+def save(name: Name) -> None:
+    """Write the values of params.yaml back into the profile that it is of, for the keys that the profile names."""
+    from calm.profiles import save
+
+    lines = save(name)
+    typer.echo(f"profiles/{name}.yaml: {lines} lines changed")
