@@ -32,6 +32,7 @@ PERSONAL_PROMPT = "Can you give me the aesthetic score that this person would gi
 MAX_ANSWER = 400  # characters
 
 _LABELS, _LABEL_PROBABILITY = 3, 0.1  # ImageNet classes named in a caption: at most, at least
+_CHUNK = 512  # photographs decoded at a time
 _NUMBER = re.compile(r"(?<![\w.-])(\d+(?:\.\d+)?)(?!\w)")
 
 Row = dict[str, Any]
@@ -87,7 +88,7 @@ def build_instructions(params: Params, layout: Layout) -> None:
     comments = _comment_rows(layout, settings.comments_per_item, params.seed)
     kept = _drawn_share(comments, settings.score_share_of_comments, params.seed)
     uses = {
-        "generic": [*_caption_rows(layout), *_class_rows(layout, params.parts.vision)],
+        "generic": [*_caption_rows(layout), *_class_rows(params, layout)],
         "comments": comments,
         "scores": [*_score_rows(layout), *kept],
     }
@@ -129,19 +130,22 @@ def _score_rows(layout: Layout) -> list[Row]:
     return rows
 
 
-def _class_rows(layout: Layout, vision: str) -> list[Row]:
+def _class_rows(params: Params, layout: Layout) -> list[Row]:
     """A caption for each listed item from the ImageNet classes that the vision encoder itself finds likely."""
     from calm.model.vision import imagenet_labels
 
     rows = []
     for dataset, listed in tables.role_list(layout, "generic").groupby("dataset", sort=True):
         store = ImageStore(layout.prepared(str(dataset)))
-        found = imagenet_labels(vision, [store[item_id] for item_id in listed["item_id"]])
-        for (_, item), labels in zip(listed.iterrows(), found, strict=True):
-            names = [name for name, probability in labels[:_LABELS] if probability >= _LABEL_PROBABILITY]
-            if names:
-                answer = safe_answer(f"It may show {' or '.join(names)}.")
-                rows.append(_row("caption", item, CAPTION_PROMPT, answer, "imagenet_class"))
+        for start in range(0, len(listed), _CHUNK):
+            items = [item for _, item in listed.iloc[start : start + _CHUNK].iterrows()]
+            images = [store[item["item_id"]] for item in items]
+            found = imagenet_labels(params.parts.vision, images, runtime=params.runtime)
+            for item, labels in zip(items, found, strict=True):
+                names = [name for name, probability in labels[:_LABELS] if probability >= _LABEL_PROBABILITY]
+                if names:
+                    answer = safe_answer(f"It may show {' or '.join(names)}.")
+                    rows.append(_row("caption", item, CAPTION_PROMPT, answer, "imagenet_class"))
     return rows
 
 

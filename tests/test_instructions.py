@@ -29,7 +29,7 @@ from calm.instructions import (
     safe_answer,
 )
 from calm.layout import Layout
-from calm.params import Params
+from calm.params import Params, Runtime
 from tests.data.conftest import MakeParams, few_photos, folder, make_params, photos_settings, scored, scored_params
 
 __all__ = ["few_photos", "folder", "make_params", "scored", "scored_params"]  # fixtures
@@ -82,7 +82,7 @@ def test_answers_of_people_are_capped_and_cannot_open_special_tokens() -> None:
 def built(params: Params, root: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     """Run every stage up to the instructions, with a stand-in for the encoder's class names."""
 
-    def imagenet_labels(name: str, images: Sequence[Image.Image]) -> list[list[tuple[str, float]]]:
+    def imagenet_labels(name: str, images: Sequence[Image.Image], runtime: Runtime) -> list[list[tuple[str, float]]]:
         return [
             [("espresso", 0.6), ("cup", 0.3), ("plate", 0.05)] if i % 2 else [("stage", 0.02)]
             for i in range(len(images))
