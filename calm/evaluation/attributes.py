@@ -188,10 +188,13 @@ def confusion_counts(rows: pd.DataFrame, attribute: Attribute) -> NDArray[np.flo
 TASK = Task(
     title="Attribute recognition",
     about="Is an edit of a held-out photograph recognised, level by level? Learnt by self-supervision alone.",
-    headlines=(
-        Headline("balanced accuracy, low level", "low.balanced_accuracy", "low.chance"),
-        Headline("balanced accuracy, middle level", "middle.balanced_accuracy", "middle.chance"),
-        Headline("balanced accuracy, high level", "high.balanced_accuracy", "high.chance"),
+    headlines=tuple(
+        Headline(
+            f"balanced accuracy, {level} level",
+            f"{level}.balanced_accuracy",
+            (("chance", f"{level}.chance"), ("asked for", f"{level}.required")),
+        )
+        for level in REQUIRED_SHARE
     ),
     run=run,
 )

@@ -150,12 +150,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Headline:
-    """A figure that tables show: where metrics.json holds it, and the figure that chance or a baseline reaches."""
+    """A figure that tables show: its path in metrics.json, and (label, path) of what chance or a baseline reaches."""
 
     label: str
     path: str
-    beside: str | None = None
-    beside_label: str = "chance"
+    beside: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

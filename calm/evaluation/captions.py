@@ -30,7 +30,7 @@ BLEU = ("bleu_1", "bleu_2", "bleu_3", "bleu_4")
 EMPTY = "emptycaption"  # stands for a caption without words: matches no reference, and METEOR's line stays whole
 CORENLP = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 NO_SPICE = (
-    "not available: SPICE needs " + " and ".join(CORENLP) + ", which are not part of any Python package; "
+    "SPICE needs " + " and ".join(CORENLP) + ", which are not part of any Python package; "
     "put them into a folder and name it in CALM_CORENLP_DIR"
 )
 

@@ -193,11 +193,15 @@ TASK = Task(
     title="Aesthetic commenting",
     about="Do generated comments say what the reference comments of the same photograph say?",
     headlines=(
-        Headline("names a real edit (state)", "names_an_edit.state", "names_an_edit.state.shuffled", "shuffled"),
-        Headline(
-            "names a real edit (attribute)", "names_an_edit.attribute", "names_an_edit.attribute.shuffled", "shuffled"
+        *(
+            Headline(
+                f"names a real edit ({kind})",
+                f"names_an_edit.{kind}",
+                (("shuffled", f"names_an_edit.{kind}.shuffled"),),
+            )
+            for kind in ("state", "attribute")
         ),
-        *(Headline(label, name, f"{name}.shuffled", "shuffled") for name, label in METRICS.items()),
+        *(Headline(label, name, (("shuffled", f"{name}.shuffled"),)) for name, label in METRICS.items()),
         Headline("SPICE", "spice"),
     ),
     run=run,

@@ -191,7 +191,7 @@ TASK = Task(
     title="Personalised scoring",
     about="Do a few ratings of one person make the score theirs? SRCC per rater, averaged.",
     headlines=(
-        Headline("SRCC per rater, personal score", "personal.srcc", "generic.srcc.value", "generic score"),
+        Headline("SRCC per rater, personal score", "personal.srcc", (("generic score", "generic.srcc.value"),)),
         Headline("gain over the generic score", "gain.srcc"),
         Headline("SRCC per rater, the crowd's true score", "crowd.srcc"),
     ),

@@ -73,17 +73,17 @@ def scatter(
     *,
     xlabel: str,
     ylabel: str,
-    limits: tuple[float, float] | None = None,
 ) -> bytes:
     """Points of one or more series against the same `x`, with the line where both agree."""
     with figure(height=3.6) as (drawn, axes):
         for colour, marker, (name, y) in zip(SERIES, "os^Dv", series.items(), strict=False):
             axes.scatter(x, y, s=11, color=colour, marker=marker, alpha=0.55, linewidths=0, label=name)
         values = np.concatenate([np.asarray(v, dtype=float).ravel() for v in (x, *series.values())])
-        low, high = limits or (float(np.nanmin(values)), float(np.nanmax(values)))
+        low, high = float(np.nanmin(values)), float(np.nanmax(values))
         axes.plot([low, high], [low, high], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
-        axes.set(xlabel=xlabel, ylabel=ylabel)
-        axes.set_aspect("equal", adjustable="datalim")
+        room = 0.04 * (high - low) or 1.0
+        axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(low - room, high + room), ylim=(low - room, high + room))
+        axes.set_aspect("equal")
         if len(series) > 1:
             _legend(axes, len(series))
         return svg(drawn)
@@ -109,9 +109,9 @@ def bars(
         known = [(p, value) for p, value in zip(positions, beside, strict=True) if value is not None]
         if known:
             where, ticks = zip(*known, strict=True)
-            axes.scatter(ticks, where, marker="|", s=130, linewidths=2, color=SECOND, label=beside_label, zorder=3)
+            axes.scatter(ticks, where, marker="|", s=60, linewidths=2, color=SECOND, label=beside_label, zorder=3)
             _legend(axes, 1)
-        axes.set_yticks(positions, names)
+        axes.set_yticks(positions, [name.replace("_", " ") for name in names])
         axes.invert_yaxis()
         axes.set_xlabel(xlabel)
         axes.grid(visible=False, axis="y")
@@ -123,15 +123,15 @@ def confusion(counts: NDArray[np.float64], names: Sequence[str], *, title: str) 
     from matplotlib.patches import Rectangle
 
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    size = len(names)
+    size, labels = len(names), [name.replace("_", " ") for name in names]
     with figure(height=0.95 + 0.34 * size, width=WIDTH * 0.8) as (drawn, axes):
         for row, column in np.ndindex(size, size):
             share = float(shares[row, column])
             axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, color=HEAT, alpha=0.75 * share, linewidth=0))
             axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=INK)
-        axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), title=title)
-        axes.set_xticks(range(size), names, rotation=30, ha="right")
-        axes.set_yticks(range(size), names)
+        axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), title=title.replace("_", " "))
+        axes.set_xticks(range(size), labels, rotation=30, ha="right")
+        axes.set_yticks(range(size), labels)
         axes.grid(visible=False)
         return svg(drawn)
 
@@ -151,5 +151,11 @@ def lines(x: ArrayLike, series: Mapping[str, ArrayLike], *, title: str, xlabel: 
 
 def _legend(axes: Axes, columns: int) -> None:
     axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2, handletextpad=0.5, fontsize=8
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=columns,
+        borderaxespad=0.2,
+        handletextpad=0.5,
+        markerscale=1.4,
+        fontsize=8,
     )

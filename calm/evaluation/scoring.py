@@ -124,9 +124,9 @@ TASK = Task(
         Headline("PLCC, expectation", "expectation.plcc"),
         Headline("PLCC, regression", "regression.plcc"),
         Headline("PLCC, text", "text.plcc"),
-        Headline("MAE, expectation", "expectation.mae", "baseline.mae", "constant answer"),
-        Headline("MAE, regression", "regression.mae", "baseline.mae", "constant answer"),
-        Headline("MAE, text", "text.mae", "baseline.mae", "constant answer"),
+        Headline("MAE, expectation", "expectation.mae", (("constant answer", "baseline.mae"),)),
+        Headline("MAE, regression", "regression.mae", (("constant answer", "baseline.mae"),)),
+        Headline("MAE, text", "text.mae", (("constant answer", "baseline.mae"),)),
     ),
     run=run,
 )

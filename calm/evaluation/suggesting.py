@@ -179,7 +179,11 @@ TASK = Task(
     title="Suggesting",
     about="Is the remedy of a photograph's known edit among the first suggestions?",
     headlines=tuple(
-        Headline(f"{kind} named, top {top}", f"{kind}_top{top}", f"{kind}_top{top}.shuffled", "shuffled")
+        Headline(
+            f"{kind} named, top {top}",
+            f"{kind}_top{top}",
+            (("shuffled", f"{kind}_top{top}.shuffled"), ("random", f"{kind}_top{top}.chance")),
+        )
         for kind in KINDS
         for top in TOP
     ),

@@ -36,6 +36,7 @@ class Page:
     confusions: dict[str, list[Figure]]
     curves: Sequence[Figure]
     ablations: dict[str, list[Comparison]]
+    starts: dict[str, str]
     reported: dict[str, Any]
     examples: Sequence[Example]
     provenance: Sequence[tuple[str, str]]
@@ -59,6 +60,7 @@ def collect(bench: Bench) -> Page:
         confusions={name: [f for f in all_ if f.name.startswith("confusion-")] for name, all_ in figures.items()},
         curves=[drawn(name, svg, f"learning curve of {name}") for name, svg in plots.curves(layout.curves)],
         ablations=tables.ablations(params, layout),
+        starts={name: ablation.start for name, ablation in params.ablations.items()},
         reported=tables.reported(),
         examples=examples(bench),
         provenance=tables.provenance(params, bench.model.provenance),

@@ -93,13 +93,12 @@ def section(name: str, metrics: Mapping[str, Any]) -> Section:
     rows = []
     for headline in task.headlines:
         figure = at(metrics, headline.path)
-        beside = at(metrics, headline.beside) if headline.beside else None
-        note = "" if beside is None else f"{headline.beside_label} {number(beside)}"
+        beside = ", ".join(f"{label} {number(at(metrics, path))}" for label, path in headline.beside)
         rows.append(
-            Row(headline.label, number(figure.get("value")), interval(figure), note, str(figure.get("reason", "")))
+            Row(headline.label, number(figure.get("value")), interval(figure), beside, str(figure.get("reason", "")))
         )
     counted = ("photographs", "items", "groups", "raters", "support", "draws")
-    facts = ", ".join(f"{metrics[key]} {key}" for key in counted if key in metrics)
+    facts = ", ".join(f"{key}: {metrics[key]}" for key in counted if key in metrics)
     return Section(name, task, tuple(rows), str(metrics.get("labels", "")), facts)
 
 

@@ -1,0 +1,53 @@
+"""A drawn world with a result of every task, an ablation and learning curves."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "evaluation"))
+from calm_world import World, build_world
+
+from calm.evaluation import Bench, captions, commenting, evaluate
+from calm.evaluation.scoring import PREDICTIONS, predict, rated
+from calm.io import write_json, write_table
+from calm.layout import Layout
+
+
+@pytest.fixture(scope="session")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> World:
+    world = build_world(tmp_path_factory.mktemp("evaluated"), photos=8, views=2)
+    world.params = world.params.model_copy(
+        update={"evaluation": world.params.evaluation.model_copy(update={"support": 5})}
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commenting, "several_caption_scores", _without_java)
+        for task in world.params.evaluation.tasks:
+            evaluate(task, world.params, world.layout, model=world.oracle())
+    bench = Bench("scoring", world.params, world.layout, world.blind())
+    ablated = predict(bench, rated(bench, "test"))
+    write_table(world.layout.ablation("no_selfsupervision") / "predictions.parquet", ablated, PREDICTIONS)
+    world.layout.curves.mkdir(parents=True)
+    curve = pd.DataFrame({"step": range(5), "loss": [3, 2.5, np.nan, 2, 1.9], "learning_rate": 1e-3})
+    curve.to_csv(world.layout.curves / "finetune-scores.csv", index=False)
+    write_json(world.layout.lists / "leakage.json", {"test_items": 18, "leaked_after": 0, "phash_distance": 6})
+    return world
+
+
+def _without_java(candidates: list[list[str]], references: list[list[str]]) -> list[captions.CaptionScores]:
+    """Caption figures by hand: the report shows them, it does not compute them."""
+    count = len(references)
+    corpus = dict.fromkeys(commenting.METRICS, 0.5)
+    per_photo = {name: np.full(count, 0.5) for name in ("rouge_l", "cider")}
+    return [captions.CaptionScores(corpus, per_photo, np.ones((count, 10))) for _ in candidates]
+
+
+@pytest.fixture
+def world(evaluated: World, tmp_path: Path) -> World:
+    shutil.copytree(evaluated.layout.root, tmp_path, dirs_exist_ok=True)
+    return World(Layout(tmp_path), evaluated.params, evaluated.edits, evaluated.scores, evaluated.comments)
