@@ -68,7 +68,7 @@ def warmth(images: Tensor) -> Tensor:
 
 
 def single_hue(images: Tensor) -> Tensor:
-    """1 when all colour lies in one hue, 0 when hues cancel out: length of the mean opponent vector over mean length."""
+    """1 when all colour lies in one hue, 0 when hues cancel: length of the mean opponent vector over mean length."""
     red, green, blue = images.unbind(1)
     opponents = torch.stack((red - green, (red + green) / 2 - blue), dim=1).flatten(2)
     overall: Tensor = torch.linalg.vector_norm(opponents.mean(dim=2), dim=1)
@@ -142,7 +142,7 @@ def edge_density(images: Tensor) -> Tensor:
 
 
 def upright_edges(images: Tensor) -> Tensor:
-    """Log ratio of mean horizontal to mean vertical derivative: wide stretching lowers it, tall stretching raises it."""
+    """Log ratio of mean horizontal to mean vertical derivative: stretching in width lowers it, in height raises it."""
     horizontal, vertical = gradients(images)
     ratio = horizontal.abs().mean(dim=(1, 2)) / vertical.abs().mean(dim=(1, 2)).clamp_min(1e-9)
     return ratio.clamp_min(1e-9).log()
@@ -210,7 +210,7 @@ def local_contrast(images: Tensor) -> Tensor:
 
 
 def texture(images: Tensor) -> Tensor:
-    """Mean second derivative of luminance over that of its strongest edges: low where surfaces are smooth, edges crisp."""
+    """Mean second derivative of luminance over that of its strongest edges: low for smooth surfaces, crisp edges."""
     detail = laplacian(images).flatten(1)
     return detail.mean(dim=1) / detail.quantile(0.99, dim=1).clamp_min(1e-6)
 

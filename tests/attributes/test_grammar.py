@@ -6,7 +6,7 @@ import pytest
 
 from calm.attributes.edits import Edit, draw_edits
 from calm.attributes.grammar import MAX_WORDS, all_guidance, comment, degree, guidance, suggestion
-from calm.attributes.taxonomy import taxonomy
+from calm.attributes.taxonomy import Attribute, State, taxonomy
 from calm.seeds import stream
 
 STATES = [(attribute, state) for attribute in taxonomy().attributes for state in attribute.all_states]
@@ -25,7 +25,7 @@ def well_formed(text: str) -> bool:
 
 
 @pytest.mark.parametrize(("attribute", "state"), STATES, ids=IDS)
-def test_guidance_is_varied_and_well_formed(attribute, state) -> None:
+def test_guidance_is_varied_and_well_formed(attribute: Attribute, state: State) -> None:
     texts = all_guidance(attribute.name, state.name)
     assert len(texts) == len(set(texts)) >= 32
     for text in texts:
@@ -34,7 +34,7 @@ def test_guidance_is_varied_and_well_formed(attribute, state) -> None:
 
 
 @pytest.mark.parametrize(("attribute", "state"), STATES, ids=IDS)
-def test_no_text_names_a_state_of_another_attribute(attribute, state) -> None:
+def test_no_text_names_a_state_of_another_attribute(attribute: Attribute, state: State) -> None:
     labels = [other.label for one in taxonomy().attributes if one is not attribute for other in one.states]
     for text in all_guidance(attribute.name, state.name):
         assert not [label for label in labels if names(label, text)], text

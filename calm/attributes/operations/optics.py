@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
+from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 from calm.attributes.operations.common import (
@@ -27,32 +27,16 @@ def blur(images: Tensor, strength: Sequence[float], _seeds: Sequence[int]) -> Te
 def gaussian(images: Tensor, sigmas: Sequence[float]) -> Tensor:
     """Gaussian blur with one sigma per image, in pixels at the design size; edges are continued.
 
-    Not kornia's, which runs all images as groups of one convolution: there an image's last bits depend on its batch.
-    Taps beyond three sigma have weight 0, so that a wider neighbour in the batch adds exact zeros.
+    One image at a time: kernels of one call share their size, and cut off elsewhere they would have other weights.
     """
-    taps = [_taps(sigma * scale(images)) for sigma in sigmas]
-    radius = max(len(row) for row in taps) - 1
-    weights = [column([row[k] if k < len(row) else 0.0 for row in taps], images) for k in range(radius + 1)]
-    padded = F.pad(images, (radius, radius, radius, radius), mode="replicate")
-    return _weighted(_weighted(padded, weights, dim=3), weights, dim=2)
-
-
-def _taps(sigma: float) -> list[float]:
-    """One half of a normalised Gaussian kernel, centre first."""
-    half = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(math.ceil(3 * sigma) + 1)]
-    total = 2 * sum(half) - half[0]
-    return [tap / total for tap in half]
-
-
-def _weighted(padded: Tensor, weights: list[Tensor], dim: int) -> Tensor:
-    """Symmetric convolution along one dimension; the result is shorter by the padding."""
-    radius = len(weights) - 1
-    size = padded.shape[dim] - 2 * radius
-    total = padded.narrow(dim, radius, size) * weights[0]
-    for k in range(1, radius + 1):
-        pair = padded.narrow(dim, radius - k, size) + padded.narrow(dim, radius + k, size)
-        total += pair * weights[k]
-    return total
+    widths = [sigma * scale(images) for sigma in sigmas]
+    sides = [2 * math.ceil(3 * width) + 1 for width in widths]
+    return torch.cat(
+        [
+            gaussian_blur2d(image, (side, side), (width, width), border_type="replicate")
+            for image, side, width in zip(images.split(1), sides, widths, strict=True)
+        ]
+    )
 
 
 def sharpen(images: Tensor, strength: Sequence[float], _seeds: Sequence[int]) -> Tensor:

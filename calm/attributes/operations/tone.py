@@ -63,7 +63,7 @@ def fade(images: Tensor, strength: Sequence[float], _seeds: Sequence[int]) -> Te
 
 
 def cross_process(images: Tensor, strength: Sequence[float], _seeds: Sequence[int]) -> Tensor:
-    """Steep red and green curves, a shallow blue one: yellow lights over blue shadows, as slide film in the wrong bath."""
+    """Steep red and green curves, a shallow blue one: yellow lights, blue shadows, as slide film in the wrong bath."""
     amount = column(strength, images)
     steep = images * images * (3 - 2 * images)
     shallow = 0.32 + 0.36 * images
