@@ -1,6 +1,6 @@
 """dvc.yaml as rows for a scheduler. DVC decides what is stale; Snakemake runs it in parallel (workflow/).
 
-The only module that imports DVC. `Repo().index` and `Repo.status` are not a documented interface: the version is
+The only module that imports DVC. `Repo.index` and `Stage.status` are not a documented interface: the version is
 pinned in pyproject.toml, and tests/pipeline/test_rows.py holds this module to what it needs of them.
 
 A stage that DVC calls up to date has a stamp file, any other has none; `plan` makes this true on every start, so
@@ -60,7 +60,7 @@ def plan(root: Path = Path(".")) -> list[Row]:
     without_git(root)
     with Repo(str(root), _wait_for_lock=True) as repo:
         rows = resolve(repo, root)
-        stale = set(repo.status())
+        stale = stale_stages(repo)
     # A killed scheduler remembers its files as half-written. Stamps never are.
     shutil.rmtree(root / ".snakemake" / "incomplete", ignore_errors=True)
     stamps = Layout(root).state("stamps")
@@ -93,6 +93,22 @@ def groups(rows: Iterable[Row]) -> dict[str, list[Row]]:
         if row.group != row.address:
             found.setdefault(row.group, []).append(row)
     return found
+
+
+def stale_stages(repo: Repo) -> set[str]:
+    """Addresses of the stages that `dvc status` calls changed, and of those that another process runs right now."""
+    from dvc.lock import LockError
+
+    stale = set()
+    with repo.lock:
+        for stage in repo.index.stages:
+            try:
+                changed = bool(stage.status())
+            except LockError:
+                changed = True
+            if changed:
+                stale.add(stage.addressing)
+    return stale
 
 
 @contextmanager

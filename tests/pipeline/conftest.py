@@ -1,4 +1,4 @@
-"""A toy project with the house's Snakefile and rules: seven small stages, two of them repeated."""
+"""A toy project with the house's Snakefile and rules: four small stages, three of them repeated."""
 
 from __future__ import annotations
 
@@ -52,14 +52,17 @@ PARAMS = """\
 threads: 1
 datasets: {one: {size: 10}, two: {size: 20}}
 train: {a: {steps: 1}, b: {steps: 1}}
-tasks: {x: {bins: 3}, y: {bins: 3}, z: {bins: 3}}
+tasks: {x: {bins: 3}, y: {bins: 3}}
 """
+
+ALL = ["fetch@one", "fetch@two", "judge@x", "judge@y", "report", "train@a", "train@b"]
 
 # Appends a line to `ran` for every real execution, and writes what it was given: arguments, and the bytes it reads.
 STEP = """\
 set -eu
 echo "$DVC_STAGE" >> ran
-if [ -e "die-in-$(basename "$1")" ]; then echo half > "$1.part"; kill -9 $$; fi
+if [ -e "die-in-$(basename "$1")" ]; then kill -9 $$; fi
+if [ -e "wait-in-$(basename "$1")" ]; then touch waiting; sleep 60; fi
 out=$1; shift
 mkdir -p "$(dirname "$out")"
 { echo "$@"; find "$@" -type f 2>/dev/null | sort | xargs cat; } | sha256sum > "$out"
@@ -72,11 +75,17 @@ class Toy:
 
     root: Path
 
+    def environment(self) -> dict[str, str]:
+        """The environment that the tests run in, with caches of its own."""
+        bin_folder = Path(sys.executable).parent
+        cache = self.root / ".state" / "home"
+        return {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(cache)}
+
     def run(self, *command: str, expected: int = 0) -> str:
         """Run a command of the environment here; its output, standard error included."""
-        bin_folder = str(Path(sys.executable).parent)
-        environment = {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(self.root)}
-        done = subprocess.run(command, cwd=self.root, env=environment, text=True, capture_output=True, check=False)
+        done = subprocess.run(
+            command, cwd=self.root, env=self.environment(), text=True, capture_output=True, check=False
+        )
         output = done.stdout + done.stderr
         assert done.returncode == expected, output
         return output
@@ -123,17 +132,16 @@ def commit(root: Path) -> None:
     subprocess.run(["git", *identity, "commit", "-qm", "state"], cwd=root, check=True)
 
 
-@pytest.fixture
-def toy(tmp_path: Path) -> Toy:
-    """A committed toy project in which nothing ran yet."""
-    root = tmp_path / "toy"
+def build(root: Path) -> None:
+    """Write and commit the toy project."""
     (root / "code").mkdir(parents=True)
     (root / "code/fetch.txt").write_text("fetch 1\n")
     (root / "code/train.txt").write_text("train 1\n")
     (root / "dvc.yaml").write_text(DVC)
     (root / "params.yaml").write_text(PARAMS)
     (root / "step.sh").write_text(STEP)
-    (root / ".gitignore").write_text("/raw/\n/models/\n/results/\n/report.txt\n/ran\n/.state/\n/.snakemake/\n/dvc/\n")
+    ignored = ("raw", "models", "results", "report.txt", "ran", "waiting", "*-in-*", ".state", ".snakemake", "dvc")
+    (root / ".gitignore").write_text("".join(f"/{name}\n" for name in ignored))
     for name in ("Snakefile", "environment.yml"):
         shutil.copy(REPOSITORY / name, root)
     shutil.copytree(REPOSITORY / "workflow", root / "workflow")
@@ -142,4 +150,27 @@ def toy(tmp_path: Path) -> Toy:
         shutil.copy(REPOSITORY / name, root / name)
     subprocess.run(["git", "init", "-q", "-b", "main", str(root)], check=True)
     commit(root)
-    return Toy(root)
+
+
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project before anything ran, and after `dvc repro`."""
+    folder = tmp_path_factory.mktemp("toys")
+    build(folder / "fresh")
+    shutil.copytree(folder / "fresh", folder / "finished")
+    finished = Toy(folder / "finished")
+    finished.dvc("repro")
+    assert finished.executed() == ALL
+    return folder
+
+
+@pytest.fixture
+def toy(templates: Path, tmp_path: Path) -> Toy:
+    """A committed toy project in which nothing ran yet."""
+    return Toy(shutil.copytree(templates / "fresh", tmp_path / "toy"))
+
+
+@pytest.fixture
+def finished(templates: Path, tmp_path: Path) -> Toy:
+    """The same after `dvc repro`; its lock is not committed."""
+    return Toy(shutil.copytree(templates / "finished", tmp_path / "finished"))
