@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from calm.evaluation import plots
 from calm.evaluation.base import Bench, EvaluationError, Headline, Outcome, Task, csv_bytes, group_keys
-from calm.evaluation.editing import edited_copies, lacking, squared
+from calm.evaluation.editing import as_seen, edited_copies, lacking
 from calm.evaluation.metrics import Bootstrap, Estimate, weighted_mean
 
 if TYPE_CHECKING:
@@ -67,9 +67,9 @@ def _recognised(bench: Bench, known: Taxonomy, rows: pd.DataFrame) -> Iterator[t
     """One row of PREDICTIONS for each photograph, attribute and state, `unchanged` from one look at the photograph."""
     from calm.attributes.edits import Edit
 
-    size = bench.model.image_size
+    size = bench.model.provenance["preprocessing"]["size"]
     for dataset, item_id, group in zip(rows["dataset"], rows["item_id"], rows["group"], strict=True):
-        photograph = squared(bench.photograph(dataset, item_id), size)
+        photograph = as_seen(bench.photograph(dataset, item_id), size)
         without = lacking(photograph)
         cases = [(one, state) for one in known.attributes for state in one.states if not state.touches & without]
         rng = bench.rng("edits", dataset, item_id)

@@ -41,7 +41,9 @@ PREDICTIONS = pa.schema(
 def run(bench: Bench) -> Outcome:
     """Rank the unseen photographs of every rater of role `raters`."""
     rows, rated = _ratings(bench)
-    generic = np.array([s.expectation for images in bench.batches(rows) for s in bench.model.score(images)])
+    size = bench.params.evaluation.batch_size
+    scores = [score for images in bench.batches(rows) for score in bench.model.score(images, batch_size=size)]
+    generic = np.array([score.expectation for score in scores])
     features = scaled(np.concatenate([bench.model.embed(images) for images in bench.batches(rows)]))
     place = {key: index for index, key in enumerate(zip(rows["dataset"], rows["item_id"], strict=True))}
     rated = rated.assign(row=[place[key] for key in zip(rated["dataset"], rated["item_id"], strict=True)])

@@ -69,13 +69,12 @@ def pixel_hash(image: Image.Image) -> str:
 class FakeCalm:
     """What `calm.assistant.Calm` offers. The oracle answers with the truth, the blind one by the hash of the pixels."""
 
-    image_size = 64
-
     def __init__(self, world: World, *, knows: bool) -> None:
         self.world, self.knows = world, knows
         self.provenance: dict[str, Any] = {
             "parts": {"vision": {"name": "drawn-eye", "revision": "1", "sha256": "0" * 64}},
-            "checkpoint": "f" * 64,
+            "checkpoint_sha256": "f" * 64,
+            "preprocessing": {"size": [64, 64], "mean": [0.5], "std": [0.5]},
         }
 
     def _rng(self, image: Image.Image) -> np.random.Generator:

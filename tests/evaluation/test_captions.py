@@ -15,11 +15,13 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 from calm.evaluation import captions
 from calm.evaluation.captions import (
     CaptionMetricError,
+    CaptionScores,
     caption_scores,
     java_on_path,
     normalise,
     several_caption_scores,
     spice,
+    tokenised,
 )
 
 CANDIDATES = [
@@ -48,8 +50,13 @@ def reference_figures() -> dict[str, float]:
     }
 
 
-def test_figures_are_pycocoevalcaps() -> None:
-    assert caption_scores(CANDIDATES, REFERENCES).corpus == pytest.approx(reference_figures())
+@pytest.fixture(scope="module")
+def scored() -> CaptionScores:
+    return caption_scores(CANDIDATES, REFERENCES)
+
+
+def test_figures_are_pycocoevalcaps(scored: CaptionScores) -> None:
+    assert scored.corpus == pytest.approx(reference_figures())
 
 
 def test_perfect_and_unrelated_captions() -> None:
@@ -79,12 +86,15 @@ def test_missing_references_and_unequal_lengths_are_errors() -> None:
         caption_scores(["a dog"], [])
 
 
-def test_bleu_of_a_resample_is_bleu_of_its_captions() -> None:
-    counts = caption_scores(CANDIDATES, REFERENCES).bleu_counts
-    weights = np.array([[1.0, 1, 1], [2, 0, 1]])
-    twice = caption_scores([CANDIDATES[i] for i in (0, 0, 2)], [REFERENCES[i] for i in (0, 0, 2)]).corpus
-    found = captions.bleu_from_counts(counts, weights)
-    np.testing.assert_allclose(found[1], [twice[name] for name in captions.BLEU], rtol=1e-9)
+def test_bleu_of_a_resample_is_bleu_of_its_captions(scored: CaptionScores) -> None:
+    (given,), expected = tokenised([CANDIDATES], REFERENCES)
+    rows = (0, 0, 2)
+    twice = Bleu(4).compute_score(
+        {i: expected[row] for i, row in enumerate(rows)}, {i: [given[row]] for i, row in enumerate(rows)}, verbose=0
+    )
+    found = captions.bleu_from_counts(scored.bleu_counts, np.array([[1.0, 1, 1], [2, 0, 1]]))
+    np.testing.assert_allclose(found[0], [scored.corpus[name] for name in captions.BLEU], rtol=1e-9)
+    np.testing.assert_allclose(found[1], twice[0], rtol=1e-9)
 
 
 def test_nothing_is_written_into_the_installed_packages() -> None:
