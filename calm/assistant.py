@@ -138,7 +138,8 @@ class Calm:
             for embeddings in self._prompt(SUGGESTION_PROMPT, self.model.mfam(tokens)).split(1):
                 odds = answer_log_likelihood(self.model, embeddings, answers, lengths) - self._average_likelihood
                 order = odds.argsort(descending=True, stable=True)[:top].tolist()
-                suggestions.append([Suggestion(*states[i], odds[i].item()) for i in order])
+                ranked = ((*states[i], odds[i].item()) for i in order)
+                suggestions.append([Suggestion(*row) for row in ranked])
         return suggestions
 
     @torch.inference_mode()

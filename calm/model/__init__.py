@@ -1,0 +1,1 @@
+"""CALM in transformers' conventions: configuration, encoder, MFAM, model, processor, readouts."""

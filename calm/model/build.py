@@ -23,6 +23,7 @@ from calm.model.modeling import CalmForConditionalGeneration
 from calm.model.pretrained import (
     Language,
     Preprocessing,
+    Vision,
     language_config,
     load_language,
     load_vision,
@@ -68,7 +69,7 @@ def resolve_dtype(runtime: Runtime) -> torch.dtype:
 def calm_config(
     params: Params, attribute_states: Sequence[Sequence[str]] = (), text_config: PreTrainedConfig | None = None
 ) -> CalmConfig:
-    """The configuration that params.yaml implies; no weights are read, so the largest profile can be planned anywhere."""
+    """The configuration that params.yaml implies; no weights are read, so any profile can be planned anywhere."""
     mfam, contrastive = params.mfam, params.pretrain.attributes.contrastive
     return CalmConfig(
         vision_config=vision_config(params.parts.vision),
@@ -93,13 +94,13 @@ def assemble(params: Params, attribute_states: Sequence[Sequence[str]] = ()) -> 
     """Pretrained parts around a fresh MFAM, all frozen; the fresh weights are drawn from `params.seed`."""
     language = load_language(params.parts.language, resolve_dtype(params.runtime))
     config = calm_config(params, attribute_states, language.model.config)
-    return assemble_parts(config, params.parts.vision, language, params.runtime, params.seed)
+    vision = load_vision(params.parts.vision, resolve_dtype(params.runtime))
+    return assemble_parts(config, vision, language, params.runtime, params.seed)
 
 
-def assemble_parts(config: CalmConfig, vision_name: str, language: Language, runtime: Runtime, seed: int) -> Assembly:
-    """As `assemble`, for a configuration and a language model that are at hand."""
+def assemble_parts(config: CalmConfig, vision: Vision, language: Language, runtime: Runtime, seed: int) -> Assembly:
+    """As `assemble`, for a configuration and parts that are at hand."""
     dtype, device = resolve_dtype(runtime), resolve_device(runtime)
-    vision = load_vision(vision_name, dtype)
     config.placeholder_token_ids = add_placeholders(language.tokenizer, config.text_config.vocab_size)
     config.digit_token_ids = [language.tokenizer.convert_tokens_to_ids(str(digit)) for digit in range(10)]
     parts = {"vision": vision.provenance.as_dict(), "language": language.provenance.as_dict()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig, PreTrainedConfig
@@ -54,10 +55,10 @@ class CalmConfig(PreTrainedConfig):
     model_type = "calm"
     sub_configs: ClassVar = {"vision_config": AutoConfig, "text_config": AutoConfig}
 
-    vision_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
+    vision_config: Any = None  # a configuration, or what one says as a dict
+    text_config: Any = None
     image_size: int = 336
-    levels: dict | None = None
+    levels: dict[str, list[int]] = field(default_factory=lambda: {"low": [8], "middle": [16], "high": [-2]})
     grid: int = 0
     queries: int = 32
     width: int = 768
@@ -69,20 +70,17 @@ class CalmConfig(PreTrainedConfig):
     contrast_width: int = 256
     contrast_temperature: float = 0.07
     text_width: int = 384  # of the sentence encoder's embeddings
-    attribute_states: list | None = None  # [level, attribute, state] of every prototype row
-    placeholder_token_ids: list | None = None
-    digit_token_ids: list | None = None  # of "0" to "9"
+    attribute_states: list[list[str]] = field(default_factory=list)  # [level, attribute, state] of every prototype row
+    placeholder_token_ids: list[int] = field(default_factory=list)
+    digit_token_ids: list[int] = field(default_factory=list)  # of "0" to "9"
     score_min: float = 1.0
     score_max: float = 10.0
-    provenance: dict | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.vision_config = _sub_config(self.vision_config, CLIPVisionConfig)
         self.text_config = _sub_config(self.text_config, LlamaConfig)
-        self.levels = self.levels or {"low": [8], "middle": [16], "high": [-2]}
-        self.attribute_states = self.attribute_states or []
-        self.provenance = self.provenance or {}
         vocabulary = self.text_config.vocab_size
         self.placeholder_token_ids = self.placeholder_token_ids or [vocabulary + i for i in range(len(PLACEHOLDERS))]
         self.tie_word_embeddings = self.text_config.tie_word_embeddings

@@ -72,7 +72,7 @@ class EfficientNetLiteModel(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """torch's own initialisation: random weights serve tests alone."""
+        """As torch initialises its layers: random weights serve tests alone."""
 
     def forward(self, pixel_values: torch.Tensor, **_: Any) -> BaseModelOutputWithNoAttention:
         """hidden_states: the 16 blocks' maps and the head's; last_hidden_state: the head's map."""

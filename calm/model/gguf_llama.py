@@ -41,11 +41,11 @@ class _Reader(GGUFReader):
     """GGUFReader on a plain array: slicing the memory map it makes costs seconds for a vocabulary."""
 
     @property
-    def data(self) -> np.ndarray:
+    def data(self) -> Any:
         return self._data
 
     @data.setter
-    def data(self, value: np.ndarray) -> None:
+    def data(self, value: Any) -> None:
         self._data = np.asarray(value)
 
 

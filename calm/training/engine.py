@@ -40,7 +40,10 @@ class TrainingError(RuntimeError):
 class Objective(Protocol):
     """What a stage teaches: which parameters, and the loss of each step."""
 
-    parameters: Mapping[str, torch.nn.Parameter]
+    @property
+    def parameters(self) -> Mapping[str, torch.nn.Parameter]:
+        """What is trained, by its name in the model."""
+        ...
 
     def losses(self, step: int) -> dict[str, torch.Tensor]:
         """Scalars to record; "loss" is the one that is minimised."""
@@ -118,7 +121,8 @@ def _step(objective: Objective, step: int, run: Run, optimizer: Any, schedule: A
     values = {name: loss.item() for name, loss in losses.items()}
     if not math.isfinite(values["loss"]):
         raise TrainingError(
-            f"{run.title}: the loss of step {step} is {values['loss']}: try a lower learning rate; state is kept in {run.state}"
+            f"{run.title}: the loss of step {step} is {values['loss']}: try a lower learning rate; "
+            f"state is kept in {run.state}"
         )
     optimizer.zero_grad(set_to_none=True)
     losses["loss"].backward()

@@ -25,7 +25,7 @@ from calm.model.build import (
     save_complete,
     save_trained,
 )
-from calm.model.pretrained import load_language
+from calm.model.pretrained import load_language, load_vision
 from calm.params import FinetuneScores, FrozenTuning, FullTuning, LoRATuning, Params
 from calm.training.engine import Run, finish, train, write_curve
 from calm.training.features import Features, Photographs
@@ -103,8 +103,9 @@ def _assemble(start: Sequence[Path], params: Params) -> Assembly:
     """The parts that the first checkpoint names, with what every one of `start` has trained."""
     config = load_config(start[0])
     parts = config.provenance
-    language = load_language(parts["language"]["name"], resolve_dtype(params.runtime))
-    assembly = assemble_parts(config, parts["vision"]["name"], language, params.runtime, params.seed)
+    dtype = resolve_dtype(params.runtime)
+    vision, language = load_vision(parts["vision"]["name"], dtype), load_language(parts["language"]["name"], dtype)
+    assembly = assemble_parts(config, vision, language, params.runtime, params.seed)
     for folder in start:
         load_trained(folder, assembly.model)
     return assembly

@@ -1,9 +1,10 @@
-"""Stage `pretrain`: the MFAM alone, encoder and language model frozen (paper). U trains the Q-formers, G the FC layer."""
+"""Stage `pretrain`: the MFAM alone, all else frozen (paper). U trains the Q-formers, G the fully connected layer."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
-import torch
 
 from calm.attributes.taxonomy import taxonomy
 from calm.attributes.texts import TextBank
@@ -12,6 +13,7 @@ from calm.data.schema import GUIDANCE
 from calm.io import atomic_dir, read_table, sha256_file
 from calm.layout import Layout
 from calm.model.build import assemble, save_trained
+from calm.model.modeling import CalmForConditionalGeneration
 from calm.model.pretrained import load_text_encoder
 from calm.params import Optimisation, Params
 from calm.training.attributes import AttributeObjective, state_table
@@ -66,10 +68,10 @@ def _train(
     run: str,
     objective: Objective,
     options: Optimisation,
-    inputs: list[object],
+    inputs: Sequence[object],
     params: Params,
     layout: Layout,
-    model: torch.nn.Module,
+    model: CalmForConditionalGeneration,
     constants: list[str],
 ) -> None:
     """Train the objective's parameters and save them, with tensors that were computed beside them."""
@@ -78,7 +80,7 @@ def _train(
         parameter.requires_grad_(True)
     curve = train(objective, settings)
     with atomic_dir(layout.pretrained(run)) as folder:
-        save_trained(folder, model, [*objective.parameters, *constants])  # type: ignore[arg-type]
+        save_trained(folder, model, [*objective.parameters, *constants])
     write_curve(layout.curve(f"pretrain-{run}"), curve)
     finish(settings)
 

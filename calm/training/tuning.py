@@ -31,6 +31,8 @@ class InstructionObjective:
         self.assembly, self.features, self.parameters = assembly, features, parameters
         self.regression_weight = regression_weight
         self.rows = rows.reset_index(drop=True)
+        self._datasets: list[str] = rows["dataset"].tolist()
+        self._item_ids: list[list[str]] = rows["item_ids"].tolist()
         self.order = Order(len(self.rows), options.batch_size, seed, name)
         features.prepare(key for i in range(len(self.rows)) for key in self._keys(i))
 
@@ -76,4 +78,4 @@ class InstructionObjective:
         return ((predicted[rated] - target[rated]) / half).square().mean()
 
     def _keys(self, row: int) -> list[Key]:
-        return [(self.rows.at[row, "dataset"], item) for item in self.rows.at[row, "item_ids"]]
+        return [(self._datasets[row], item) for item in self._item_ids[row]]
