@@ -9,11 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-sys.path.append(str(Path(__file__).parent / "evaluation"))
-from calm_world import World, build_world
-
 from calm import ablations
 from calm.ablations import AblationError, ablate
+from tests.evaluation.calm_world import World, build_world
 
 NAME = "no_selfsupervision"
 

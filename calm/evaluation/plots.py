@@ -145,7 +145,7 @@ def lines(x: ArrayLike, series: Mapping[str, ArrayLike], *, title: str, xlabel: 
             axes.plot(np.asarray(x)[known], points[known], color=SERIES[index % len(SERIES)], linewidth=1.4, label=name)
         axes.set(title=title, xlabel=xlabel)
         if len(series) > 1:
-            _legend(axes, 3)
+            axes.legend(loc="upper right")
         return svg(drawn)
 
 

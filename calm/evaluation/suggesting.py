@@ -107,7 +107,8 @@ def _lists(values: Iterable[list[Any] | None]) -> pd.Series:
 
 def hit_table(edited: pd.DataFrame, known: Taxonomy, rng: np.random.Generator) -> pd.DataFrame:
     """For each photograph, kind and top: is an edit among the suggestions, the same for another photograph's
-    suggestions (`shuffled`), and the exact probability that a random ranking of all states hits (`uniform`)."""
+    suggestions (`shuffled`), and the exact probability that a random ranking of all states hits (`uniform`).
+    """
     labels = [f"{attribute.name}: {state.name}" for attribute in known.attributes for state in attribute.states]
     swap = elsewhere(group_keys(edited), rng)
     suggested = list(edited["suggested"])

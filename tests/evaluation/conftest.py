@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from calm_world import World, build_world
 
 from calm.layout import Layout
+from tests.evaluation.calm_world import World, build_world
 
 
 @pytest.fixture(scope="session")

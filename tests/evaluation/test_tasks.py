@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from calm_world import DATASET, PHOTOS, RATERS, TRAIN, VIEWS, FakeCalm, World
 from PIL import Image
 
 import calm.evaluation
@@ -20,6 +19,7 @@ from calm.attributes.taxonomy import taxonomy
 from calm.evaluation import EvaluationError, attributes, commenting, evaluate, find_task, personalised
 from calm.evaluation.base import elsewhere
 from calm.seeds import stream
+from tests.evaluation.calm_world import DATASET, PHOTOS, RATERS, TRAIN, VIEWS, FakeCalm, World
 
 TASKS = ("attributes", "scoring", "commenting", "personalised", "suggesting")
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "evaluation"))
-from calm_world import World, build_world
-
 from calm.evaluation import Bench, captions, commenting, evaluate
 from calm.evaluation.scoring import PREDICTIONS, predict, rated
 from calm.io import write_json, write_table
 from calm.layout import Layout
+from tests.evaluation.calm_world import World, build_world
 
 
 @pytest.fixture(scope="session")

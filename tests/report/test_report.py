@@ -9,7 +9,6 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from calm_world import FakeCalm, World
 from PIL import Image
 
 from calm.evaluation.scoring import PREDICTIONS
@@ -17,6 +16,7 @@ from calm.io import read_table, write_table
 from calm.report import plots, report, tables
 from calm.report.examples import chosen
 from calm.report.page import table_cell
+from tests.evaluation.calm_world import FakeCalm, World
 
 
 class Loads(HTMLParser):
