@@ -96,7 +96,7 @@ def groups(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def stale_stages(repo: Repo) -> set[str]:
-    """Addresses of the stages that `dvc status` calls changed, and of those that another process runs right now."""
+    """Names of the stages that `dvc status` calls changed, and of those that another process runs right now."""
     from dvc.lock import LockError
 
     stale = set()
@@ -107,7 +107,7 @@ def stale_stages(repo: Repo) -> set[str]:
             except LockError:
                 changed = True
             if changed:
-                stale.add(stage.addressing)
+                stale.add(stage.name)
     return stale
 
 
@@ -157,9 +157,9 @@ def resolve(repo: Repo, root: Path) -> list[Row]:
     for path in sorted((root / RULES).glob("*.smk")):
         rules.update(path.read_bytes())
     rows: dict[str, Row] = {}
-    for stage in nx.lexicographical_topological_sort(repo.index.graph.reverse(), key=lambda stage: stage.addressing):
-        upstream = sorted(before.addressing for before in repo.index.graph.successors(stage))
-        rows[stage.addressing] = row_of(stage, [rows[address] for address in upstream], rules.hexdigest())
+    for stage in nx.lexicographical_topological_sort(repo.index.graph.reverse(), key=lambda stage: stage.name):
+        upstream = sorted(before.name for before in repo.index.graph.successors(stage))
+        rows[stage.name] = row_of(stage, [rows[address] for address in upstream], rules.hexdigest())
     return list(rows.values())
 
 
@@ -169,7 +169,7 @@ def row_of(stage: PipelineStage, upstream: Sequence[Row], rules: str) -> Row:
     Raises:
         ValueError: its `meta:` in dvc.yaml lacks a number.
     """
-    address = stage.addressing
+    address = stage.name
     meta = stage.meta or {}
     numbers = {key: meta.get(key) for key in ("threads", "gpus", "mem_mb", "minutes")}
     for key, number in numbers.items():
