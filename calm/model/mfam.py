@@ -99,6 +99,8 @@ class LevelQFormer(nn.Module):
         nn.init.normal_(self.queries, std=0.5)  # the queries must differ, or they learn to be one
         # Without affine weights: features of raw convolutions differ in scale by orders of magnitude.
         self.norm = nn.LayerNorm(encoder_width, elementwise_affine=False)
+        # Cells of a feature map do not say where they lie; a transformer's tokens do.
+        self.positions = nn.Parameter(torch.zeros(1, config.grid**2, encoder_width)) if config.grid else None
         self.qformer = Blip2QFormerModel(
             Blip2QFormerConfig(
                 hidden_size=config.width,
@@ -116,10 +118,15 @@ class LevelQFormer(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Encoder tokens (B, N, C) to query states (B, queries, width)."""
-        tokens = self.norm(tokens.to(self.queries.dtype))
         queries = self.queries.expand(tokens.shape[0], -1, -1)
-        states: torch.Tensor = self.qformer(query_embeds=queries, encoder_hidden_states=tokens).last_hidden_state
+        output = self.qformer(query_embeds=queries, encoder_hidden_states=self._placed(tokens))
+        states: torch.Tensor = output.last_hidden_state
         return states
+
+    def _placed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Normalised tokens that know their place."""
+        tokens = self.norm(tokens.to(self.queries.dtype))
+        return tokens if self.positions is None else tokens + self.positions
 
     @torch.no_grad()
     def attention(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -127,9 +134,10 @@ class LevelQFormer(nn.Module):
         implementation = self.qformer.config._attn_implementation
         self.qformer.set_attn_implementation("eager")  # the fused kernels do not give their weights
         try:
-            tokens = self.norm(tokens.to(self.queries.dtype))
             queries = self.queries.expand(tokens.shape[0], -1, -1)
-            output = self.qformer(query_embeds=queries, encoder_hidden_states=tokens, output_attentions=True)
+            output = self.qformer(
+                query_embeds=queries, encoder_hidden_states=self._placed(tokens), output_attentions=True
+            )
         finally:
             self.qformer.set_attn_implementation(implementation)
         maps = [weights.mean((1, 2)) for weights in output.cross_attentions if weights is not None]
