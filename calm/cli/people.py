@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -126,24 +127,31 @@ def run(
     from calm.assistant import Calm
 
     calm = Calm.from_pretrained(model, device=device)
-    checkpoint = str(calm.provenance["checkpoint"])
+    made_by = origin(calm)
     results: list[Row] = []
     unreadable = 0
     for start in range(0, len(paths), BATCH):
         readable = list(read(paths[start : start + BATCH]))
         unreadable += len(paths[start : start + BATCH]) - len(readable)
         judged = rows(calm, [image for _, image in readable]) if readable else iter(())
-        results += [
-            {"file": path, **row, "checkpoint": checkpoint} for (path, _), row in zip(readable, judged, strict=True)
-        ]
+        results += [{"file": path, **row, **made_by} for (path, _), row in zip(readable, judged, strict=True)]
     if as_json:
         typer.echo(json.dumps(results, indent=2, ensure_ascii=False))
     elif as_csv:
         print_csv(results)
     elif results:
-        print_table(results)
+        print_table(results, made_by)
     if missing or unreadable:
         raise typer.Exit(1)
+
+
+def origin(calm: Calm) -> dict[str, str]:
+    """Short hashes of the weights and of how photographs are brought to the model: other hashes, other scores."""
+    preprocessing = json.dumps(calm.provenance["preprocessing"], sort_keys=True)
+    return {
+        "checkpoint": str(calm.provenance["checkpoint_sha256"])[:12],
+        "preprocessing": hashlib.sha256(preprocessing.encode()).hexdigest()[:12],
+    }
 
 
 def find_photographs(names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -194,20 +202,20 @@ def print_csv(results: Sequence[Row]) -> None:
     writer.writerows(lines)
 
 
-def print_table(results: Sequence[Row]) -> None:
-    """A table for people; the checkpoint, the same for all rows, goes below it."""
+def print_table(results: Sequence[Row], made_by: dict[str, str]) -> None:
+    """A table for people; what is the same for all rows goes below it."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     lines = [line for row in results for line in _flat(row)]
-    columns = [key for key in lines[0] if key != "checkpoint"]
+    columns = [key for key in lines[0] if key not in made_by]
     table = Table(*columns)
     for line in lines:
         table.add_row(*(Text(_cell(line.get(key))) for key in columns))
     console = Console()
     console.print(table)
-    console.print(f"checkpoint {results[0]['checkpoint']}", style="dim", highlight=False)
+    console.print(", ".join(f"{key} {value}" for key, value in made_by.items()), style="dim", highlight=False)
 
 
 def _flat(row: Row) -> Iterator[Row]:
@@ -217,7 +225,11 @@ def _flat(row: Row) -> Iterator[Row]:
         yield row
         return
     for suggestion in suggestions:
-        yield {"file": row["file"], **suggestion, "checkpoint": row["checkpoint"]}
+        yield {
+            "file": row["file"],
+            **suggestion,
+            **{key: row[key] for key in row if key not in {"file", "suggestions"}},
+        }
 
 
 def _cell(value: Any) -> str:

@@ -1,0 +1,225 @@
+"""The command line: fast to start, one verb per stage, clear errors, three formats."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from calm.cli import app, stages
+from calm.cli.stages import THREAD_VARIABLES, write_digest
+from calm.layout import Layout
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+class FakeCalm:
+    """Stands for `calm.assistant.Calm`: judges a photograph by its width."""
+
+    provenance = {"checkpoint_sha256": "c0ffee" * 10, "preprocessing": {"size": [224, 224]}}  # noqa: RUF012
+
+    @classmethod
+    def from_pretrained(cls, path: Path, *, device: str = "auto") -> FakeCalm:
+        if path == Path("nowhere"):
+            # As calm.assistant does it: the error is raised by calm's own code.
+            from calm.io import read_table
+
+            read_table(path / "model", None)  # type: ignore[arg-type]
+        return cls()
+
+    def score(self, images: Sequence[Image.Image], batch_size: int) -> list[SimpleNamespace]:
+        return [SimpleNamespace(text=None, expectation=image.width / 100, regression=5.0, raw="?") for image in images]
+
+    def comment(self, images: Sequence[Image.Image], batch_size: int) -> list[str]:
+        return [f'{image.width} wide, "calm"' for image in images]
+
+    def suggest(self, images: Sequence[Image.Image], top: int) -> list[list[SimpleNamespace]]:
+        return [
+            [SimpleNamespace(attribute="tilt", state="left", text=f"Turn {n}.", log_odds=-float(n)) for n in range(top)]
+            for _ in images
+        ]
+
+
+@pytest.fixture
+def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: two photographs, a folder with a third, a broken one, a text."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "calm.assistant", SimpleNamespace(Calm=FakeCalm))  # type: ignore[arg-type]
+    (tmp_path / "album/deep").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    for name, width in {"a.jpg": 400, "b.PNG": 300, "album/deep/c.jpg": 200}.items():
+        Image.effect_noise((width, 100), 40).convert("RGB").save(name)
+    whole = Path("a.jpg").read_bytes()
+    Path("broken.jpg").write_bytes(whole[: len(whole) // 2])
+    Path("album/notes.txt").write_text("no photograph")
+    return tmp_path
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def test_help_starts_without_numpy_torch_or_pandas() -> None:
+    code = (
+        "import sys; from calm.cli import app\n"
+        "try: app(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'numpy', 'torch', 'pandas', 'pyarrow', 'transformers', 'dvc', 'pydantic'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "filter-leakage" in done.stdout
+
+
+def test_version_is_the_package_s() -> None:
+    from calm.version import __version__
+
+    assert run("--version").stdout == f"calm {__version__}\n"
+
+
+def test_a_stage_gets_the_threads_of_params_before_libraries_read_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    for name in THREAD_VARIABLES:
+        monkeypatch.setenv(name, "64")
+    params, layout = stages.start("pretrain")
+    assert {os.environ[name] for name in THREAD_VARIABLES} == {str(params.threads.pretrain)}
+    assert layout == Layout()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fetch", "nonsense"], "'nonsense' is not in data.datasets of params.yaml; there are: photos"),
+        (["pretrain", "scores"], "there are: attributes, alignment"),
+        (["finetune", "attributes"], "there are: comments, scores"),
+        (["evaluate", "nonsense"], "evaluation.tasks"),
+        (["ablate", "nonsense"], "ablations"),
+        (["profile", "use", "nonsense"], "there is no profile 'nonsense'"),
+    ],
+)
+def test_names_that_params_do_not_have_are_one_message(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    for name in THREAD_VARIABLES:
+        monkeypatch.setenv(name, os.environ.get(name, "1"))
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_bad_param_is_one_message(tmp_path: Path) -> None:
+    text = (REPOSITORY / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text.replace("seed: 17", "sead: 17"))
+    here = Path.cwd()
+    try:
+        result = run("-C", str(tmp_path), "split")
+    finally:
+        os.chdir(here)
+    assert result.exit_code == 1
+    assert "sead: unknown key" in result.stderr
+
+
+def test_outside_of_a_checkout_the_message_says_where_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "-C DIR" in run("report").stderr
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "start", lambda stage: json.loads("{"))  # a ValueError, but not one of calm's
+    with pytest.raises(json.JSONDecodeError):
+        CliRunner().invoke(app, ["split"], catch_exceptions=False)
+
+
+def test_the_digest_of_a_result_lists_every_file_with_its_hash(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    folder = layout.result("scoring")
+    (folder / "plots").mkdir(parents=True)
+    (folder / "metrics.json").write_text("{}")
+    (folder / "plots/a.svg").write_text("")
+    write_digest(layout, "scoring", folder)
+    digest = json.loads(layout.digest("scoring").read_text())
+    assert list(digest) == ["metrics.json", "plots/a.svg"]
+    assert digest["plots/a.svg"] == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+@pytest.mark.usefixtures("photographs")
+def test_scores_as_json_are_a_list_of_objects_in_the_order_of_the_files() -> None:
+    result = run("score", "--json", "b.PNG", "album", "*.jpg")
+    rows = json.loads(result.stdout)
+    assert [row["file"] for row in rows] == ["b.PNG", "album/deep/c.jpg", "a.jpg"]
+    assert rows[0]["score"] == rows[0]["expectation"] == 3.0
+    assert rows[0]["text"] is None
+    assert rows[0]["checkpoint"] == "c0ffeec0ffee"
+    assert len(rows[0]["preprocessing"]) == 12
+    assert result.exit_code == 1  # *.jpg holds a broken one
+    assert "broken.jpg: truncated or damaged" in result.stderr
+
+
+@pytest.mark.usefixtures("photographs")
+def test_the_readout_called_score_can_be_chosen() -> None:
+    rows = json.loads(run("score", "--json", "--readout", "regression", "a.jpg").stdout)
+    assert (rows[0]["score"], rows[0]["expectation"]) == (5.0, 4.0)
+
+
+@pytest.mark.usefixtures("photographs")
+def test_csv_is_quoted_and_has_one_line_per_suggestion() -> None:
+    comments = list(csv.DictReader(io.StringIO(run("comment", "--csv", "a.jpg").stdout)))
+    assert comments[0]["comment"] == '400 wide, "calm"'
+    suggestions = list(csv.DictReader(io.StringIO(run("suggest", "--csv", "--top", "2", "a.jpg", "b.PNG").stdout)))
+    assert [(row["file"], row["text"]) for row in suggestions] == [
+        ("a.jpg", "Turn 0."),
+        ("a.jpg", "Turn 1."),
+        ("b.PNG", "Turn 0."),
+        ("b.PNG", "Turn 1."),
+    ]
+    assert set(suggestions[0]) == {"file", "attribute", "state", "text", "log_odds", "checkpoint", "preprocessing"}
+
+
+@pytest.mark.usefixtures("photographs")
+def test_the_table_shows_all_readouts_and_what_made_them() -> None:
+    result = run("score", "a.jpg", "a.jpg")
+    assert result.exit_code == 0
+    for shown in ("text", "expectation", "regression", "4.00", "5.00", "checkpoint c0ffeec0ffee", "preprocessing"):
+        assert shown in result.stdout
+    assert result.stdout.count("a.jpg") == 1
+
+
+@pytest.mark.usefixtures("photographs")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["score", "missing.jpg"], "missing.jpg: no such file or folder"),
+        (["score", "empty"], "empty: no photograph in this folder"),
+        (["comment", "*.webp"], "*.webp: no file matches"),
+        (["suggest", "album/notes.txt"], "notes.txt: not a photograph in an allowed format"),
+        (["score", "broken.jpg"], "broken.jpg: truncated or damaged"),
+        (["score", "a.jpg", "--model", "nowhere"], "nowhere/model does not exist: run the stage that makes it"),
+        (["score", "a.jpg", "--json", "--csv"], "--json and --csv exclude one another"),
+    ],
+)
+def test_what_cannot_be_judged_is_one_message_and_exit_code_1(arguments: list[str], message: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+@pytest.mark.usefixtures("photographs")
+def test_one_unreadable_file_does_not_spoil_the_others() -> None:
+    result = run("score", "--json", "broken.jpg", "a.jpg", "missing.jpg")
+    assert [row["file"] for row in json.loads(result.stdout)] == ["a.jpg"]
+    assert result.exit_code == 1
+    assert result.stderr.count("error:") == 2
