@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from calm.layout import Layout
 
@@ -171,7 +171,7 @@ def row_of(stage: PipelineStage, upstream: Sequence[Row], rules: str) -> Row:
     """
     address = stage.name
     meta = stage.meta or {}
-    numbers = {key: meta.get(key) for key in ("threads", "gpus", "mem_mb", "minutes")}
+    numbers: dict[str, Any] = {key: meta.get(key) for key in ("threads", "gpus", "mem_mb", "minutes")}
     for key, number in numbers.items():
         if type(number) is not int:
             raise ValueError(f"dvc.yaml: stage {address}: meta.{key} must be a whole number, got {number!r}")

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.nodes import MappingNode, Node
+from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 
 from calm.params import PARAMS_FILE, Params, ParamsError, parse_params
 
@@ -166,7 +166,7 @@ def _entries(text: str, node: MappingNode, prefix: str, whole: frozenset[str]) -
 
 def _last(node: Node) -> int:
     """Where the last character of a value is; the parser's end of a block lies behind the comments that follow."""
-    if isinstance(node.value, list) and node.value and not node.flow_style:
+    if isinstance(node, CollectionNode) and node.value and not node.flow_style:
         last = node.value[-1]
         return _last(last[1] if isinstance(last, tuple) else last)
     return int(node.end_mark.index)

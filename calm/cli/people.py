@@ -224,12 +224,9 @@ def _flat(row: Row) -> Iterator[Row]:
     if suggestions is None:
         yield row
         return
+    rest = {key: value for key, value in row.items() if key not in {"file", "suggestions"}}
     for suggestion in suggestions:
-        yield {
-            "file": row["file"],
-            **suggestion,
-            **{key: row[key] for key in row if key not in {"file", "suggestions"}},
-        }
+        yield {"file": row["file"], **suggestion, **rest}
 
 
 def _cell(value: Any) -> str:
