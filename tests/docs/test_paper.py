@@ -1,0 +1,164 @@
+"""docs/paper.md tells the truth: its keys exist, its values are the profile's, the tests it names exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from ruamel.yaml import YAML
+from torch import nn
+
+from calm.instructions import SCORE_PROMPT, format_score, messages
+from calm.params import Optimisation, Strategy
+from calm.profiles import merged
+
+REPOSITORY = Path(__file__).parents[2]
+KINDS = {"stated", "figure", "quoted", "chosen"}
+PROFILE_TEST = "tests/docs/test_paper.py::test_values_are_the_profiles"
+
+
+class Setting(NamedTuple):
+    """One row of the page's tables."""
+
+    name: str
+    kind: str
+    value: str
+    key: str
+    test: str
+
+
+def settings() -> list[Setting]:
+    lines = (REPOSITORY / "docs/paper.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    return [Setting(*row) for row in rows if row[1] not in {"kind", "---"}]
+
+
+@cache
+def paper() -> dict[str, Any]:
+    text = merged("paper", REPOSITORY / "params.yaml", REPOSITORY / "profiles")
+    found: dict[str, Any] = YAML(typ="safe").load(text)
+    return found
+
+
+def at(key: str) -> Any:
+    found: Any = paper()
+    for part in key.strip("`").split("."):
+        assert part in found, f"docs/paper.md names {key}, but params.yaml has no such key"
+        found = found[part]
+    return found
+
+
+def test_every_row_has_a_kind_and_five_cells() -> None:
+    assert len(settings()) > 50
+    assert {setting.kind for setting in settings()} <= KINDS
+
+
+@pytest.mark.parametrize("setting", [s for s in settings() if s.key], ids=lambda s: s.name)
+def test_every_key_exists(setting: Setting) -> None:
+    at(setting.key)
+
+
+@pytest.mark.parametrize("setting", [s for s in settings() if PROFILE_TEST in s.test], ids=lambda s: s.name)
+def test_values_are_the_profiles(setting: Setting) -> None:
+    quoted = re.search(r"`([^`]+)`", setting.value)
+    if quoted is None:  # explains the value of the same key in the row above
+        assert sum(other.key == setting.key and "`" in other.value for other in settings()) == 1
+        return
+    assert YAML(typ="safe").load(quoted.group(1)) == at(setting.key)
+
+
+@pytest.mark.parametrize("setting", settings(), ids=lambda s: s.name)
+def test_every_test_named_exists(setting: Setting) -> None:
+    if setting.test == "*none yet*":
+        return
+    path, name = setting.test.strip("`").split("::")
+    tree = ast.parse((REPOSITORY / path).read_text(encoding="utf-8"))
+    assert name in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)], setting.test
+
+
+def test_the_score_is_asked_and_written_as_in_the_figure() -> None:
+    assert SCORE_PROMPT == "Can you give me the aesthetic score?"
+    assert format_score(6.53) == "6.5."
+
+
+def test_every_task_of_the_paper_is_evaluated() -> None:
+    assert {"scoring", "commenting", "personalised", "suggesting"} <= set(paper()["evaluation"]["tasks"])
+
+
+def test_the_mfam_is_one_layer_and_three_qformers() -> None:
+    from transformers import Blip2QFormerModel, CLIPVisionConfig, LlamaConfig
+
+    from calm.attributes.taxonomy import LEVELS
+    from calm.model.configuration import CalmConfig
+    from calm.model.mfam import MFAM, LevelTokens
+
+    encoder = CLIPVisionConfig(hidden_size=16, num_hidden_layers=4, num_attention_heads=2, image_size=28, patch_size=14)
+    config = CalmConfig(
+        vision_config=encoder,
+        text_config=LlamaConfig(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, vocab_size=32),
+        image_size=28,
+        levels={"low": [1], "middle": [2], "high": [3]},
+        queries=3,
+        width=8,
+        layers=2,
+        heads=2,
+    )
+    mfam = MFAM(config)
+    assert isinstance(mfam.thematic, nn.Linear)
+    assert [type(mfam.levels[level].qformer) for level in LEVELS] == [Blip2QFormerModel] * 3
+    tokens = LevelTokens(*(torch.randn(2, 4, 16) for _ in LEVELS))
+    read = mfam.eval()(tokens)
+    assert read.shape == (2, 3 * 3 + 4, 24)
+    for index, level in enumerate(LEVELS):  # each level's tokens, in the figure's order
+        own = mfam.language_tokens(level, mfam.levels[level](tokens[level]))
+        torch.testing.assert_close(read[:, 3 * index : 3 * index + 3], own)
+    torch.testing.assert_close(read[:, 9:], mfam.thematic_tokens(tokens))
+
+
+def test_visual_tokens_come_before_the_instruction_in_the_figures_order() -> None:
+    from calm.model.configuration import PLACEHOLDERS
+
+    assert PLACEHOLDERS == ("<low>", "<middle>", "<high>", "<thematic>")
+    assert messages(SCORE_PROMPT) == [{"role": "user", "content": f"<image>\n{SCORE_PROMPT}"}]
+
+
+def test_the_loop_is_adam_with_linear_warm_up_and_cosine_annealing(tmp_path: Path) -> None:
+    from calm.training.engine import Run, train
+
+    class Quadratic:
+        def __init__(self) -> None:
+            self.parameters = {"x": nn.Parameter(torch.tensor([3.0, -2.0]))}
+
+        def losses(self, step: int) -> dict[str, torch.Tensor]:
+            return {"loss": (self.parameters["x"] ** 2).sum()}
+
+    steps, peak, warm = 20, 0.1, 4
+    options = Optimisation(
+        steps=steps,
+        batch_size=1,
+        learning_rate=peak,
+        warmup=warm / steps,
+        weight_decay=0.0,
+        max_grad_norm=1e9,
+        checkpoint_every=100,
+    )
+    objective = Quadratic()
+    curve = train(objective, Run("quadratic", options, Strategy(kind="single"), 1, tmp_path, []))
+    rates = torch.tensor(curve["learning_rate"].to_numpy(), dtype=torch.float64)
+    progress = torch.arange(steps - warm) / (steps - warm)
+    expected = torch.cat([peak * torch.arange(warm) / warm, peak * (1 + torch.cos(torch.pi * progress)) / 2])
+    torch.testing.assert_close(rates, expected.double(), rtol=1e-5, atol=1e-8)
+
+    twin = nn.Parameter(torch.tensor([3.0, -2.0]))
+    adam = torch.optim.Adam([twin], lr=peak, betas=(0.9, 0.999))
+    for rate in rates.tolist():
+        adam.param_groups[0]["lr"] = rate
+        adam.zero_grad()
+        (twin**2).sum().backward()
+        adam.step()
+    torch.testing.assert_close(objective.parameters["x"], twin)
