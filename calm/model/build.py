@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from calm.model.pretrained import (
     language_config,
     load_language,
     load_vision,
+    text_width,
     vision_config,
     vision_preprocessing,
 )
@@ -72,8 +74,9 @@ def calm_config(
     """The configuration that params.yaml implies; no weights are read, so any profile can be planned anywhere."""
     mfam, contrastive = params.mfam, params.pretrain.attributes.contrastive
     return CalmConfig(
-        vision_config=vision_config(params.parts.vision),
-        text_config=text_config or language_config(params.parts.language),
+        # Copies: a composite configuration writes into those it is made of (attention's implementation, for one).
+        vision_config=deepcopy(vision_config(params.parts.vision)),
+        text_config=deepcopy(text_config or language_config(params.parts.language)),
         image_size=vision_preprocessing(params.parts.vision).size,
         levels=mfam.levels.model_dump(),
         grid=mfam.grid,
@@ -86,6 +89,7 @@ def calm_config(
         thematic_all_levels=mfam.thematic.all_levels,
         contrast_width=contrastive.width,
         contrast_temperature=contrastive.temperature,
+        text_width=text_width(params.parts.text),
         attribute_states=[list(state) for state in attribute_states],
     )
 
@@ -223,9 +227,12 @@ def load_pretrained_mfam(folder: Path, runtime: Runtime) -> tuple[CalmForConditi
     vision = load_vision(config.provenance["vision"]["name"], resolve_dtype(runtime))
     with no_init_weights(), torch.device("meta"):
         model = CalmForConditionalGeneration(config, vision.model)
-    model.mfam = model.mfam.to_empty(device="cpu")
-    for run in ("attributes", "alignment"):
-        load_trained(folder / run, model)
+    device = resolve_device(runtime)
+    model.vision_tower.to(device)
+    model.mfam.to_empty(device=device)
+    loaded = {name for run in ("attributes", "alignment") for name in load_trained(folder / run, model)}
+    if missing := [name for name in model.state_dict() if name.startswith("mfam.") and name not in loaded]:
+        raise CheckpointError(f"{folder}: the checkpoints lack '{missing[0]}': run `dvc repro`")
     return model.eval().requires_grad_(False), vision.preprocessing
 
 

@@ -138,6 +138,8 @@ KNOWN_LANGUAGE: dict[str, PreTrainedConfig] = {
         tie_word_embeddings=False,
     ),
 }
+# Sentence encoders, with the width of their embeddings.
+KNOWN_TEXT_WIDTHS = {"all-minilm-l6-v2": 384, "sentence-transformers/all-MiniLM-L6-v2": 384}
 CHAT_TEMPLATES = {"smollm2-135m-instruct": CHATML, "lmsys/vicuna-7b-v1.5": VICUNA}
 LITE0_MEAN, LITE0_STD = 127 / 255, 128 / 255  # (x - 127) / 128 on 0-255
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -284,6 +286,14 @@ def load_text_encoder(name: str) -> TextEncoder:
         source, provenance = name, Provenance(name, "hub")
     model = AutoModel.from_pretrained(source, dtype=torch.float32)
     return TextEncoder(model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(source), provenance)
+
+
+def text_width(name: str) -> int:
+    """Width of the named sentence encoder's embeddings, without its weights."""
+    if name in KNOWN_TEXT_WIDTHS:
+        return KNOWN_TEXT_WIDTHS[name]
+    width: int = AutoConfig.from_pretrained(name).hidden_size
+    return width
 
 
 @cache
