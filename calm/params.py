@@ -80,7 +80,6 @@ class SplitParams(Section):
     """Rules for datasets without an official split."""
 
     test_share: Share
-    query_raters: Share
 
 
 class LeakageParams(Section):
