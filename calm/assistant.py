@@ -165,7 +165,7 @@ class Calm:
         maps: dict[str, list[np.ndarray]] = {level: [] for level in LEVELS}
         for tokens in self._encoded(images, batch_size):
             for level in LEVELS:
-                weights = self.model.mfam.levels[level].attention(tokens[level])
+                weights = self.model.mfam.level(level).attention(tokens[level])
                 side = round(weights.shape[1] ** 0.5)
                 maps[level].append(weights.unflatten(1, (side, side)).float().cpu().numpy())
         return {level: np.concatenate(parts) for level, parts in maps.items()}

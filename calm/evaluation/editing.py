@@ -14,16 +14,6 @@ if TYPE_CHECKING:
     from calm.attributes.edits import Edit
 
 
-def as_seen(photograph: Image, size: Sequence[int]) -> Image:
-    """The whole frame at the encoder's size (height, width), as its preprocessing scales it.
-
-    Noise and blur have to be as strong there as when they were learnt, so edits act at that size.
-    """
-    from PIL.Image import Resampling
-
-    return photograph.resize((size[1], size[0]), Resampling.BICUBIC)
-
-
 def edited_copies(photograph: Image, edits: Sequence[Sequence[Edit]]) -> list[Image]:
     """One copy of the photograph for each list of edits."""
     import torch

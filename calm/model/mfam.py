@@ -147,6 +147,8 @@ class LevelQFormer(nn.Module):
 class MFAM(nn.Module):
     """Encoder features to the visual tokens that the language model reads."""
 
+    prototypes: torch.Tensor
+
     def __init__(self, config: CalmConfig) -> None:
         super().__init__()
         self.config = config
@@ -160,14 +162,20 @@ class MFAM(nn.Module):
         prototypes = torch.zeros(len(config.attribute_states), config.text_width)
         self.register_buffer("prototypes", prototypes)  # mean guidance embedding of every attribute state
 
+    def level(self, name: str) -> LevelQFormer:
+        """The Q-former of a level."""
+        module = self.levels[name]
+        assert isinstance(module, LevelQFormer)
+        return module
+
     def forward(self, tokens: LevelTokens) -> torch.Tensor:
         """Visual tokens (B, 3 * queries + thematic, D): <low> <middle> <high> <thematic>, as in the paper's figure."""
-        levels = [self.language_tokens(level, self.levels[level](tokens[level])) for level in LEVELS]
+        levels = [self.language_tokens(level, self.level(level)(tokens[level])) for level in LEVELS]
         return torch.cat([*levels, self.thematic_tokens(tokens)], dim=1)
 
     def language_tokens(self, level: str, states: torch.Tensor) -> torch.Tensor:
         """A level's query states (B, queries, width) as tokens of the language model (B, queries, D)."""
-        projected: torch.Tensor = self.levels[level].to_language(states)
+        projected: torch.Tensor = self.level(level).to_language(states)
         return projected
 
     def thematic_tokens(self, tokens: LevelTokens) -> torch.Tensor:
@@ -184,10 +192,10 @@ class MFAM(nn.Module):
 
     def pooled(self, tokens: LevelTokens) -> dict[str, torch.Tensor]:
         """Each level's query states, averaged over its queries: (B, width)."""
-        return {level: self.levels[level](tokens[level]).mean(1) for level in LEVELS}
+        return {level: self.level(level)(tokens[level]).mean(1) for level in LEVELS}
 
     def similarity(self, level: str, pooled: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         """Temperature-scaled cosine between pooled states (B, width) and text embeddings (T, text_width): (B, T)."""
-        image = nn.functional.normalize(self.levels[level].to_contrast(pooled), dim=-1)
+        image = nn.functional.normalize(self.level(level).to_contrast(pooled), dim=-1)
         text = nn.functional.normalize(self.text_to_contrast(texts.to(pooled.dtype)), dim=-1)
         return image @ text.T / self.temperature.exp()

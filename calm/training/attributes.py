@@ -107,7 +107,7 @@ class AttributeObjective:
         pixels = [self.photographs.unit_pixels(self.keys[i]) for i in self.order(step)]
         model = self.assembly.model
         tokens = model.encode_images(render(pixels, edits, self.assembly.preprocessing).to(model.device))
-        states = {level: model.mfam.levels[level](tokens[level]) for level in LEVELS}
+        states = {level: model.mfam.level(level)(tokens[level]) for level in LEVELS}
         losses: dict[str, torch.Tensor] = {}
         total = torch.zeros(())
         if self.options.contrastive.weight:
