@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP := $(VENV)/bin/python -m pip --quiet
 LOCKS := requirements/torch.txt requirements/base.lock requirements/demo.lock
 
-.PHONY: help env repro test checks format lock clean
+.PHONY: help env repro results test checks format lock clean
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -37,6 +37,9 @@ $(VENV)/.installed: $(LOCKS) pyproject.toml
 repro: env .dvc/config.local ## run what is not up to date, then print the metrics
 	dvc repro
 	dvc metrics show
+
+results: env ## write the results table of README.md from results/
+	python -m calm.report.readme
 
 test: env ## all tests, offline
 	pytest
