@@ -66,7 +66,9 @@ def _flush(path: Path) -> None:
 
 def _named(error: OSError, target: Path) -> OSError:
     """The same error, saying which output could not be written."""
-    return type(error)(error.errno, f"could not write {target}: {error.strerror or error}; nothing was left under that name")
+    return type(error)(
+        error.errno, f"could not write {target}: {error.strerror or error}; nothing was left under that name"
+    )
 
 
 def write_json(target: Path, value: Any) -> None:
@@ -91,7 +93,9 @@ def to_table(frame: pd.DataFrame, schema: pa.Schema, where: str) -> pa.Table:
     """Convert a frame to an Arrow table of `schema`; `where` names the table in errors."""
     expected, found = set(schema.names), set(frame.columns)
     if expected != found:
-        raise ValueError(f"{where}: missing columns {sorted(expected - found)}, unknown columns {sorted(found - expected)}")
+        raise ValueError(
+            f"{where}: missing columns {sorted(expected - found)}, unknown columns {sorted(found - expected)}"
+        )
     try:
         table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False, safe=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:

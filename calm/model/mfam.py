@@ -31,7 +31,7 @@ class LevelTokens:
     high: torch.Tensor
 
     def __getitem__(self, level: str) -> torch.Tensor:
-        return getattr(self, level)  # type: ignore[no-any-return]
+        return getattr(self, level)
 
     def rows(self, index: torch.Tensor | slice) -> LevelTokens:
         """The same features for some of the photographs."""
