@@ -99,14 +99,14 @@ def test_hand_tuned_values_can_be_saved_into_the_profile(house: Path) -> None:
 def test_unknown_profiles_keys_circles_and_bad_values_are_errors_that_change_nothing(house: Path) -> None:
     params, folder = house / "params.yaml", house / "profiles"
     before = params.read_bytes()
-    (folder / "typo.yaml").write_text("profile: typo\nmfam: {qeries: 3}\n")
+    (folder / "typo.yaml").write_text("profile: typo\nmfam: {spam: 3}\n")
     (folder / "bad.yaml").write_text("profile: bad\nmfam: {queries: many}\n")
     (folder / "renamed.yaml").write_text("profile: other\n")
     (folder / "round.yaml").write_text("extends: about\nprofile: round\n")
     (folder / "about.yaml").write_text("extends: round\nprofile: about\n")
     for name, message in {
         "nothing": "no profile 'nothing'.*demo",
-        "typo": r"typo\.yaml: mfam\.qeries is not a key",
+        "typo": r"typo\.yaml: mfam\.spam is not a key",
         "bad": r"mfam\.queries",
         "renamed": "must be renamed, got other",
         "round": "round extends about extends round",
