@@ -45,6 +45,8 @@ class CalmPreTrainedModel(PreTrainedModel):
     input_modalities = ("image", "text")
     _no_split_modules: ClassVar = ["LlamaDecoderLayer", "CLIPEncoderLayer", "Blip2QFormerLayer"]
     _supports_sdpa = True
+    # Trained in float32 and read back so, whatever the frozen parts' number format.
+    _keep_in_fp32_modules_strict: ClassVar = ["mfam", "score_head", "average_visual_tokens"]
 
     def _init_weights(self, module: nn.Module) -> None:
         """The parts initialise themselves; the layers between them as in BERT."""

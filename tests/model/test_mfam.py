@@ -1,0 +1,127 @@
+"""Three Q-formers and a fully connected layer, each reading what it is told, in the paper's order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from calm.attributes.taxonomy import LEVELS
+from calm.model.build import Assembly, assemble
+from calm.model.mfam import LevelTokens, level_tokens, level_widths
+
+
+def states(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+def test_levels_read_the_hidden_states_they_are_told() -> None:
+    hidden = states((2, 4, 8, 8), (2, 6, 4, 4), (2, 10, 2, 2))
+    tokens = level_tokens(hidden, {"low": [0], "middle": [1], "high": [-1]}, grid=0)
+    for level, maps in zip(LEVELS, hidden, strict=True):
+        assert torch.equal(tokens[level], maps.flatten(2).transpose(1, 2))
+
+
+def test_a_grid_gives_means_and_deviations_of_cells() -> None:
+    (maps,) = states((2, 3, 4, 4))
+    tokens = level_tokens([maps], {level: [0] for level in LEVELS}, grid=2).low
+    assert tokens.shape == (2, 4, 6)
+    cell = maps[1, :, 2:, :2].flatten(1)
+    torch.testing.assert_close(tokens[1, 2, :3], cell.mean(1))
+    torch.testing.assert_close(tokens[1, 2, 3:], cell.std(1, unbiased=False), rtol=1e-3, atol=1e-3)
+
+
+def test_states_of_one_level_are_put_side_by_side() -> None:
+    hidden = states((1, 3, 4, 4), (1, 5, 2, 2))
+    tokens = level_tokens(hidden, {"low": [0, 1], "middle": [0], "high": [1]}, grid=2)
+    assert tokens.low.shape == (1, 4, 3 * 2 + 5)
+    with pytest.raises(ValueError, match=r"mfam.levels.low.*set mfam.grid"):
+        level_tokens(hidden, {"low": [0, 1], "middle": [0], "high": [1]}, grid=0)
+
+
+def test_class_tokens_are_dropped() -> None:
+    (sequence,) = states((2, 1 + 9, 4))
+    tokens = level_tokens([sequence], {level: [0] for level in LEVELS}, grid=0)
+    assert torch.equal(tokens.high, sequence[:, 1:])
+
+
+def test_widths_are_known_before_any_weights(assembly: Assembly, pixels: torch.Tensor) -> None:
+    tokens = assembly.model.encode_images(pixels)
+    widths = level_widths(assembly.model.config)
+    assert {level: tokens[level].shape[-1] for level in LEVELS} == widths
+
+
+def test_tokens_come_as_low_middle_high_thematic(assembly: Assembly, pixels: torch.Tensor) -> None:
+    model = assembly.model
+    tokens = model.encode_images(pixels)
+    queries, width = model.config.queries, model.config.text_config.hidden_size
+    with torch.no_grad():
+        visual = model.mfam(tokens)
+        assert visual.shape == (3, model.config.vision_tokens, width) == (3, 3 * 2 + 1, width)
+        for place, level in enumerate(LEVELS):
+            own = model.mfam.language_tokens(level, model.mfam.levels[level](tokens[level]))
+            assert torch.equal(visual[:, place * queries : (place + 1) * queries], own)
+        assert torch.equal(visual[:, 3 * queries :], model.mfam.thematic_tokens(tokens))
+
+
+@pytest.mark.parametrize("grid, expected", [(0, 4), (1, 1), (2, 4)])
+def test_the_thematic_grid_decides_its_tokens(
+    tiny_template: Any, pixels: torch.Tensor, grid: int, expected: int
+) -> None:
+    model = assemble(tiny_template.params(mfam__thematic={"grid": grid, "all_levels": False})).model
+    tokens = model.mfam.thematic_tokens(model.encode_images(pixels))
+    assert tokens.shape[1] == model.config.thematic_tokens == expected
+
+
+def test_a_level_reads_its_own_features_alone(assembly: Assembly, pixels: torch.Tensor) -> None:
+    model = assembly.model
+    tokens = model.encode_images(pixels)
+    changed = LevelTokens(tokens.low, tokens.middle.flip(0), tokens.high)
+    with torch.no_grad():
+        before, after = model.mfam(tokens), model.mfam(changed)
+    same = (before == after).all(-1).all(0)
+    assert same[:2].all() and same[4:6].all()  # low, high
+    assert not same[2:4].any()  # middle
+    assert not same[6:].any()  # thematic, which pools every level here
+
+
+def test_pictures_are_read_one_by_one(assembly: Assembly, pixels: torch.Tensor) -> None:
+    model = assembly.model
+    with torch.no_grad():
+        together = model.mfam(model.encode_images(pixels))
+        alone = torch.cat([model.mfam(model.encode_images(one)) for one in pixels.split(1)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(together[0], together[1], atol=1e-3)
+
+
+def test_attention_is_a_distribution_over_positions(assembly: Assembly, pixels: torch.Tensor) -> None:
+    tokens = assembly.model.encode_images(pixels)
+    for level in LEVELS:
+        qformer = assembly.model.mfam.levels[level]
+        before = qformer(tokens[level])
+        weights = qformer.attention(tokens[level])
+        assert weights.shape == (3, tokens[level].shape[1])
+        assert (weights >= 0).all()
+        torch.testing.assert_close(weights.sum(1), torch.ones(3))
+        assert torch.equal(before, qformer(tokens[level]))  # looking changes nothing
+
+
+def test_rows_and_concatenation_are_inverse(assembly: Assembly, pixels: torch.Tensor) -> None:
+    tokens = assembly.model.encode_images(pixels)
+    parts = [tokens.rows(slice(i, i + 1)) for i in range(3)]
+    again = LevelTokens.concatenate(parts)
+    assert all(torch.equal(tokens[level], again[level]) for level in LEVELS)
+
+
+def test_similarity_is_a_cosine_over_the_temperature(assembly: Assembly) -> None:
+    mfam = assembly.model.mfam
+    pooled, texts = states((2, mfam.config.width), (5, mfam.config.text_width))
+    found = mfam.similarity("low", pooled, texts)
+    image = mfam.levels["low"].to_contrast(pooled)
+    text = mfam.text_to_contrast(texts)
+    expected = (
+        torch.nn.functional.cosine_similarity(image[:, None], text[None], dim=-1) / mfam.config.contrast_temperature
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

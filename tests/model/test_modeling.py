@@ -1,0 +1,138 @@
+"""Placeholders become visual tokens, losses count answers alone, scores are read where the prompt ends."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from calm.instructions import SCORE_PROMPT, messages, personal_messages
+from calm.model.build import Assembly
+from calm.model.modeling import IGNORED
+from calm.model.readouts import MEAN_DECIMAL, answer_log_likelihood, expectation, score_answer
+
+
+def prompt_ids(assembly: Assembly, count: int = 1) -> torch.Tensor:
+    prompt = assembly.processor.prompt(messages(SCORE_PROMPT))
+    ids: torch.Tensor = assembly.processor.tokenizer(prompt, return_tensors="pt").input_ids
+    return ids.expand(count, -1)
+
+
+@torch.inference_mode()
+def embedded(assembly: Assembly, pixels: torch.Tensor) -> torch.Tensor:
+    visual = assembly.model.mfam(assembly.model.encode_images(pixels))
+    return assembly.model.embed_prompt(prompt_ids(assembly, len(pixels)), visual)
+
+
+def test_placeholders_are_replaced_in_order_and_words_stay(assembly: Assembly, pixels: torch.Tensor) -> None:
+    model, ids = assembly.model, prompt_ids(assembly, 2)
+    visual = model.mfam(model.encode_images(pixels[:2]))
+    found = model.embed_prompt(ids, visual)
+    places = ids >= model.config.text_config.vocab_size
+    assert torch.equal(found[places].view_as(visual), visual)
+    assert torch.equal(found[~places], model.get_input_embeddings()(ids[~places]))
+
+
+def test_placeholder_ids_never_reach_the_embedding(assembly: Assembly, pixels: torch.Tensor) -> None:
+    seen: list[int] = []
+    embedding = assembly.model.get_input_embeddings()
+    handle = embedding.register_forward_hook(lambda module, inputs, output: seen.append(int(inputs[0].max())))
+    assembly.model(input_ids=prompt_ids(assembly), pixel_values=pixels[:1])
+    handle.remove()
+    assert seen and max(seen) < assembly.model.config.text_config.vocab_size
+
+
+@pytest.mark.parametrize("photographs", [0, 2])
+def test_as_many_photographs_as_image_tokens_are_wanted(
+    assembly: Assembly, pixels: torch.Tensor, photographs: int
+) -> None:
+    with pytest.raises(ValueError, match="one <image> a photograph"):
+        assembly.model(input_ids=prompt_ids(assembly), pixel_values=pixels[:photographs] if photographs else None)
+
+
+def test_several_photographs_in_one_prompt_are_read_in_order(assembly: Assembly, pixels: torch.Tensor) -> None:
+    prompt = assembly.processor.prompt(personal_messages([3.0, 7.0]))
+    ids = assembly.processor.tokenizer(prompt, return_tensors="pt").input_ids
+    one = assembly.model(input_ids=ids, pixel_values=pixels).logits[:, -1]
+    swapped = assembly.model(input_ids=ids, pixel_values=pixels.flip(0)).logits[:, -1]
+    assert not torch.allclose(one, swapped, atol=1e-4)
+
+
+def test_nothing_to_read_is_an_error(assembly: Assembly) -> None:
+    with pytest.raises(ValueError, match="input_ids or inputs_embeds"):
+        assembly.model()
+
+
+def test_the_loss_is_the_cross_entropy_of_the_labelled_tokens(assembly: Assembly, pixels: torch.Tensor) -> None:
+    ids = prompt_ids(assembly, 2)
+    labels = torch.full_like(ids, IGNORED)
+    labels[0, -4:], labels[1, -2:] = ids[0, -4:], ids[1, -2:]
+    with torch.no_grad():
+        loss = assembly.model(input_ids=ids, pixel_values=pixels[:2], labels=labels).loss
+        logits = assembly.model(input_ids=ids, pixel_values=pixels[:2]).logits
+    expected = torch.nn.functional.cross_entropy(
+        logits[:, :-1].reshape(-1, logits.shape[-1]), labels[:, 1:].reshape(-1), ignore_index=IGNORED
+    )
+    torch.testing.assert_close(loss, expected)
+
+
+def test_the_score_is_read_where_the_prompt_ends(assembly: Assembly, pixels: torch.Tensor) -> None:
+    ids = prompt_ids(assembly)
+    end = torch.tensor([ids.shape[1] - 1])
+    longer = torch.cat([ids, ids[:, -3:]], dim=1)
+    at_end = assembly.model(input_ids=ids, pixel_values=pixels[:1]).score
+    before_answer = assembly.model(input_ids=longer, pixel_values=pixels[:1], score_positions=end).score
+    torch.testing.assert_close(at_end, before_answer)
+
+
+def test_zero_of_the_score_head_is_the_middle_of_the_scale(assembly: Assembly) -> None:
+    torch.nn.init.zeros_(assembly.model.score_head.weight)
+    for bias, score in ((0.0, 5.5), (1.0, 10.0), (-1.0, 1.0)):
+        torch.nn.init.constant_(assembly.model.score_head.bias, bias)
+        assert assembly.model.regress(torch.ones(2, 32)).tolist() == pytest.approx([score] * 2)
+
+
+def test_the_encoder_builds_no_graph(assembly: Assembly, pixels: torch.Tensor) -> None:
+    assembly.model.requires_grad_(True)
+    assert not assembly.model.encode_images(pixels).low.requires_grad
+
+
+def test_expectation_is_the_hand_computed_mean() -> None:
+    digits = list(range(20, 30))
+    logits = torch.full((2, 40), 50.0)  # other tokens do not count
+    logits[:, 20:30] = -30.0
+    logits[0, 20], logits[0, 26], logits[0, 27] = 100.0, 0.0, torch.tensor(3.0).log()  # 0 is no whole number of a score
+    logits[1, 24] = 0.0
+    expected = torch.tensor([(6 + 3 * 7) / 4, 4]) + MEAN_DECIMAL
+    torch.testing.assert_close(expectation(logits, digits), expected)
+
+
+def test_scores_are_those_of_a_plain_pass_and_of_generate(assembly: Assembly, pixels: torch.Tensor) -> None:
+    model, embeddings = assembly.model, embedded(assembly, pixels)
+    end = assembly.processor.tokenizer.eos_token_id
+    expected, regressed, ids = score_answer(model, embeddings, end, max_tokens=5)
+    with torch.inference_mode():
+        plain = model(inputs_embeds=embeddings)
+        mask = torch.ones(embeddings.shape[:2], dtype=torch.long)
+        generated = model.generate(inputs_embeds=embeddings, attention_mask=mask, max_new_tokens=5, do_sample=False)
+    torch.testing.assert_close(expected, expectation(plain.logits[:, -1], model.config.digit_token_ids))
+    torch.testing.assert_close(regressed, plain.score)
+    assert torch.equal(ids, generated)
+
+
+def test_an_answer_stops_at_its_end(assembly: Assembly, pixels: torch.Tensor) -> None:
+    embeddings = embedded(assembly, pixels[:1])
+    first = int(score_answer(assembly.model, embeddings, -1)[2][0, 0])
+    assert score_answer(assembly.model, embeddings, first)[2].tolist() == [[first]]
+
+
+def test_answer_likelihoods_are_those_of_plain_passes(assembly: Assembly, pixels: torch.Tensor) -> None:
+    model, embeddings = assembly.model, embedded(assembly, pixels[:1])
+    answers = torch.tensor([[50, 60, 70, 80], [90, 40, 0, 0], [33, 0, 0, 0]])
+    lengths = torch.tensor([4, 2, 1])
+    found = answer_log_likelihood(model, embeddings, answers, lengths)
+    for row, (answer, length) in enumerate(zip(answers, lengths.tolist(), strict=True)):
+        own = answer[:length].unsqueeze(0)
+        with torch.inference_mode():
+            whole = torch.cat([embeddings, model.get_input_embeddings()(own)], dim=1)
+            log_p = model(inputs_embeds=whole).logits[0, embeddings.shape[1] - 1 : -1].log_softmax(-1)
+        torch.testing.assert_close(found[row], log_p[range(length), own[0]].mean(), rtol=1e-4, atol=1e-4)
