@@ -16,6 +16,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+PART = ".part"  # end of every temporary name; .dvcignore leaves them out
+
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
@@ -24,8 +26,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
     Raises:
         OSError: the disk is full or not writable; the message names `target`.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    handle, name = tempfile.mkstemp(prefix=_prefix(target), suffix=PART, dir=target.parent)
     os.close(handle)
     part = Path(name)
     try:
@@ -42,8 +43,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
 @contextmanager
 def atomic_dir(target: Path) -> Iterator[Path]:
     """As `atomic_file` for a folder: `target` is replaced as a whole once the block has ended well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    part = Path(tempfile.mkdtemp(prefix=_prefix(target), suffix=PART, dir=target.parent))
     try:
         yield part
         for path in sorted(part.rglob("*")):
@@ -57,6 +57,26 @@ def atomic_dir(target: Path) -> Iterator[Path]:
         raise _named(error, target) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _prefix(target: Path) -> str:
+    """Start of a temporary name that says whose it is; what killed processes left beside `target` is removed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f".{target.name}.*{PART}"):
+        owner = left.name.removeprefix(f".{target.name}.").split(".")[0]
+        if owner.isdigit() and not _alive(int(owner)):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    return f".{target.name}.{os.getpid()}."
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _flush(path: Path) -> None:
@@ -96,11 +116,14 @@ def to_table(frame: pd.DataFrame, schema: pa.Schema, where: str) -> pa.Table:
         raise ValueError(
             f"{where}: missing columns {sorted(expected - found)}, unknown columns {sorted(found - expected)}"
         )
+    for field in schema:
+        empty = frame[field.name].isna().to_numpy()
+        if not field.nullable and empty.any():
+            raise ValueError(f"{where}: column '{field.name}' is empty in row {int(empty.argmax())}")
     try:
         table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False, safe=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise ValueError(f"{where}: {error}") from error
-    check_nulls(table, schema, where)
     return table.replace_schema_metadata(None)
 
 
@@ -116,17 +139,10 @@ def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
     table = pq.read_table(path)
     if not table.schema.equals(schema, check_metadata=False):
         raise ValueError(f"{path}: expected columns\n{schema.to_string()}\nfound\n{table.schema.to_string()}")
-    check_nulls(table, schema, str(path))
-    return table.to_pandas()
-
-
-def check_nulls(table: pa.Table, schema: pa.Schema, where: str) -> None:
-    """Refuse nulls in columns that the schema declares non-nullable, naming the first row."""
     for field in schema:
-        column = table.column(field.name)
-        if not field.nullable and column.null_count:
-            row = column.is_null().combine_chunks().to_pylist().index(True)
-            raise ValueError(f"{where}: column '{field.name}' is empty in row {row}")
+        if not field.nullable and table.column(field.name).null_count:
+            raise ValueError(f"{path}: column '{field.name}' has empty rows: run the stage that makes the file again")
+    return table.to_pandas()
 
 
 def sha256_file(path: Path) -> str:
