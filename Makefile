@@ -36,7 +36,7 @@ $(VENV)/.installed: $(LOCKS) pyproject.toml
 
 repro: env .dvc/config.local ## run what is not up to date, then print the metrics
 	dvc repro
-	dvc metrics show
+	calm metrics
 
 results: env ## write the results table of README.md from results/
 	python -m calm.report.readme

@@ -155,6 +155,30 @@ def test_the_digest_of_a_result_lists_every_file_with_its_hash(tmp_path: Path) -
     assert digest["plots/a.svg"] == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
+def test_metrics_are_a_table_of_headlines_with_what_stands_beside_them() -> None:
+    from rich.console import Console
+
+    from calm.cli.results import table
+    from calm.evaluation import find_task
+    from calm.report.tables import Row, Section
+
+    rows = (
+        Row("SRCC, expectation", "0.512", "0.401 to 0.620", "chance 0.000", ""),
+        Row("SPICE", "not available", "", "", "no jars"),
+    )
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(table([Section("scoring", find_task("scoring"), rows, "synthetic", "items: 9")]))
+    shown = console.export_text()
+    for text in ("scoring", "0.512", "0.401 to 0.620", "chance 0.000", "not available", "no jars", "synthetic"):
+        assert text in shown
+
+
+def test_metrics_before_any_run_say_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "params.yaml").write_text((REPOSITORY / "params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    assert "results/attributes/metrics.json does not exist: run" in run("metrics").stderr
+
+
 @pytest.mark.usefixtures("photographs")
 def test_scores_as_json_are_a_list_of_objects_in_the_order_of_the_files() -> None:
     result = run("score", "--json", "b.PNG", "album", "*.jpg")

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from calm.cli import people, profile, stages
+from calm.cli import people, profile, results, stages
 from calm.cli.errors import ReportedErrors
 from calm.version import __version__
 
@@ -23,6 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 people.register(app)
+results.register(app)
 stages.register(app)
 app.add_typer(profile.app, name="profile")
 
