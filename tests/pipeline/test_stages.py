@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -220,3 +221,20 @@ def source(module: str) -> Path | None:
     """The file of a module of calm."""
     base = REPOSITORY.joinpath(*module.split("."))
     return next((path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file()), None)
+
+
+def test_cluster_profiles_name_rules_that_exist(stages: dict[str, Any]) -> None:
+    profile = YAML(typ="safe").load((REPOSITORY / "workflow/profiles/slurm/config.yaml").read_text())
+    assert profile["executor"] == "slurm"
+    assert set(profile["set-resources"]) <= set(stages)
+
+
+def test_an_archive_without_history_is_told_to_dvc_once(tmp_path: Path) -> None:
+    shutil.copy(REPOSITORY / "Makefile", tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    subprocess.run(["make", "-s", ".dvc/config.local"], cwd=tmp_path, check=True)
+    assert "no_scm = true" in (tmp_path / ".dvc/config.local").read_text()
+    (tmp_path / ".dvc/config.local").unlink()
+    (tmp_path / ".git").mkdir()
+    subprocess.run(["make", "-s", ".dvc/config.local"], cwd=tmp_path, check=True)
+    assert not (tmp_path / ".dvc/config.local").exists()
