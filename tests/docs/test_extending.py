@@ -25,13 +25,11 @@ FRAGMENTS = re.findall(r"params\.yaml`:\n\n```yaml\n(.*?)^```$", PAGE, re.MULTIL
 COPIED = ("calm", "tests", "workflow", ".dvc", ".dvcignore", "dvc.yaml", "params.yaml", "pyproject.toml")
 
 MIRRORED = """
-import sys
 from pathlib import Path
-sys.path.append("tests/evaluation")
-from calm_world import build_world
 from calm.evaluation import evaluate
 from calm.params import load_params
 from calm.report.tables import read_metrics, section
+from tests.evaluation.calm_world import build_world
 
 world = build_world(Path("world"), photos=6, views=1)
 tasks = load_params().evaluation.tasks

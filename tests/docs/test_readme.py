@@ -1,0 +1,219 @@
+"""README.md keeps what it promises, as far as a page can be held to it; so do the other pages' links and names."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from calm.io import write_json
+from calm.layout import Layout
+from calm.params import load_params
+from calm.report.readme import SHOWN, results_table, with_results
+from calm.report.tables import sections
+
+REPOSITORY = Path(__file__).parents[2]
+TEXT = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), REPOSITORY / "data/README.md"])
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def blocks(language: str) -> list[str]:
+    return [text for kind, text in BLOCKS if kind == language]
+
+
+def stages() -> dict[str, Any]:
+    found: dict[str, Any] = YAML(typ="safe").load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    return found
+
+
+def figure(value: float) -> dict[str, Any]:
+    return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 9}
+
+
+METRICS: dict[str, dict[str, Any]] = {
+    "scoring": {
+        "labels": "synthetic",
+        **{readout: {"srcc": figure(0.5), "plcc": figure(0.4)} for readout in ("expectation", "text")},
+        "regression": {"srcc": {"value": None, "n": 9, "reason": "all equal | constant"}},
+    },
+    "attributes": {
+        "labels": "exact",
+        **{
+            level: {"balanced_accuracy": figure(0.7), "chance": 0.4, "required": 0.6}
+            for level in ("low", "middle", "high")
+        },
+    },
+}
+
+
+def test_the_results_table_has_exactly_the_first_headlines_of_each_task(tmp_path: Path) -> None:
+    params = load_params(REPOSITORY / "params.yaml")
+    tasks = {name: params.evaluation.tasks[name] for name in METRICS}
+    params = params.model_copy(update={"evaluation": params.evaluation.model_copy(update={"tasks": tasks})})
+    layout = Layout(tmp_path)
+    for name, metrics in METRICS.items():
+        write_json(layout.result(name) / "metrics.json", metrics)
+    lines = results_table(sections(params, layout), params).splitlines()
+    assert lines[0].startswith("Profile `demo`, seed ")
+    assert lines[2:] == [
+        "| task | figure | value | 95 % interval | beside it | labels |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| Aesthetic scoring | SRCC, expectation | 0.500 | 0.400 to 0.600 |  | synthetic |",
+        "| Aesthetic scoring | SRCC, regression | not available | all equal \\| constant |  | synthetic |",
+        "| Aesthetic scoring | SRCC, text | 0.500 | 0.400 to 0.600 |  | synthetic |",
+        *(
+            f"| Attribute recognition | balanced accuracy, {level} level | 0.700 | 0.600 to 0.800 "
+            "| chance 0.400, asked for 0.600 | exact |"
+            for level in ("low", "middle", "high")
+        ),
+    ]
+
+
+def test_the_table_is_written_between_its_markers_and_nowhere_else() -> None:
+    written = with_results(TEXT, "| new |\n")
+    assert "<!-- results -->\n| new |\n<!-- /results -->" in written
+    assert with_results(written, "| newer |\n") == with_results(TEXT, "| newer |\n")
+    assert re.sub(r"(?s)<!-- results -->.*<!-- /results -->", "", written) == re.sub(
+        r"(?s)<!-- results -->.*<!-- /results -->", "", TEXT
+    )
+    with pytest.raises(ValueError, match="no lines <!-- results -->"):
+        with_results("no markers", "")
+
+
+def test_the_table_is_that_of_the_committed_run() -> None:
+    """Other machines compute other bits, so only results that the committed dvc.lock vouches for are compared."""
+    params, layout = load_params(REPOSITORY / "params.yaml"), Layout(REPOSITORY)
+    committed = subprocess.run(
+        ["git", "show", "HEAD:dvc.lock"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    lock = REPOSITORY / "dvc.lock"
+    if committed.returncode or not lock.is_file() or lock.read_text(encoding="utf-8") != committed.stdout:
+        pytest.skip("dvc.lock is not the committed one: results/ are of another run than the README's")
+    if not all((layout.result(name) / "metrics.json").is_file() for name in params.evaluation.tasks):
+        pytest.skip("the committed run's results are not here: `dvc pull` or `dvc repro`")
+    assert with_results(TEXT, results_table(sections(params, layout), params)) == TEXT, "run `make results`"
+
+
+def test_a_table_in_the_readme_has_the_rows_of_the_tasks() -> None:
+    block = re.search(r"<!-- results -->\n(.*?)<!-- /results -->", TEXT, re.DOTALL)
+    assert block is not None
+    if "No results yet" in block[1]:
+        pytest.skip("no results are written into the README yet: `make results`")
+    from calm.evaluation import find_task
+
+    expected = [
+        (find_task(name).title, headline.label)
+        for name in load_params(REPOSITORY / "params.yaml").evaluation.tasks
+        for headline in find_task(name).headlines[:SHOWN]
+    ]
+    rows = [tuple(cell.strip() for cell in line.split("|")[1:3]) for line in block[1].splitlines() if "|" in line]
+    assert rows[2:] == expected
+
+
+def test_the_page_is_short() -> None:
+    assert len(TEXT.splitlines()) < 200
+
+
+def test_every_entry_of_the_tree_exists() -> None:
+    folder = ""
+    entries = 0
+    for line in blocks("text")[0].splitlines():
+        for name in re.split(r", ", line[:23].strip()):
+            inside = line.startswith("  ")
+            folder = "" if not inside else folder
+            assert (REPOSITORY / folder / name).exists(), line
+            folder = name if not inside and name.endswith("/") else folder
+            entries += 1
+    assert entries > 20
+
+
+def test_the_graph_has_every_stage_in_dvcs_order() -> None:
+    graph = blocks("mermaid")[0].splitlines()[1:]
+    drawn = [re.split(r" --> ", line.strip()) for line in graph]
+    assert {stage for chain in drawn for stage in chain} == set(stages())
+    order = list(stages())
+    for chain in drawn:
+        assert [order.index(stage) for stage in chain] == sorted(order.index(stage) for stage in chain)
+
+
+def test_every_command_exists() -> None:
+    from typer.main import get_command
+
+    from calm.cli import app
+
+    verbs = set(get_command(app).commands)  # type: ignore[attr-defined]
+    make = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    code = [re.sub(r"#.*", "", line) for text in blocks("sh") for line in text.splitlines()]
+    everything = "\n".join(code + re.findall(r"`([^`\n]+)`", TEXT))
+    used = set(re.findall(r"\bcalm (?!&)([a-z][a-z-]+)", everything))
+    assert {"score", "comment", "suggest", "profile"} <= used <= verbs
+    targets = set(re.findall(r"\bmake ([a-z]+)", everything))
+    assert {"repro", "results", "test"} <= targets <= make
+    for option in re.findall(r"calm (score|comment|suggest) [^\n]*?(--[a-z]+)", everything):
+        assert option[1] in str([parameter.opts for parameter in get_command(app).commands[option[0]].params])  # type: ignore[attr-defined]
+
+
+def test_the_python_examples_name_what_exists() -> None:
+    from calm.assistant import Calm, Score, Suggestion
+
+    own = ast.parse(blocks("python")[0])
+    called = {
+        node.func.attr
+        for node in ast.walk(own)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and ast.unparse(node.func.value) in {"calm", "Calm"}
+    }
+    assert called == {"from_pretrained", "score", "comment", "suggest", "attributes", "attention"}
+    assert called <= set(dir(Calm))
+    shown = re.findall(r"(Score|Suggestion)\(([^)]*)\)", blocks("python")[0])
+    fields = {"Score": Score.__dataclass_fields__, "Suggestion": Suggestion.__dataclass_fields__}
+    for name, arguments in shown:
+        assert re.findall(r"(\w+)=", arguments) == list(fields[name])
+
+
+def test_profiles_and_numbers_are_the_repositorys() -> None:
+    named = set(re.findall(r"`([\w-]+)`", "\n".join(re.findall(r"^\| (`[^|]*`) \|", TEXT, re.MULTILINE))))
+    assert {path.stem for path in (REPOSITORY / "profiles").glob("*.yaml")} <= named
+    with (REPOSITORY / "calm/data/sources/photos.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert f"{len(rows)}, in {len({row['group'] for row in rows})} groups" in TEXT
+
+
+def test_what_is_said_to_be_missing_is_missing(tmp_path: Path) -> None:
+    from calm.attributes.taxonomy import taxonomy
+    from calm.attributes.writer import provider_of
+    from calm.data.sources import names
+    from calm.params import OpenAIWriter, ParamsError, Strategy
+    from calm.training.engine import Run, TrainingError, train
+
+    assert names() == ["local", "photos"], "README.md and docs/datasets.md say that these two are all"
+    with pytest.raises(ParamsError, match="not available yet"):
+        provider_of(OpenAIWriter(provider="openai"), taxonomy())
+    options = load_params(REPOSITORY / "params.yaml").pretrain.alignment
+    for kind in ("ddp", "fsdp2", "deepspeed"):
+        with pytest.raises(TrainingError, match="not available yet"):
+            train(None, Run("none", options, Strategy(kind=kind), 1, tmp_path, []))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("https://"):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+def test_files_named_in_pages_exist(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    examples = ("shake.py", "diary.py", "mirrored.py")  # of docs/extending.md
+    for name in re.findall(r"`((?:calm|tests|docs|workflow|profiles|requirements)/[\w./-]+\.\w+)`", text):
+        if not name.endswith(examples):
+            assert (REPOSITORY / name).is_file(), f"{page.name}: {name}"
