@@ -23,7 +23,8 @@ assert IMAGE_PROCESSOR_MAPPING[type(config)]["pil"].__module__ == "calm.model.pr
 """
 ORDERS = {
     "calm_first_and_twice": "import calm\nfrom calm._registration import register\nregister()",
-    "auto_classes_first": "from transformers import AutoModelForImageTextToText, AutoProcessor, AutoConfig\nimport calm",
+    "auto_classes_first": "from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor\n"
+    "import calm",
     "tables_used_first": "from transformers import AutoConfig, AutoModel\nAutoConfig.for_model('bert')\n"
     "from transformers.models.auto.modeling_auto import MODEL_MAPPING\nlen(MODEL_MAPPING)\nimport calm",
     "pipeline_first": "from transformers import AutoImageProcessor, pipeline\nimport calm",

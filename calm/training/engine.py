@@ -12,6 +12,7 @@ import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Protocol
@@ -24,12 +25,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import get_cosine_schedule_with_warmup
 
-from calm.io import atomic_dir, atomic_file, sha256_text, write_json
+from calm.io import atomic_dir, atomic_file, sha256_file, sha256_text, write_json
 from calm.params import Optimisation, Strategy
 from calm.seeds import derive
 
 BETAS = (0.9, 0.999)  # Adam (paper); betas as in LLaVA-1.5's recipe
 DAMAGE = (OSError, ValueError, KeyError, RuntimeError, EOFError, UnpicklingError, SafetensorError)
+CODE = ("attributes", "data", "model", "training")  # packages that decide what a step computes
 KEPT = 2  # checkpoints: the last one, and one more should that be damaged
 
 
@@ -58,7 +60,7 @@ class Run:
         title: for people.
         optimisation: the params section.
         seed: of every draw.
-        state: folder of the resumable state.
+        state: folder of the resumable state, one below it for each fingerprint.
         inputs: anything that decides the result beside this; state of a run with other inputs is not resumed.
     """
 
@@ -73,16 +75,28 @@ class Run:
     def fingerprint(self) -> str:
         """Hash of everything that decides the result."""
         parts = [self.title, self.optimisation.model_dump(), self.strategy.model_dump(), self.seed, self.inputs]
-        return sha256_text(
-            json.dumps([*parts, torch.get_num_threads(), torch.__version__], sort_keys=True, default=str)
-        )
+        computed_by = [torch.get_num_threads(), torch.__version__, _code_sha256()]
+        return sha256_text(json.dumps([*parts, *computed_by], sort_keys=True, default=str))
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where this very run, and none with another fingerprint, keeps its checkpoints."""
+        return self.state / self.fingerprint[:16]
+
+
+@cache
+def _code_sha256() -> str:
+    """Hash of the code as it stands: a run killed before an edit must not go on after it."""
+    package = Path(__file__).parents[1]
+    files = sorted(path for name in CODE for path in (package / name).rglob("*.py"))
+    return sha256_text(json.dumps([[path.relative_to(package).as_posix(), sha256_file(path)] for path in files]))
 
 
 def train(objective: Objective, run: Run) -> pd.DataFrame:
     """Minimise the objective in place; returns the curve, a row a step.
 
     Raises:
-        TrainingError: the strategy is not available, or a loss is not finite (the last checkpoint stays).
+        TrainingError: the strategy is not available, or a loss or gradient is not finite (the last checkpoint stays).
     """
     if run.strategy.kind != "single":
         raise TrainingError(f"strategy.kind: '{run.strategy.kind}' is not available yet; set strategy.kind to single")
@@ -92,7 +106,7 @@ def train(objective: Objective, run: Run) -> pd.DataFrame:
     )
     warmup = math.ceil(options.warmup * options.steps)
     schedule = get_cosine_schedule_with_warmup(optimizer, warmup, options.steps)
-    curve = _resume(run, parameters, optimizer, schedule)
+    curve: list[dict[str, float]] = _resume(run, parameters, optimizer, schedule)
     with _progress() as progress:
         bar = progress.add_task(run.title, total=options.steps, completed=len(curve), loss=math.nan)
         for step in range(len(curve), options.steps):
@@ -101,7 +115,14 @@ def train(objective: Objective, run: Run) -> pd.DataFrame:
             progress.update(bar, advance=1, loss=row["loss"])
             if (step + 1) % options.checkpoint_every == 0 and step + 1 < options.steps:
                 _save(run, step + 1, parameters, optimizer, schedule, curve)
-    return pd.DataFrame(curve)
+    return _table(curve)
+
+
+def _table(curve: list[dict[str, float]]) -> pd.DataFrame:
+    """Rows to a table whose columns stand in one order, whether the rows were read back or not."""
+    ends = (("step", "loss"), ("learning_rate", "gradient_norm"))
+    between = sorted({name for row in curve for name in row}.difference(*ends))
+    return pd.DataFrame(curve, columns=[*ends[0], *between, *ends[1]])
 
 
 def finish(run: Run) -> None:
@@ -119,40 +140,46 @@ def _step(objective: Objective, step: int, run: Run, optimizer: Any, schedule: A
     torch.manual_seed(derive(run.seed, run.title, "torch", step))
     losses = objective.losses(step)
     values = {name: loss.item() for name, loss in losses.items()}
-    if not math.isfinite(values["loss"]):
-        raise TrainingError(
-            f"{run.title}: the loss of step {step} is {values['loss']}: try a lower learning rate; "
-            f"state is kept in {run.state}"
-        )
+    _check_finite("loss", values["loss"], step, run)
     optimizer.zero_grad(set_to_none=True)
     losses["loss"].backward()
     norm = torch.nn.utils.clip_grad_norm_(objective.parameters.values(), run.optimisation.max_grad_norm)
+    _check_finite("gradient", norm.item(), step, run)
     rate = schedule.get_last_lr()[0]
     optimizer.step()
     schedule.step()
     return {"step": step, **values, "learning_rate": rate, "gradient_norm": norm.item()}
 
 
+def _check_finite(what: str, value: float, step: int, run: Run) -> None:
+    """Stop before a number that is none reaches the weights, and with them a checkpoint."""
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"{run.title}: the {what} of step {step} is {value}: try a lower learning rate; "
+            f"state is kept in {run.state}"
+        )
+
+
 def _save(
     run: Run, step: int, parameters: Mapping[str, torch.nn.Parameter], optimizer: Any, schedule: Any, curve: list[Any]
 ) -> None:
-    with atomic_dir(run.state / f"step-{step:08d}") as folder:
+    with atomic_dir(run.checkpoints / f"step-{step:08d}") as folder:
         save_file(
             {name: value.detach().contiguous() for name, value in parameters.items()}, folder / "weights.safetensors"
         )
         torch.save({"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}, folder / "optimizer.pt")
         write_json(folder / "run.json", {"fingerprint": run.fingerprint, "curve": curve})
-    for old in sorted(run.state.glob("step-*"))[:-KEPT]:
+    for old in sorted(run.checkpoints.glob("step-*"))[:-KEPT]:
         shutil.rmtree(old)
 
 
 def _resume(run: Run, parameters: Mapping[str, torch.nn.Parameter], optimizer: Any, schedule: Any) -> list[Any]:
     """Load the newest whole checkpoint of this very run; returns the curve so far."""
-    for folder in sorted(run.state.glob("step-*"), reverse=True):
+    for folder in sorted(run.checkpoints.glob("step-*"), reverse=True):
         try:
             record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
             if record["fingerprint"] != run.fingerprint:
-                continue
+                raise ValueError("of another run")
             weights = load_file(folder / "weights.safetensors")
             state = torch.load(folder / "optimizer.pt", weights_only=True)
             if set(weights) != set(parameters):

@@ -82,6 +82,7 @@ def tune(
         assembly, features, rows, trainable, options, params.seed, f"{label}-{run}", weight
     )
     inputs = [
+        params.runtime.model_dump(),
         params.finetune.tuning.model_dump(),
         [sha256_file(folder / TRAINED) for folder in start],
         sha256_file(layout.instructions / f"{run}.parquet"),

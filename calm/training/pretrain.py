@@ -49,7 +49,7 @@ def _pretrain_attributes(params: Params, layout: Layout) -> None:
     keys = list(zip(rows["dataset"], rows["item_id"], strict=True))
     options = params.pretrain.attributes
     objective = AttributeObjective(assembly, TextBank(texts), encoder, photographs, keys, options, params.seed)
-    inputs = [params.parts.model_dump(), params.mfam.model_dump(), sha256_file(layout.texts), keys]
+    inputs = [*_settings(params), sha256_file(layout.texts), keys]
     _train("attributes", objective, options, inputs, params, layout, assembly.model, ["mfam.prototypes"])
 
 
@@ -60,7 +60,7 @@ def _pretrain_alignment(params: Params, layout: Layout) -> None:
     parameters = {f"mfam.thematic.{name}": p for name, p in assembly.model.mfam.thematic.named_parameters()}
     options = params.pretrain.alignment
     objective = InstructionObjective(assembly, features, rows, parameters, options, params.seed, "pretrain-alignment")
-    inputs = [params.parts.model_dump(), params.mfam.model_dump(), sha256_file(layout.instructions / "generic.parquet")]
+    inputs = [*_settings(params), sha256_file(layout.instructions / "generic.parquet")]
     _train("alignment", objective, options, inputs, params, layout, assembly.model, [])
 
 
@@ -83,6 +83,11 @@ def _train(
         save_trained(folder, model, [*objective.parameters, *constants])
     write_curve(layout.curve(f"pretrain-{run}"), curve)
     finish(settings)
+
+
+def _settings(params: Params) -> list[object]:
+    """Sections beside the run's own that decide its result."""
+    return [params.parts.model_dump(), params.mfam.model_dump(), params.runtime.model_dump()]
 
 
 def _training_rows(rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,88 @@
+"""Photographs and prompts become what the model reads, one way only."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import PreTrainedTokenizerFast
+
+from calm.instructions import SCORE_PROMPT, messages
+from calm.model.build import Assembly
+from calm.model.configuration import PLACEHOLDERS
+from calm.model.pretrained import CLIP_MEAN, CLIP_STD, VICUNA, Preprocessing
+from calm.model.processing import CalmImageProcessor, add_placeholders, normalise, unit_pixels
+from tests import tiny
+
+CLIP = Preprocessing(64, CLIP_MEAN, CLIP_STD)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 80), (200, 70), (40, 30)])
+def test_tensors_and_files_are_normalised_alike(size: tuple[int, int]) -> None:
+    """Edits work on tensors, people bring files; 8-bit rounding after scaling is all that may differ."""
+    image = tiny.picture(3, size)
+    file = CalmImageProcessor.of(CLIP)([image], return_tensors="pt")["pixel_values"]
+    tensor = normalise(unit_pixels(image).unsqueeze(0), CLIP)
+    assert file.shape == tensor.shape == (1, 3, 64, 64)
+    half_a_step = 1 / 255 / min(CLIP_STD)
+    assert (file - tensor).abs().max() <= 2 * half_a_step
+    assert (file - tensor).abs().mean() <= 0.5 * half_a_step
+
+
+def test_the_whole_frame_is_kept() -> None:
+    """A mark in every corner of an oblong picture is still there."""
+    pixels = np.zeros((100, 300, 3), np.uint8)
+    pixels[:20, :60] = pixels[:20, -60:] = pixels[-20:, :60] = pixels[-20:, -60:] = 255
+    values = CalmImageProcessor.of(CLIP)([Image.fromarray(pixels)], return_tensors="pt")["pixel_values"][0, 0]
+    corners = torch.stack([values[3, 3], values[3, -4], values[-4, 3], values[-4, -4]])
+    assert (corners > values[32, 32] + 2).all()
+
+
+def test_grey_and_transparent_pictures_are_taken_as_colour() -> None:
+    processor = CalmImageProcessor.of(CLIP)
+    for mode in ("L", "RGBA"):
+        assert processor([tiny.picture(0).convert(mode)], return_tensors="pt")["pixel_values"].shape == (1, 3, 64, 64)
+
+
+def test_unit_pixels_lie_between_0_and_1() -> None:
+    pixels = unit_pixels(Image.fromarray(np.array([[[0, 128, 255]]], np.uint8)))
+    assert pixels.flatten().tolist() == pytest.approx([0, 128 / 255, 1])
+
+
+def test_every_image_token_becomes_the_placeholders_of_one_photograph(assembly: Assembly) -> None:
+    processor = assembly.processor
+    low, middle, high, thematic = PLACEHOLDERS
+    assert processor.placeholders == low * 2 + middle * 2 + high * 2 + thematic
+    prompt = processor.prompt(messages(SCORE_PROMPT))
+    assert "<image>" not in prompt
+    assert prompt.count(processor.placeholders) == 1
+    assert prompt.endswith(f"{SCORE_PROMPT}<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_prompts_of_the_processor_and_of_training_are_the_same(assembly: Assembly) -> None:
+    processor = assembly.processor
+    own = processor.tokenizer(processor.prompt(messages(SCORE_PROMPT))).input_ids
+    text = processor.tokenizer.apply_chat_template(
+        messages(SCORE_PROMPT), chat_template=processor.chat_template, tokenize=False, add_generation_prompt=True
+    )
+    called = processor(text=text, images=[tiny.picture(0)], return_tensors="pt")
+    assert called["input_ids"].tolist() == [own]
+    assert called["pixel_values"].shape == (1, 3, tiny.SIDE, tiny.SIDE)
+
+
+def test_vicunas_template_is_the_one_it_was_tuned_with() -> None:
+    words = tiny.tokenizer()
+    chat = [
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hi"},
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Score?"}]},
+    ]
+    text = words.apply_chat_template(chat, chat_template=VICUNA, tokenize=False, add_generation_prompt=True)
+    assert text == "USER: Hello ASSISTANT: Hi</s>USER: <image>Score? ASSISTANT: "
+
+
+def test_placeholders_inside_the_vocabulary_are_refused() -> None:
+    words: PreTrainedTokenizerFast = tiny.tokenizer()
+    with pytest.raises(ValueError, match="inside a vocabulary of 1000"):
+        add_placeholders(words, 1000)

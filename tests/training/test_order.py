@@ -1,0 +1,35 @@
+"""Which samples a step sees depends on seed and step alone, and an epoch sees each once."""
+
+from __future__ import annotations
+
+import pytest
+
+from calm.training.order import Order
+
+
+@pytest.mark.parametrize("count, batch", [(10, 4), (7, 7), (3, 8), (1, 5), (12, 3)])
+def test_every_epoch_covers_every_sample_once(count: int, batch: int) -> None:
+    order = Order(count, batch, 17, "test")
+    steps = 3 * count  # a whole number of epochs: 3 * batch of them
+    seen = [sample for step in range(steps) for sample in order(step)]
+    for epoch in range(3 * batch):
+        assert sorted(seen[epoch * count : (epoch + 1) * count]) == list(range(count))
+
+
+def test_a_step_does_not_depend_on_the_steps_before() -> None:
+    forwards = Order(10, 4, 17, "test")
+    steps = [forwards(step) for step in range(20)]
+    for step in (19, 3, 11, 0):
+        assert Order(10, 4, 17, "test")(step) == steps[step]
+        assert forwards(step) == steps[step]
+
+
+def test_epochs_seeds_and_runs_are_shuffled_differently() -> None:
+    order = Order(50, 50, 17, "test")
+    draws = [order(0), order(1), Order(50, 50, 18, "test")(0), Order(50, 50, 17, "other")(0), list(range(50))]
+    assert len({tuple(draw) for draw in draws}) == len(draws)
+
+
+def test_nothing_to_train_on_is_an_error() -> None:
+    with pytest.raises(ValueError, match="test: there is nothing to train on"):
+        Order(0, 4, 17, "test")
