@@ -6,6 +6,7 @@ import ast
 import csv
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from calm.layout import Layout
 from calm.params import load_params
 from calm.report.readme import SHOWN, results_table, with_results
 from calm.report.tables import sections
+from calm.version import __version__
 
 REPOSITORY = Path(__file__).parents[2]
 TEXT = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -196,20 +198,20 @@ def test_profiles_and_numbers_are_the_repositorys() -> None:
     assert f"{len(rows)}, in {len({row['group'] for row in rows})} groups" in TEXT
 
 
-def test_what_is_said_to_be_missing_is_missing(tmp_path: Path) -> None:
-    from calm.attributes.taxonomy import taxonomy
-    from calm.attributes.writer import provider_of
+def test_the_datasets_that_are_said_to_exist_are_all() -> None:
     from calm.data.sources import names
-    from calm.params import OpenAIWriter, ParamsError, Strategy
-    from calm.training.engine import Run, TrainingError, train
 
     assert names() == ["local", "photos"], "README.md and docs/datasets.md say that these two are all"
-    with pytest.raises(ParamsError, match="not available yet"):
-        provider_of(OpenAIWriter(provider="openai"), taxonomy())
-    options = load_params(REPOSITORY / "params.yaml").pretrain.alignment
-    for kind in ("ddp", "fsdp2", "deepspeed"):
-        with pytest.raises(TrainingError, match="not available yet"):
-            train(None, Run("none", options, Strategy(kind=kind), 1, tmp_path, []))  # type: ignore[arg-type]
+
+
+def test_version_and_licence_are_the_same_everywhere() -> None:
+    citation = YAML(typ="safe").load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    newest = re.search(r"^## ([\d.]+)", (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert newest is not None
+    assert citation["version"] == newest[1] == __version__
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert citation["license"] == project["license"] == "Apache-2.0"
+    assert "Version 2.0, January 2004" in (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
