@@ -1,4 +1,4 @@
-"""One thread: tests compare bits, and run side by side."""
+"""The tiny world: parts with random weights and drawn data, built and trained once for all tests."""
 
 from __future__ import annotations
 
@@ -34,11 +34,38 @@ def tiny_template(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
     return TinyWorld(parts, tiny.build_data(root / "checkout", tiny.params(parts)))
 
 
+@pytest.fixture(scope="session")
+def trained_template(tiny_template: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
+    """All four training stages, by one thread; tests that write take `trained_world`."""
+    import torch
+
+    from calm.training import finetune, pretrain
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    world = _copy(tiny_template, tmp_path_factory.mktemp("trained") / "checkout")
+    for run in pretrain.RUNS:
+        pretrain.pretrain(run, world.params(), world.layout)
+    for run in finetune.RUNS:
+        finetune.finetune(run, world.params(), world.layout)
+    torch.set_num_threads(threads)
+    return world
+
+
+@pytest.fixture
+def trained_world(trained_template: TinyWorld, tmp_path: Path) -> TinyWorld:
+    """A trained checkout of its own."""
+    return _copy(trained_template, tmp_path / "checkout")
+
+
 @pytest.fixture
 def tiny_world(tiny_template: TinyWorld, tmp_path: Path) -> TinyWorld:
     """A checkout of its own."""
+    return _copy(tiny_template, tmp_path / "checkout")
+
+
+def _copy(world: TinyWorld, root: Path) -> TinyWorld:
     from calm.layout import Layout
 
-    root = tmp_path / "checkout"
-    shutil.copytree(tiny_template.layout.root, root)
-    return TinyWorld(tiny_template.parts, Layout(root))
+    shutil.copytree(world.layout.root, root)
+    return TinyWorld(world.parts, Layout(root))

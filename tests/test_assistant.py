@@ -1,0 +1,167 @@
+"""What users call: shapes, ranges, independence of the batch, clear errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from calm.assistant import Calm, Score
+from calm.attributes.taxonomy import LEVELS, taxonomy
+from calm.instructions import parse_score
+from calm.model.build import TRAINED, CheckpointError, checkpoint_sha256
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def calm(trained_template: Any) -> Calm:
+    return Calm.from_pretrained(trained_template.layout.finetuned("scores"), device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def looker(trained_template: Any) -> Calm:
+    return Calm.from_pretrained(trained_template.layout.pretrained("attributes").parent, device="cpu", dtype="float32")
+
+
+def numbers(scores: list[Score]) -> np.ndarray:
+    return np.array([(score.expectation, score.regression) for score in scores])
+
+
+def test_every_photograph_gets_a_score_read_in_three_ways(calm: Calm) -> None:
+    scores = calm.score(tiny.pictures(5), batch_size=2)
+    assert len(scores) == 5
+    low, high = calm.score_range
+    for score in scores:
+        assert low <= score.expectation <= high
+        assert score.text == parse_score(score.raw)
+        assert np.isfinite(score.regression)
+    assert len({score.regression for score in scores}) == 5
+
+
+def test_every_photograph_gets_a_comment(calm: Calm) -> None:
+    comments = calm.comment(tiny.pictures(3), batch_size=2, max_new_tokens=6)
+    assert len(comments) == 3 and all(isinstance(text, str) for text in comments)
+    for token in ("<|im_end|>", "<low>", "<|im_start|>"):
+        assert not any(token in text for text in comments)
+
+
+def test_suggestions_are_ranked_and_name_what_they_remedy(calm: Calm) -> None:
+    for suggestions in calm.suggest(tiny.pictures(2), top=4):
+        assert len(suggestions) == 4
+        odds = [one.log_odds for one in suggestions]
+        assert odds == sorted(odds, reverse=True)
+        for one in suggestions:
+            assert taxonomy().attribute(one.attribute).state(one.state).remedies[0] in one.text
+
+
+def test_a_photograph_like_the_average_calls_for_nothing(calm: Calm) -> None:
+    """Log-odds compare with the average photograph: for that one they are zero."""
+    from calm.instructions import SUGGESTION_PROMPT
+    from calm.model.readouts import answer_log_likelihood
+
+    _, answers, lengths = calm._remedies
+    prompt = calm._prompt(SUGGESTION_PROMPT, calm.model.average_visual_tokens.unsqueeze(0))
+    odds = answer_log_likelihood(calm.model, prompt, answers, lengths) - calm._average_likelihood
+    assert torch.equal(odds, torch.zeros_like(odds))
+    assert calm.model.average_visual_tokens.any()
+
+
+@pytest.mark.parametrize("who", ["calm", "looker"])
+def test_the_states_of_every_attribute_share_one(who: str, request: pytest.FixtureRequest) -> None:
+    found = request.getfixturevalue(who).attributes(tiny.pictures(3), batch_size=2)
+    assert len(found) == 3
+    for of_photo in found:
+        assert list(of_photo) == [attribute.name for attribute in taxonomy().attributes]
+        for attribute in taxonomy().attributes:
+            shares = of_photo[attribute.name]
+            assert list(shares) == [state.name for state in attribute.all_states]
+            assert sum(shares.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("who", ["calm", "looker"])
+def test_attention_maps_sum_to_one(who: str, request: pytest.FixtureRequest) -> None:
+    maps = request.getfixturevalue(who).attention(tiny.pictures(3), batch_size=2)
+    assert list(maps) == list(LEVELS)
+    for weights in maps.values():
+        assert weights.shape == (3, 2, 2)
+        np.testing.assert_allclose(weights.sum((1, 2)), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("who", ["calm", "looker"])
+def test_embeddings_are_a_row_of_floats_a_photograph(who: str, request: pytest.FixtureRequest) -> None:
+    rows = request.getfixturevalue(who).embed(tiny.pictures(3), batch_size=2)
+    assert rows.shape == (3, 3 * 16) and rows.dtype == np.float32
+    assert not np.allclose(rows[0], rows[1], atol=1e-3)
+
+
+def test_the_batch_does_not_change_results(calm: Calm) -> None:
+    pictures = tiny.pictures(5)
+    for size in (1, 2):
+        np.testing.assert_allclose(
+            numbers(calm.score(pictures, batch_size=size)), numbers(calm.score(pictures)), rtol=1e-4, atol=1e-4
+        )
+        np.testing.assert_allclose(calm.embed(pictures, batch_size=size), calm.embed(pictures), rtol=1e-4, atol=1e-4)
+    one = [odds.log_odds for odds in calm.suggest(pictures[1:2])[0]]
+    among = [odds.log_odds for odds in calm.suggest(pictures)[1]]
+    assert one == pytest.approx(among, abs=1e-4)
+
+
+def test_looking_does_not_change_what_is_said(calm: Calm) -> None:
+    before = numbers(calm.score(tiny.pictures(2)))
+    calm.attention(tiny.pictures(2))
+    calm.attributes(tiny.pictures(2))
+    np.testing.assert_array_equal(numbers(calm.score(tiny.pictures(2))), before)
+
+
+def test_any_mode_of_picture_can_be_scored(calm: Calm) -> None:
+    pictures = [tiny.picture(0).convert(mode) for mode in ("L", "RGBA", "CMYK", "P")]
+    assert len(calm.score(pictures)) == 4
+
+
+def test_a_pretrained_model_can_look_but_not_speak(looker: Calm) -> None:
+    for speak in (looker.score, looker.comment, looker.suggest):
+        with pytest.raises(ValueError, match="pre-trained only and cannot speak: name a fine-tuned model"):
+            speak(tiny.pictures(1))
+
+
+def test_no_photographs_is_an_error(calm: Calm) -> None:
+    with pytest.raises(ValueError, match="no photographs were given"):
+        calm.score([])
+
+
+def test_a_missing_model_says_what_to_run(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(FileNotFoundError, match="make repro"):
+            Calm.from_pretrained(path)
+
+
+def test_half_a_pretrained_model_is_refused(trained_world: Any) -> None:
+    folder = trained_world.layout.pretrained("attributes").parent
+    (folder / "alignment" / TRAINED).unlink()
+    with pytest.raises(CheckpointError, match="alignment"):
+        Calm.from_pretrained(folder)
+
+
+def test_a_pretrained_model_that_lacks_a_tensor_is_refused(trained_world: Any) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = trained_world.layout.pretrained("attributes").parent
+    tensors = load_file(folder / "attributes" / TRAINED)
+    del tensors["mfam.text_to_contrast.weight"]
+    save_file(tensors, folder / "attributes" / TRAINED)
+    with pytest.raises(CheckpointError, match="mfam.text_to_contrast.weight"):
+        Calm.from_pretrained(folder)
+
+
+def test_provenance_names_parts_weights_and_preprocessing(calm: Calm, trained_template: Any) -> None:
+    provenance = calm.provenance
+    assert {name: part["name"] for name, part in provenance["parts"].items()} == {
+        "vision": trained_template.parts.vision,
+        "language": trained_template.parts.language,
+        "text": trained_template.parts.text,
+    }
+    assert provenance["checkpoint_sha256"] == checkpoint_sha256(trained_template.layout.finetuned("scores"))
+    assert provenance["preprocessing"] == {"size": [64, 64], "mean": [0.5] * 3, "std": [0.5] * 3}
