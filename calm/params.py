@@ -236,6 +236,7 @@ class LanguageLoss(Section):
 class PretrainAttributes(Optimisation):
     """U: text-guided self-supervision of the Q-formers."""
 
+    views: NonNegativeInt
     contrastive: Contrastive
     language: LanguageLoss
 

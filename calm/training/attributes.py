@@ -12,12 +12,10 @@ texts of what was done. Two losses, each a parameter (objective chosen here: doc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from calm.attributes.edits import Edit
 from calm.attributes.taxonomy import LEVELS, Taxonomy, taxonomy
 from calm.attributes.texts import TextBank
 from calm.model.build import Assembly
@@ -26,47 +24,16 @@ from calm.model.pretrained import TextEncoder
 from calm.params import PretrainAttributes
 from calm.seeds import stream
 from calm.training.conversations import collate
-from calm.training.features import Key, Photographs, render
+from calm.training.features import Key, Photographs
 from calm.training.order import Order
+from calm.training.views import View, Views
 
-SKIPPED = 0.25  # share of (view, level) pairs without a drawn attribute: views with fewer edits are seen too
 QUESTION = "Describe the {level}-level attributes of this photograph."
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """What was drawn for one level of one view: an attribute and its state, changed or not."""
-
-    attribute: str
-    state: str
-    edit: Edit | None
 
 
 def state_table(known: Taxonomy) -> list[tuple[str, str, str]]:
     """(level, attribute, state) of every state, in the taxonomy's order: the rows of the prototypes."""
     return [(a.level, a.name, state.name) for a in known.attributes for state in a.all_states]
-
-
-def draw_view(rng: np.random.Generator, known: Taxonomy) -> dict[str, Drawn]:
-    """Draw at most one attribute a level, and one of its states; edits that contradict each other are not combined."""
-    drawn: dict[str, Drawn] = {}
-    touched: frozenset[str] = frozenset()
-    for level in [LEVELS[i] for i in rng.permutation(len(LEVELS))]:
-        if rng.uniform() < SKIPPED:
-            continue
-        # The attribute as a whole must be free: were only some states, "unchanged" would be drawn too often.
-        free = [attribute for attribute in known.at(level) if not attribute.touches & touched]
-        if not free:
-            continue
-        attribute = free[int(rng.integers(len(free)))]
-        state = attribute.all_states[int(rng.integers(len(attribute.all_states)))]
-        edit = None
-        if state.edit is not None:
-            severity, seed = float(rng.uniform()), int(rng.integers(2**63, dtype=np.uint64))
-            edit = Edit(attribute.name, state.name, severity, seed)
-        touched |= attribute.touches
-        drawn[level] = Drawn(attribute.name, state.name, edit)
-    return drawn
 
 
 class AttributeObjective:
@@ -82,11 +49,10 @@ class AttributeObjective:
         options: PretrainAttributes,
         seed: int,
     ) -> None:
-        self.assembly, self.bank, self.photographs, self.keys = assembly, bank, photographs, sorted(keys)
-        self.options, self.seed = options, seed
-        self.known = taxonomy()
-        self.order = Order(len(self.keys), options.batch_size, seed, "pretrain-attributes")
-        self.table = state_table(self.known)
+        self.assembly, self.bank, self.options, self.seed = assembly, bank, options, seed
+        self.views = Views(assembly, photographs, sorted(keys), seed, options.views)
+        self.order = Order(len(keys), options.batch_size, seed, "pretrain-attributes")
+        self.table = state_table(taxonomy())
         self.embedded = {
             (attribute, state): encoder.embed(bank.texts(attribute, state)) for _, attribute, state in self.table
         }
@@ -102,12 +68,8 @@ class AttributeObjective:
     def losses(self, step: int) -> dict[str, torch.Tensor]:
         """Contrastive loss per level and language loss of one step's edited views."""
         rng = stream(self.seed, "pretrain-attributes", step)
-        views = [draw_view(rng, self.known) for _ in range(self.options.batch_size)]
-        edits = [[drawn.edit for drawn in view.values() if drawn.edit] for view in views]
-        pixels = [self.photographs.unit_pixels(self.keys[i]) for i in self.order(step)]
-        model = self.assembly.model
-        tokens = model.encode_images(render(pixels, edits, self.assembly.preprocessing).to(model.device))
-        states = {level: model.mfam.level(level)(tokens[level]) for level in LEVELS}
+        views, tokens = self.views(self.order.visits(step))
+        states = {level: self.assembly.model.mfam.level(level)(tokens[level]) for level in LEVELS}
         losses: dict[str, torch.Tensor] = {}
         total = torch.zeros(())
         if self.options.contrastive.weight:
@@ -120,7 +82,7 @@ class AttributeObjective:
         return {"loss": total, **losses}
 
     def _contrastive(
-        self, level: str, states: torch.Tensor, views: Sequence[dict[str, Drawn]], rng: np.random.Generator
+        self, level: str, states: torch.Tensor, views: Sequence[View], rng: np.random.Generator
     ) -> torch.Tensor:
         rows = [i for i, view in enumerate(views) if level in view]
         columns = [(attribute, state) for lvl, attribute, state in self.table if lvl == level]
@@ -143,7 +105,7 @@ class AttributeObjective:
         return torch.from_numpy(rng.integers(len(self.embedded[column]), size=count))
 
     def _language(
-        self, states: dict[str, torch.Tensor], views: Sequence[dict[str, Drawn]], rng: np.random.Generator
+        self, states: dict[str, torch.Tensor], views: Sequence[View], rng: np.random.Generator
     ) -> torch.Tensor:
         """Each sample asks about one level of one view; levels take turns."""
         model, processor = self.assembly.model, self.assembly.processor

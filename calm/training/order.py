@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from calm.seeds import stream
+
+
+class Visit(NamedTuple):
+    """One sample, seen in one epoch."""
+
+    sample: int
+    epoch: int
 
 
 class Order:
@@ -20,14 +29,18 @@ class Order:
 
     def __call__(self, step: int) -> list[int]:
         """Indices of the samples of a step."""
+        return [visit.sample for visit in self.visits(step)]
+
+    def visits(self, step: int) -> list[Visit]:
+        """The samples of a step, each with the epoch that it is seen in."""
         first = step * self.batch_size
         return [self._at(position) for position in range(first, first + self.batch_size)]
 
-    def _at(self, position: int) -> int:
+    def _at(self, position: int) -> Visit:
         epoch, offset = divmod(position, self.count)
         if epoch not in self._epochs:
             permutation = stream(self.seed, self.name, "epoch", epoch).permutation(self.count)
             self._epochs = {key: value for key, value in self._epochs.items() if key >= epoch - 1} | {
                 epoch: permutation
             }
-        return int(self._epochs[epoch][offset])
+        return Visit(int(self._epochs[epoch][offset]), epoch)
