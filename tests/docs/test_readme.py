@@ -63,7 +63,7 @@ def test_the_results_table_has_exactly_the_first_headlines_of_each_task(tmp_path
     for name, metrics in METRICS.items():
         write_json(layout.result(name) / "metrics.json", metrics)
     lines = results_table(sections(params, layout), params).splitlines()
-    assert lines[0].startswith("Profile `demo`, seed ")
+    assert lines[0].startswith(f"Profile `{params.profile}`, seed {params.seed}")
     assert lines[2:] == [
         "| task | figure | value | 95 % interval | beside it | labels |",
         "| --- | --- | --- | --- | --- | --- |",
