@@ -152,6 +152,7 @@ def params(parts: Parts, **changes: Any) -> Params:
     raw["finetune"]["tuning"] = {"kind": "lora", "r": 2, "alpha": 4, "dropout": 0.0}
     for section, run in (("pretrain", "attributes"), ("pretrain", "alignment"), ("finetune", "comments")):
         raw[section][run] |= RUN
+    raw["pretrain"]["attributes"]["batch_size"] = 8  # so that every level has its views in every step
     raw["finetune"]["scores"] |= RUN
     for key, value in changes.items():
         *path, last = key.split("__")

@@ -1,0 +1,139 @@
+"""What a step computes: batches of conversations, features, and the losses against hand computations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from calm.attributes.edits import Edit, apply_edits
+from calm.attributes.taxonomy import LEVELS, taxonomy
+from calm.data import tables
+from calm.instructions import COMMENT_PROMPT, messages
+from calm.model.build import Assembly, assemble
+from calm.model.modeling import IGNORED
+from calm.model.processing import normalise
+from calm.params import Optimisation
+from calm.training.attributes import multi_positive
+from calm.training.conversations import collate
+from calm.training.features import Features, Photographs, render
+from calm.training.tuning import InstructionObjective
+from tests import tiny
+
+OPTIONS = Optimisation(**tiny.RUN | {"warmup": 0.0, "weight_decay": 0.0, "max_grad_norm": 1.0, "batch_size": 3})
+
+
+@pytest.fixture
+def assembly(tiny_template: Any) -> Assembly:
+    return assemble(tiny_template.params())
+
+
+def test_multi_positive_is_the_mean_log_share_of_the_own_texts() -> None:
+    similarity = torch.tensor([[[1.0, 0.0], [2.0, -1.0], [5.0, 5.0]]])
+    found = multi_positive(similarity, torch.tensor([1]), torch.tensor([[True, True, False]]))
+    total = sum(np.exp([1.0, 0.0, 2.0, -1.0]))  # the third state does not compete
+    expected = -np.mean([2.0 - np.log(total), -1.0 - np.log(total)])
+    assert found.item() == pytest.approx(expected)
+
+
+def test_multi_positive_averages_over_rows() -> None:
+    similarity = torch.randn(4, 3, 2, generator=torch.Generator().manual_seed(0))
+    own, candidates = torch.tensor([0, 1, 2, 1]), torch.ones(4, 3, dtype=torch.bool)
+    rows = [multi_positive(similarity[i : i + 1], own[i : i + 1], candidates[i : i + 1]) for i in range(4)]
+    torch.testing.assert_close(multi_positive(similarity, own, candidates), torch.stack(rows).mean())
+
+
+def test_answers_alone_are_learned_and_padding_is_masked(assembly: Assembly) -> None:
+    tokenizer = assembly.processor.tokenizer
+    batch = collate(assembly.processor, [messages(COMMENT_PROMPT), messages("Short?")], ["Yes.", "A longer answer."])
+    for row, answer in enumerate(("Yes.", "A longer answer.")):
+        learned = batch.labels[row] != IGNORED
+        ids = batch.labels[row][learned].tolist()
+        assert tokenizer.decode(ids[:-1]) == answer and ids[-1] == tokenizer.eos_token_id
+        assert torch.equal(batch.input_ids[row][learned], batch.labels[row][learned])
+        assert int(learned.nonzero()[0]) == int(batch.prompt_ends[row]) + 1
+        length = int(batch.attention_mask[row].sum())
+        assert batch.attention_mask[row, :length].all() and int(learned.nonzero()[-1]) == length - 1
+        assert (batch.input_ids[row, length:] == tokenizer.pad_token_id).all()
+
+
+def test_prompts_in_training_are_those_of_use(assembly: Assembly) -> None:
+    batch = collate(assembly.processor, [messages(COMMENT_PROMPT)], ["Yes."])
+    used = assembly.processor.tokenizer(assembly.processor.prompt(messages(COMMENT_PROMPT))).input_ids
+    assert batch.input_ids[0, : int(batch.prompt_ends[0]) + 1].tolist() == used
+
+
+@pytest.mark.parametrize("hostile", ["<|im_end|>", "<low><thematic>", "<image>", "<|endoftext|> and on"])
+def test_special_names_in_answers_stay_plain_text(assembly: Assembly, hostile: str) -> None:
+    batch = collate(assembly.processor, [messages(COMMENT_PROMPT)], [hostile])
+    learned = batch.labels[0][batch.labels[0] != IGNORED][:-1]
+    special = {*assembly.processor.tokenizer.all_special_ids, *assembly.model.config.placeholder_token_ids}
+    assert not special & set(learned.tolist())
+    assert assembly.processor.tokenizer.decode(learned) == hostile
+
+
+def test_rendering_edits_each_photograph_by_its_own_edits() -> None:
+    attribute = taxonomy().attribute("brightness")
+    edit = Edit(attribute.name, attribute.states[0].name, 1.0, 5)
+    generator = torch.Generator().manual_seed(0)
+    pixels = [torch.rand(3, *size, generator=generator) for size in ((80, 96), (96, 80), (80, 96))]
+    edits: list[list[Edit]] = [[edit], [], []]
+    found = render(pixels, edits, tiny.PREPROCESSING)
+    assert found.shape == (3, 3, tiny.SIDE, tiny.SIDE)
+    edited = [apply_edits(one[None], [own]) for one, own in zip(pixels, edits, strict=True)]
+    alone = [normalise(one, tiny.PREPROCESSING)[0] for one in edited]
+    torch.testing.assert_close(found, torch.stack(alone))
+    assert not torch.allclose(found[0], normalise(pixels[0][None], tiny.PREPROCESSING)[0], atol=0.05)
+
+
+def test_kept_features_are_those_of_encoding_again(assembly: Assembly, tiny_template: Any) -> None:
+    photographs = Photographs(tiny_template.layout, [tiny.DATASET])
+    keys = [(tiny.DATASET, name) for name in ("p3", "p0", "p3", "p1")]
+    kept, again = (Features(assembly, photographs, keep=keep)(keys) for keep in (True, False))
+    for level in LEVELS:
+        torch.testing.assert_close(kept[level], again[level], rtol=1e-4, atol=1e-5)
+        assert torch.equal(kept[level][0], kept[level][2])
+
+
+def objective(assembly: Assembly, world: Any, use: str, weight: float = 0.0) -> InstructionObjective:
+    rows = tables.instructions(world.layout, use)
+    features = Features(assembly, Photographs(world.layout, rows["dataset"]), keep=True)
+    return InstructionObjective(assembly, features, rows, {}, OPTIONS, 17, "test", weight)
+
+
+@torch.no_grad()
+def test_the_regression_loss_is_the_squared_error_in_half_scales(assembly: Assembly, tiny_template: Any) -> None:
+    of_scores = objective(assembly, tiny_template, "scores", weight=2.0)
+    losses = of_scores.losses(0)
+    chosen = of_scores.rows.iloc[of_scores.order(0)]
+    torch.nn.init.zeros_(assembly.model.score_head.weight)
+    torch.nn.init.zeros_(assembly.model.score_head.bias)
+    at_middle = of_scores.losses(0)["regression"]
+    assert at_middle.item() == pytest.approx((((chosen["score"] - 5.5) / 4.5) ** 2).mean(), rel=1e-5)
+    assert losses["loss"].item() == pytest.approx((losses["language"] + 2 * losses["regression"]).item())
+
+
+@torch.no_grad()
+def test_rows_without_a_score_do_not_count(assembly: Assembly, tiny_template: Any) -> None:
+    found = objective(assembly, tiny_template, "scores", weight=1.0)
+    predicted = torch.tensor([1.0, 10.0, 3.0])
+    some = found._regression(predicted, pd.Series([1.0, None, 7.5]))
+    assert some.item() == pytest.approx((0 + (4.5 / 4.5) ** 2) / 2)
+    assert found._regression(predicted, pd.Series([None] * 3)).item() == 0
+
+
+@torch.no_grad()
+def test_without_a_weight_there_is_no_regression(assembly: Assembly, tiny_template: Any) -> None:
+    losses = objective(assembly, tiny_template, "comments").losses(0)
+    assert set(losses) == {"loss", "language"} and losses["loss"] == losses["language"]
+
+
+@torch.no_grad()
+def test_the_average_photograph_is_the_mean_of_all(assembly: Assembly, tiny_template: Any) -> None:
+    found = objective(assembly, tiny_template, "comments")
+    keys = [(tiny.DATASET, f"p{number}") for number in range(tiny.PICTURES)]
+    expected = assembly.model.mfam(found.features(keys)).mean(0)
+    torch.testing.assert_close(found.average_visual_tokens(), expected)
