@@ -148,7 +148,7 @@ def params(parts: Parts, **changes: Any) -> Params:
         "thematic": {"grid": 1, "all_levels": True},
     }
     raw["pretrain"]["attributes"]["contrastive"] |= {"width": 8, "texts": 2}
-    raw["pretrain"]["attributes"]["language"] |= {"weight": 0.2, "samples": 2}
+    raw["pretrain"]["attributes"]["language"] |= {"weight": 0.2, "samples": 6}
     raw["finetune"]["tuning"] = {"kind": "lora", "r": 2, "alpha": 4, "dropout": 0.0}
     for section, run in (("pretrain", "attributes"), ("pretrain", "alignment"), ("finetune", "comments")):
         raw[section][run] |= RUN
