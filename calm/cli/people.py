@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calm.cli.errors import tell
+from calm.cli.stages import quiet_libraries
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -124,6 +125,7 @@ def run(
         tell(problem)
     if not paths:
         raise typer.Exit(1)
+    quiet_libraries()
     from calm.assistant import Calm
 
     calm = Calm.from_pretrained(model, device=device)

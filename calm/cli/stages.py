@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -155,7 +156,15 @@ def start(stage: str) -> tuple[Params, Layout]:
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, threads))
     # Threads that spin while they wait slow each other down tenfold when jobs share cores (`snakemake -j8`).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    quiet_libraries()
     return params, Layout()
+
+
+def quiet_libraries() -> None:
+    """No progress bars for files read in a second, no advice to the authors of libraries."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
 
 
 def chosen(name: str, names: Collection[str], where: str) -> None:

@@ -127,13 +127,13 @@ def assemble_parts(config: CalmConfig, vision: Vision, language: Language, runti
 def add_lora(model: CalmForConditionalGeneration, tuning: LoRATuning, seed: int) -> PeftModel:
     """Low-rank adapters on all linear layers of the language model but its head; the adapters alone are trainable."""
     torch.manual_seed(seed)
+    model.language_model.config._name_or_path = model.config.provenance["language"]["name"]  # peft records it
     config = LoraConfig(
         r=tuning.r,
         lora_alpha=tuning.alpha,
         lora_dropout=tuning.dropout,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
-        base_model_name_or_path=model.config.provenance["language"]["name"],
     )
     return get_peft_model(model.language_model, config)
 

@@ -85,6 +85,8 @@ class AttributeObjective:
         self, level: str, states: torch.Tensor, views: Sequence[View], rng: np.random.Generator
     ) -> torch.Tensor:
         rows = [i for i, view in enumerate(views) if level in view]
+        if not rows:  # nothing was drawn: no loss, but still a graph
+            return states.sum() * 0
         columns = [(attribute, state) for lvl, attribute, state in self.table if lvl == level]
         count = self.options.contrastive.texts
         picked = torch.cat([self.embedded[column][self._pick(column, count, rng)] for column in columns])
@@ -107,10 +109,12 @@ class AttributeObjective:
     def _language(
         self, states: dict[str, torch.Tensor], views: Sequence[View], rng: np.random.Generator
     ) -> torch.Tensor:
-        """Each sample asks about one level of one view; levels take turns."""
+        """Each sample asks about one level of one view; drawn by seed."""
         model, processor = self.assembly.model, self.assembly.processor
         visual, conversations, answers = [], [], []
         candidates = [(i, level) for i, view in enumerate(views) for level in LEVELS if level in view]
+        if not candidates:
+            return torch.stack([of_level.sum() * 0 for of_level in states.values()]).sum()
         picked = rng.permutation(len(candidates))[: self.options.language.samples]
         for i, level in (candidates[p] for p in picked):
             drawn = views[i][level]
