@@ -10,7 +10,7 @@ from calm.evaluation import Bench, load_model
 from calm.evaluation.scoring import PREDICTIONS, measure, predict, rated
 from calm.io import atomic_dir, write_json, write_table
 from calm.layout import Layout
-from calm.params import Params
+from calm.params import Ablation, Params
 
 
 class AblationError(ValueError):
@@ -29,19 +29,20 @@ def ablate(name: str, params: Params, layout: Layout) -> None:
     """
     if name not in params.ablations:
         raise AblationError(f"params.yaml: ablations has no entry '{name}'")
-    start = layout.root / params.ablations[name].start
+    ablation = params.ablations[name]
+    start = layout.root / ablation.start
     if not start.is_dir():
         raise FileNotFoundError(f"{start} does not exist: run the stage that makes it (`dvc repro`), or `dvc pull`")
     from calm.training.finetune import train_from
 
     folder = layout.state(f"ablate@{name}") / "model"
     train_from([start], folder, params, layout, f"ablate-{name}")
-    bench = Bench("scoring", params, layout, load_model(folder, params))
-    _write(name, predict(bench, rated(bench, "test")), bench, params.ablations[name].start, layout)
+    bench = Bench("scoring", params, layout, load_model(folder, params), ablation)
+    _write(name, predict(bench, rated(bench, "test")), bench, layout)
     shutil.rmtree(folder.parent)
 
 
-def _write(name: str, predictions: pd.DataFrame, bench: Bench, start: str, layout: Layout) -> None:
+def _write(name: str, predictions: pd.DataFrame, bench: Bench[Ablation], layout: Layout) -> None:
     with atomic_dir(layout.ablation(name)) as part:
-        write_json(part / "metrics.json", {"start": start} | measure(predictions, bench.bootstrap))
+        write_json(part / "metrics.json", {"start": bench.settings.start} | measure(predictions, bench.bootstrap))
         write_table(part / "predictions.parquet", predictions, PREDICTIONS)

@@ -308,22 +308,18 @@ class Bootstrap(Section):
     level: Annotated[float, Field(gt=0, lt=1)]
 
 
-class EvaluatedTask(Section):
-    """The folder of the model that a task judges."""
+class TaskSettings(Section):
+    """Settings under evaluation.tasks.NAME. A task with settings of its own extends this; unknown keys are errors."""
 
-    model: str
+    model: str  # folder of the model that the task judges
 
 
 class EvaluationParams(Section):
-    """What is measured, on which model."""
+    """What is measured, on which model. Each task's settings are checked by its own file."""
 
-    tasks: dict[str, EvaluatedTask]
+    tasks: dict[str, dict[str, Any]]
     batch_size: PositiveInt
-    max_new_tokens: PositiveInt
-    max_items: PositiveInt
     bootstrap: Bootstrap
-    support: PositiveInt
-    draws: PositiveInt
 
 
 class Ablation(Section):
@@ -336,6 +332,7 @@ class ReportParams(Section):
     """What the page shows."""
 
     examples: PositiveInt
+    max_new_tokens: PositiveInt
 
 
 class Params(Section):

@@ -19,7 +19,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 
-from calm.params import PARAMS_FILE, Params, ParamsError, parse_params
+from calm.params import PARAMS_FILE, Params, ParamsError, load_params, parse_params
+from calm.settings import check_open_sections
 
 FOLDER = Path("profiles")
 BASE = "demo"
@@ -65,12 +66,14 @@ def merged(name: str, params: Path = PARAMS_FILE, folder: Path = FOLDER) -> str:
     """Text of `params` with profile `name` applied, checked.
 
     Raises:
-        ParamsError: no such profile, a key that params.yaml does not have, or values that `Params` refuses.
+        ParamsError: no such profile, a key that params.yaml does not have, or values that `Params`, a dataset or a
+            task refuses.
     """
     text = params.read_text(encoding="utf-8")
     for part in chain(name, folder):
         text = overlay(text, _read(part, folder), f"{folder / part}.yaml")
     checked = parse_params(_parse(text, params.name), f"{params.name} with profile {name}")
+    check_open_sections(checked)
     if checked.profile != name:
         raise ParamsError(f"profiles/{name}.yaml: profile: must be {name}, got {checked.profile}")
     return text
@@ -95,12 +98,13 @@ def save(name: str, params: Path = PARAMS_FILE, folder: Path = FOLDER) -> int:
         The number of lines that differ.
 
     Raises:
-        ParamsError: no such profile, or `params` is of another one.
+        ParamsError: no such profile, or `params` is of another one or not valid.
     """
     profile, text = _read(name, folder), params.read_text(encoding="utf-8")
-    current = _parse(text, params.name).get("profile")
-    if current != name:
-        raise ParamsError(f"{params.name} is of profile {current}: its values are not those of {name}")
+    current = load_params(params)
+    check_open_sections(current)
+    if current.profile != name:
+        raise ParamsError(f"{params.name} is of profile {current.profile}: its values are not those of {name}")
     named = frozenset(entry.key for entry in entries(profile))
     return _replace(folder / f"{name}.yaml", overlay(profile, text, params.name, only=named))
 

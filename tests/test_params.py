@@ -53,6 +53,8 @@ def test_the_committed_file_is_valid_and_frozen() -> None:
         ("strategy.kind", "horovod"),
         ("evaluation.bootstrap.level", 1.0),
         ("data.image.jpeg_quality", 101),
+        ("evaluation.max_items", 96),
+        ("report.max_new_tokens", 0),
     ],
 )
 def test_unknown_mistyped_and_impossible_values_name_their_key(raw: Any, key: str, value: Any) -> None:

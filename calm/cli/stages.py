@@ -147,9 +147,13 @@ def start(stage: str) -> tuple[Params, Layout]:
 
     Sums of floats depend on the number of threads, so params.yaml decides it, whoever starts the stage. Libraries
     read these variables when they are imported: call this first.
+
+    Raises:
+        ParamsError: a key is wrong, if only of a stage that comes much later.
     """
     from calm.layout import Layout
     from calm.params import load_params
+    from calm.settings import check_open_sections
 
     params = load_params()
     threads = str(getattr(params.threads, stage))
@@ -157,6 +161,7 @@ def start(stage: str) -> tuple[Params, Layout]:
     # Threads that spin while they wait slow each other down tenfold when jobs share cores (`snakemake -j8`).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     quiet_libraries()
+    check_open_sections(params)
     return params, Layout()
 
 

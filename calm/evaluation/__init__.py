@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from pathlib import Path
 
 from calm.evaluation.base import Assistant, Bench, EvaluationError, Outcome, Task
 from calm.io import atomic_dir, write_json, write_table
 from calm.layout import Layout
-from calm.params import Params
+from calm.params import Params, TaskSettings, checked
 
-__all__ = ["Assistant", "Bench", "EvaluationError", "Outcome", "Task", "evaluate", "find_task", "write_outcome"]
+__all__ = [
+    "Assistant",
+    "Bench",
+    "EvaluationError",
+    "Outcome",
+    "Task",
+    "evaluate",
+    "find_task",
+    "names",
+    "settings",
+    "write_outcome",
+]
 
 
 def evaluate(task: str, params: Params, layout: Layout, *, model: Assistant | None = None) -> None:
@@ -20,14 +32,26 @@ def evaluate(task: str, params: Params, layout: Layout, *, model: Assistant | No
 
     Raises:
         EvaluationError: no such task, or its test list is empty.
+        ParamsError: the task's settings are wrong.
         FileNotFoundError: the model or a table is missing; the message says what to run.
     """
-    found = find_task(task)
-    if task not in params.evaluation.tasks:
-        raise EvaluationError(f"params.yaml: evaluation.tasks has no entry '{task}'; it names the model to judge")
+    own = settings(task, params)
     if model is None:
-        model = load_model(layout.root / params.evaluation.tasks[task].model, params)
-    write_outcome(layout.result(task), found.run(Bench(task, params, layout, model)))
+        model = load_model(layout.root / own.model, params)
+    write_outcome(layout.result(task), find_task(task).run(Bench(task, params, layout, model, own)))
+
+
+def settings(name: str, params: Params) -> TaskSettings:
+    """What params.evaluation.tasks says of one task, checked by the class that the task's file declares.
+
+    Raises:
+        EvaluationError: calm has no such task, or params do not name it.
+        ParamsError: a key is unknown, missing or has a wrong value.
+    """
+    task = find_task(name)
+    if name not in params.evaluation.tasks:
+        raise EvaluationError(f"params.yaml: evaluation.tasks has no entry '{name}'; it names the model to judge")
+    return checked(task.settings, params.evaluation.tasks[name], "params", prefix=f"evaluation.tasks.{name}.")
 
 
 def load_model(folder: Path, params: Params) -> Assistant:
@@ -36,6 +60,11 @@ def load_model(folder: Path, params: Params) -> Assistant:
 
     model: Assistant = Calm.from_pretrained(folder, device=params.runtime.device, dtype=params.runtime.dtype)
     return model
+
+
+def names() -> list[str]:
+    """Every file that could define a task."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def find_task(name: str) -> Task:

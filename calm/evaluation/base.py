@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 
 from calm.evaluation.metrics import Bootstrap
 from calm.layout import Layout
-from calm.params import Params
+from calm.params import Params, Section, TaskSettings
 from calm.seeds import stream
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from calm.data.images import ImageStore
+
+Settings = TypeVar("Settings", bound=Section, covariant=True)
 
 
 class Score(Protocol):
@@ -69,13 +71,14 @@ class EvaluationError(ValueError):
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What a task works with: the model to judge, the test lists, the photographs, seeded draws."""
+class Bench(Generic[Settings]):
+    """What a task works with: the model to judge, its checked settings, the test lists, photographs, seeded draws."""
 
     task: str
     params: Params
     layout: Layout
     model: Assistant
+    settings: Settings
 
     @cached_property
     def bootstrap(self) -> Bootstrap:
@@ -127,9 +130,8 @@ class Bench:
             raise EvaluationError(f"task '{self.task}': the list of role '{role}' names items that were never prepared")
         return rows.sort_values(["dataset", "item_id"], ignore_index=True)
 
-    def at_most(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """A seeded draw of evaluation.max_items rows, or all of them, in their order."""
-        most = self.params.evaluation.max_items
+    def at_most(self, rows: pd.DataFrame, most: int) -> pd.DataFrame:
+        """A seeded draw of `most` rows, or all of them if they are fewer, in their order."""
         if len(rows) <= most:
             return rows
         kept = np.sort(self.rng("items").choice(len(rows), size=most, replace=False))
@@ -157,12 +159,16 @@ class Headline:
 
 @dataclass(frozen=True)
 class Task:
-    """One evaluation task, found by the name of its file."""
+    """One evaluation task, found by the name of its file.
+
+    `settings` is what params.evaluation.tasks.NAME must say; `run` finds it, checked, in its bench.
+    """
 
     title: str
     about: str
     headlines: tuple[Headline, ...]
-    run: Callable[[Bench], Outcome]
+    run: Callable[[Bench[Any]], Outcome]
+    settings: type[TaskSettings] = TaskSettings
 
 
 def item_keys(rows: pd.DataFrame) -> list[tuple[str, str]]:

@@ -29,6 +29,7 @@ from calm.evaluation.base import (
 from calm.evaluation.captions import BLEU, CaptionScores, bleu_from_counts, several_caption_scores, spice
 from calm.evaluation.editing import edit_labels
 from calm.evaluation.metrics import Bootstrap, Estimate, mean, weighted_mean
+from calm.params import PositiveInt, TaskSettings
 
 if TYPE_CHECKING:
     from calm.attributes.taxonomy import Taxonomy
@@ -63,15 +64,22 @@ PREDICTIONS = pa.schema(
 )
 
 
-def run(bench: Bench) -> Outcome:
-    """Comment on at most evaluation.max_items test photographs of role `comments`."""
+class CommentingSettings(TaskSettings):
+    """params.evaluation.tasks.commenting."""
+
+    max_items: PositiveInt
+    max_new_tokens: PositiveInt
+
+
+def run(bench: Bench[CommentingSettings]) -> Outcome:
+    """Comment on at most max_items test photographs of role `comments`."""
     from calm.attributes.taxonomy import taxonomy
 
     rows = commented(bench)
-    settings = bench.params.evaluation
+    size, length = bench.params.evaluation.batch_size, bench.settings.max_new_tokens
     texts: list[str] = []
     for images in bench.batches(rows):
-        texts += bench.model.comment(images, batch_size=settings.batch_size, max_new_tokens=settings.max_new_tokens)
+        texts += bench.model.comment(images, batch_size=size, max_new_tokens=length)
     others = [texts[i] for i in elsewhere(group_keys(rows), bench.rng("shuffle"))]
     own, shuffled = several_caption_scores([texts, others], list(rows["references"]))
     rules = naming_rules(taxonomy())
@@ -91,7 +99,7 @@ def run(bench: Bench) -> Outcome:
     return Outcome(metrics, predictions, PREDICTIONS, _plots(metrics))
 
 
-def commented(bench: Bench) -> pd.DataFrame:
+def commented(bench: Bench[CommentingSettings]) -> pd.DataFrame:
     """Test items with their reference comments: columns of ITEM, and references, origin, edits.
 
     Comments of aspect `caption` say what a photograph shows, not how good it is, and are no references.
@@ -107,7 +115,7 @@ def commented(bench: Bench) -> pd.DataFrame:
     rows = rows.merge(found, on=["dataset", "item_id"], how="inner", validate="one_to_one")
     if rows.empty:
         raise EvaluationError("task 'commenting': no test photograph of role 'comments' has a comment")
-    rows = bench.at_most(rows.sort_values(["dataset", "item_id"], ignore_index=True))
+    rows = bench.at_most(rows.sort_values(["dataset", "item_id"], ignore_index=True), bench.settings.max_items)
     return rows.assign(edits=pd.Series([edit_labels(text) for text in rows["synthetic_edits"]], dtype=object))
 
 
@@ -205,4 +213,5 @@ TASK = Task(
         Headline("SPICE", "spice"),
     ),
     run=run,
+    settings=CommentingSettings,
 )

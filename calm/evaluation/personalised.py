@@ -1,6 +1,6 @@
 """Scores for one person from a few of their ratings (PIAA), against the generic score of the same photographs.
 
-For each rater, `evaluation.support` of their rated test photographs are shown and the others are ranked; no
+For each rater, `support` of their rated test photographs are shown and the others are ranked; no
 near-duplicate of a shown photograph is ranked. The personal score is the generic one plus a ridge regression of what
 the rater's ratings leave over, on the model's own features of the photographs; how strongly to regularise is chosen
 inside the support set alone.
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from calm.evaluation import plots
 from calm.evaluation.base import Bench, EvaluationError, Headline, Outcome, Task, csv_bytes, origin_of_labels
 from calm.evaluation.metrics import Bootstrap, UndefinedMetric, mean, srcc
+from calm.params import PositiveInt, TaskSettings
 
 LEAST_QUERIES = 5  # an SRCC of fewer photographs says next to nothing
 ALPHAS = np.logspace(-2, 4, 13)  # up to where the ridge adds nothing and the generic score stands
@@ -38,7 +39,14 @@ PREDICTIONS = pa.schema(
 )
 
 
-def run(bench: Bench) -> Outcome:
+class PersonalisedSettings(TaskSettings):
+    """params.evaluation.tasks.personalised."""
+
+    support: PositiveInt
+    draws: PositiveInt
+
+
+def run(bench: Bench[PersonalisedSettings]) -> Outcome:
     """Rank the unseen photographs of every rater of role `raters`."""
     rows, rated = _ratings(bench)
     size = bench.params.evaluation.batch_size
@@ -53,16 +61,16 @@ def run(bench: Bench) -> Outcome:
     ]
     if not found:
         raise EvaluationError(
-            f"task 'personalised': no rater has {bench.params.evaluation.support} test ratings to show and "
-            f"{LEAST_QUERIES} of other photographs to rank; lower evaluation.support"
+            f"task 'personalised': no rater has {bench.settings.support} test ratings to show and "
+            f"{LEAST_QUERIES} of other photographs to rank; lower evaluation.tasks.personalised.support"
         )
     predictions = pd.concat(found, ignore_index=True)
     table = per_rater(predictions)
     metrics = measure(table, bench.bootstrap)
     metrics |= {
         "labels": origin_of_labels(rated["origin"]),
-        "support": bench.params.evaluation.support,
-        "draws": bench.params.evaluation.draws,
+        "support": bench.settings.support,
+        "draws": bench.settings.draws,
         "raters_left_out": rated[["dataset", "rater_id"]].drop_duplicates().shape[0] - len(table),
     }
     return Outcome(metrics, predictions, PREDICTIONS, _plots(table, metrics["labels"]))
@@ -96,14 +104,16 @@ def scaled(features: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _one(
-    bench: Bench, rated: pd.DataFrame, generic: NDArray[np.float64], features: NDArray[np.float64]
+    bench: Bench[PersonalisedSettings],
+    rated: pd.DataFrame,
+    generic: NDArray[np.float64],
+    features: NDArray[np.float64],
 ) -> Iterator[pd.DataFrame]:
     """Query rows of one rater, for each draw of the support set that leaves enough photographs to rank."""
     dataset, rater = rated.iloc[0][["dataset", "rater_id"]]
-    settings = bench.params.evaluation
-    for draw in range(settings.draws):
+    for draw in range(bench.settings.draws):
         rng = bench.rng("support", dataset, rater, str(draw))
-        split = support_and_query(rated["group"].tolist(), settings.support, rng)
+        split = support_and_query(rated["group"].tolist(), bench.settings.support, rng)
         if split is None:
             continue
         shown, asked = rated.iloc[split[0]], rated.iloc[split[1]]
@@ -198,4 +208,5 @@ TASK = Task(
         Headline("SRCC per rater, the crowd's true score", "crowd.srcc"),
     ),
     run=run,
+    settings=PersonalisedSettings,
 )

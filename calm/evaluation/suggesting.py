@@ -24,6 +24,7 @@ from calm.evaluation.base import (
 )
 from calm.evaluation.editing import edit_labels, edited_copies, labels_of, lacking
 from calm.evaluation.metrics import Bootstrap, Estimate, mean
+from calm.params import PositiveInt, TaskSettings
 
 if TYPE_CHECKING:
     from calm.attributes.taxonomy import Taxonomy
@@ -44,13 +45,20 @@ PREDICTIONS = pa.schema(
 )
 
 
-def run(bench: Bench) -> Outcome:
+class SuggestingSettings(TaskSettings):
+    """params.evaluation.tasks.suggesting."""
+
+    max_items: PositiveInt
+
+
+def run(bench: Bench[SuggestingSettings]) -> Outcome:
     """Ask for suggestions on edited and unedited test photographs of role `scores`, each at most max_items."""
     from calm.attributes.taxonomy import taxonomy
 
     rows = bench.items("scores")
-    plain = bench.at_most(rows[rows["synthetic_edits"].isna()].reset_index(drop=True))
-    views = bench.at_most(rows[rows["synthetic_edits"].notna()].reset_index(drop=True))
+    most = bench.settings.max_items
+    plain = bench.at_most(rows[rows["synthetic_edits"].isna()].reset_index(drop=True), most)
+    views = bench.at_most(rows[rows["synthetic_edits"].notna()].reset_index(drop=True), most)
     parts = [_asked(bench, plain)]
     parts.append(_asked(bench, views) if len(views) else _edited_here(bench, plain, taxonomy()))
     predictions = pd.concat([part for part in parts if len(part)], ignore_index=True)
@@ -189,4 +197,5 @@ TASK = Task(
         for top in TOP
     ),
     run=run,
+    settings=SuggestingSettings,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from calm.evaluation import Assistant, Bench, load_model
+from calm.evaluation import Assistant, Bench, load_model, settings
 from calm.io import atomic_file
 from calm.layout import Layout
 from calm.params import Params
@@ -21,8 +21,8 @@ def report(params: Params, layout: Layout, *, model: Assistant | None = None) ->
         ReportError: an ablation and the full recipe scored different photographs.
     """
     if model is None:
-        model = load_model(layout.root / params.evaluation.tasks["scoring"].model, params)
-    page = collect(Bench("report", params, layout, model))
+        model = load_model(layout.root / settings("scoring", params).model, params)
+    page = collect(Bench("report", params, layout, model, params.report))
     for template, target in (("page.html.j2", layout.report), ("page.md.j2", layout.report.with_suffix(".md"))):
         with atomic_file(target) as part:
             part.write_text(render(template, page), encoding="utf-8")

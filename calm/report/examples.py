@@ -10,6 +10,7 @@ from calm.evaluation import Bench
 from calm.evaluation.base import group_keys, item_keys
 from calm.evaluation.editing import edit_labels
 from calm.evaluation.scoring import rated
+from calm.params import ReportParams
 from calm.report import plots
 
 LEVELS = ("low", "middle", "high")
@@ -30,13 +31,13 @@ class Example:
     overlays: tuple[tuple[str, str], ...]  # (level, data URI)
 
 
-def examples(bench: Bench) -> list[Example]:
+def examples(bench: Bench[ReportParams]) -> list[Example]:
     """params.report.examples held-out photographs, each as it was taken and next to it one of its edited views."""
     rows = chosen(rated(bench, "test"), bench)
     images = [bench.photograph(*key) for key in item_keys(rows)]
-    settings, model = bench.params.evaluation, bench.model
-    scores = model.score(images, batch_size=settings.batch_size)
-    comments = model.comment(images, batch_size=settings.batch_size, max_new_tokens=settings.max_new_tokens)
+    size, model = bench.params.evaluation.batch_size, bench.model
+    scores = model.score(images, batch_size=size)
+    comments = model.comment(images, batch_size=size, max_new_tokens=bench.settings.max_new_tokens)
     suggestions = model.suggest(images, top=3)
     attention = model.attention(images)
     found = []
@@ -62,7 +63,7 @@ def examples(bench: Bench) -> list[Example]:
     return found
 
 
-def chosen(rows: pd.DataFrame, bench: Bench) -> pd.DataFrame:
+def chosen(rows: pd.DataFrame, bench: Bench[ReportParams]) -> pd.DataFrame:
     """Seeded draw: groups in random order, of each a photograph as it was taken and one edited view of it."""
     rng = bench.rng("examples")
     taken: list[int] = []
@@ -76,4 +77,4 @@ def chosen(rows: pd.DataFrame, bench: Bench) -> pd.DataFrame:
         photograph = int(rng.choice(plain.index))
         views = members[members["item_id"].str.startswith(str(rows["item_id"][photograph]) + "#v")]
         taken += [photograph, *([int(rng.choice(views.index))] if len(views) else [])]
-    return rows.loc[taken[: bench.params.report.examples]]
+    return rows.loc[taken[: bench.settings.examples]]

@@ -9,6 +9,7 @@ from typing import Any
 
 from calm.evaluation import Bench
 from calm.layout import Layout
+from calm.params import ReportParams
 from calm.report import plots, tables
 from calm.report.examples import Example, examples
 from calm.report.tables import Comparison, Section
@@ -42,7 +43,7 @@ class Page:
     provenance: Sequence[tuple[str, str]]
 
 
-def collect(bench: Bench) -> Page:
+def collect(bench: Bench[ReportParams]) -> Page:
     """Read results, draw what is missing, ask the model about the examples."""
     params, layout = bench.params, bench.layout
     found = tables.sections(params, layout)

@@ -135,11 +135,18 @@ def small_params(root: Path = REPOSITORY) -> Params:
     """The repository's parameters, on the drawn dataset and with few resamples."""
     params = load_params(root / "params.yaml")
     roles = params.data.roles.model_copy(update={role: [DATASET] for role in type(params.data.roles).model_fields})
+    params = with_settings(params, "personalised", draws=2, support=8)
     evaluation = params.evaluation.model_copy(
-        update={"bootstrap": params.evaluation.bootstrap.model_copy(update={"samples": 200}), "draws": 2, "support": 8}
+        update={"bootstrap": params.evaluation.bootstrap.model_copy(update={"samples": 200})}
     )
     data = params.data.model_copy(update={"datasets": {DATASET: {}}, "roles": roles})
     return params.model_copy(update={"data": data, "evaluation": evaluation})
+
+
+def with_settings(params: Params, task: str, **settings: Any) -> Params:
+    """A copy in which the task has these settings too."""
+    tasks = params.evaluation.tasks | {task: params.evaluation.tasks.get(task, {}) | settings}
+    return params.model_copy(update={"evaluation": params.evaluation.model_copy(update={"tasks": tasks})})
 
 
 def rows(table: pa.Schema, records: list[dict[str, Any]]) -> pd.DataFrame:

@@ -18,8 +18,9 @@ from calm.attributes.grammar import comment
 from calm.attributes.taxonomy import taxonomy
 from calm.evaluation import EvaluationError, attributes, commenting, evaluate, find_task, personalised
 from calm.evaluation.base import elsewhere
+from calm.params import ParamsError
 from calm.seeds import stream
-from tests.evaluation.calm_world import DATASET, PHOTOS, RATERS, TRAIN, VIEWS, FakeCalm, World
+from tests.evaluation.calm_world import DATASET, PHOTOS, RATERS, TRAIN, VIEWS, FakeCalm, World, with_settings
 
 TASKS = ("attributes", "scoring", "commenting", "personalised", "suggesting")
 
@@ -167,7 +168,7 @@ def test_support_and_query_share_no_group() -> None:
 
 
 def test_a_rater_with_too_few_ratings_is_an_error_when_it_is_all_there_is(world: World) -> None:
-    many = world.params.model_copy(update={"evaluation": world.params.evaluation.model_copy(update={"support": 999})})
+    many = with_settings(world.params, "personalised", support=999)
     with pytest.raises(EvaluationError, match="no rater has 999 test ratings"):
         evaluate("personalised", many, world.layout, model=world.oracle())
 
@@ -248,18 +249,59 @@ def test_a_task_is_one_file(world: World, tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "tasks" / "counting.py").write_text(
         "import pandas as pd, pyarrow as pa\n"
         "from calm.evaluation.base import Headline, Outcome, Task\n"
+        "from calm.params import PositiveInt, TaskSettings\n"
+        "class CountingSettings(TaskSettings):\n"
+        "    most: PositiveInt\n"
         "def run(bench):\n"
-        "    rows = bench.items('scores')\n"
+        "    rows = bench.at_most(bench.items('scores'), bench.settings.most)\n"
         "    schema = pa.schema([pa.field('item_id', pa.string(), nullable=False)])\n"
         "    return Outcome({'items': {'value': len(rows)}}, rows[['item_id']], schema)\n"
-        "TASK = Task('Counting', 'How many?', (Headline('items', 'items'),), run)\n",
+        "TASK = Task('Counting', 'How many?', (Headline('items', 'items'),), run, CountingSettings)\n",
         encoding="utf-8",
     )
     monkeypatch.setattr(calm.evaluation, "__path__", [*calm.evaluation.__path__, str(tmp_path / "tasks")])
-    tasks = world.params.evaluation.tasks | {"counting": world.params.evaluation.tasks["scoring"]}
-    evaluation = world.params.evaluation.model_copy(update={"tasks": tasks})
-    evaluate("counting", world.params.model_copy(update={"evaluation": evaluation}), world.layout, model=world.oracle())
-    assert json.loads((world.layout.result("counting") / "metrics.json").read_text())["items"]["value"] == 32
+    params = with_settings(world.params, "counting", model="models/any", most=7)
+    evaluate("counting", params, world.layout, model=world.oracle())
+    assert json.loads((world.layout.result("counting") / "metrics.json").read_text())["items"]["value"] == 7
+    with pytest.raises(ParamsError, match=r"evaluation\.tasks\.counting\.most"):
+        evaluate("counting", with_settings(params, "counting", most=0), world.layout, model=world.oracle())
+
+
+@pytest.mark.parametrize(
+    ("task", "wrong", "key"),
+    [
+        ("scoring", {"max_items": 96}, "scoring.max_items: unknown key"),
+        ("suggesting", {"max_new_tokens": 40}, "suggesting.max_new_tokens: unknown key"),
+        ("commenting", {"max_item": 96}, "commenting.max_item: unknown key"),
+        ("commenting", {"max_items": "many"}, "commenting.max_items"),
+        ("personalised", {"support": 0}, "personalised.support"),
+        ("attributes", {"model": None}, "attributes.model"),
+    ],
+)
+def test_settings_that_a_task_does_not_know_or_that_are_impossible_name_their_key(
+    world: World, task: str, wrong: dict[str, Any], key: str
+) -> None:
+    with pytest.raises(ParamsError) as error:
+        evaluate(task, with_settings(world.params, task, **wrong), world.layout, model=world.oracle())
+    assert f"evaluation.tasks.{key}" in str(error.value)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_setting_of_a_task_has_to_be_given(world: World, task: str) -> None:
+    given = world.params.evaluation.tasks[task]
+    for key in given:
+        fewer = {task: {name: value for name, value in given.items() if name != key}}
+        evaluation = world.params.evaluation.model_copy(update={"tasks": fewer})
+        with pytest.raises(ParamsError) as error:
+            calm.evaluation.settings(task, world.params.model_copy(update={"evaluation": evaluation}))
+        assert f"evaluation.tasks.{task}.{key}: missing" in str(error.value)
+
+
+def test_tasks_that_generate_text_do_so_for_max_items(world: World) -> None:
+    fewer = with_settings(world.params, "suggesting", max_items=3)
+    evaluate("suggesting", fewer, world.layout, model=world.oracle())
+    rows = pd.read_parquet(world.layout.result("suggesting") / "predictions.parquet")
+    assert rows["edits"].notna().value_counts().to_dict() == {True: 3, False: 3}
 
 
 def test_unknown_tasks_say_what_is_missing(world: World) -> None:
@@ -292,7 +334,8 @@ def test_a_grey_photograph_is_not_asked_about_colours_it_cannot_lose(world: Worl
 
     assert lacking(Image.new("L", (64, 64), 90)) == {"colour"} and not lacking(Image.new("RGB", (64, 64), "teal"))
     picture = Image.linear_gradient("L").resize((96, 72)).convert("RGB")
-    bench = calm.evaluation.Bench("attributes", world.params, world.layout, world.blind())
+    own = calm.evaluation.settings("attributes", world.params)
+    bench = calm.evaluation.Bench("attributes", world.params, world.layout, world.blind(), own)
     object.__setattr__(bench, "photograph", lambda *key: picture)
     one = pd.DataFrame({"dataset": [DATASET], "item_id": ["grey"], "group": ["g"]})
     shown = {(row[4], row[5]) for row in attributes._recognised(bench, taxonomy(), one)}

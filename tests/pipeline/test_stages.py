@@ -143,8 +143,20 @@ def test_every_key_of_params_is_read_by_a_stage(stages: dict[str, Any]) -> None:
         for part in key.split("."):
             assert part in node, f"dvc.yaml reads {key}, which params.yaml does not have"
             node = node[part]
-    unread = [leaf for leaf in leaves(params) if not any(leaf == key or leaf.startswith(f"{key}.") for key in read)]
+    unread = [leaf for leaf in leaves(params) if not covered(leaf, read)]
     assert unread == []
+
+
+def test_the_settings_of_a_task_are_read_by_that_task_and_the_report(stages: dict[str, Any]) -> None:
+    read = {name: {k for dep in s.deps if hasattr(dep, "params") for k in dep.params} for name, s in stages.items()}
+    for task, settings in PARAMS.evaluation.tasks.items():
+        for key in settings:
+            readers = {name for name, keys in read.items() if covered(f"evaluation.tasks.{task}.{key}", keys)}
+            assert readers == {f"evaluate@{task}", "report"}
+
+
+def covered(leaf: str, keys: set[str]) -> bool:
+    return any(leaf == key or leaf.startswith(f"{key}.") for key in keys)
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[str]:

@@ -9,24 +9,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from calm.evaluation import Bench, captions, commenting, evaluate
+from calm.evaluation import Bench, captions, commenting, evaluate, settings
 from calm.evaluation.scoring import PREDICTIONS, predict, rated
 from calm.io import write_json, write_table
 from calm.layout import Layout
-from tests.evaluation.calm_world import World, build_world
+from tests.evaluation.calm_world import World, build_world, with_settings
 
 
 @pytest.fixture(scope="session")
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> World:
     world = build_world(tmp_path_factory.mktemp("evaluated"), photos=8, views=2)
-    world.params = world.params.model_copy(
-        update={"evaluation": world.params.evaluation.model_copy(update={"support": 5})}
-    )
+    world.params = with_settings(world.params, "personalised", support=5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(commenting, "several_caption_scores", _without_java)
         for task in world.params.evaluation.tasks:
             evaluate(task, world.params, world.layout, model=world.oracle())
-    bench = Bench("scoring", world.params, world.layout, world.blind())
+    bench = Bench("scoring", world.params, world.layout, world.blind(), settings("scoring", world.params))
     ablated = predict(bench, rated(bench, "test"))
     write_table(world.layout.ablation("no_selfsupervision") / "predictions.parquet", ablated, PREDICTIONS)
     world.layout.curves.mkdir(parents=True)

@@ -121,7 +121,7 @@ def test_examples_pair_a_photograph_with_a_view_of_it(world: World) -> None:
     from calm.evaluation import Bench
     from calm.evaluation.scoring import rated
 
-    bench = Bench("report", world.params, world.layout, world.oracle())
+    bench = Bench("report", world.params, world.layout, world.oracle(), world.params.report)
     rows = chosen(rated(bench, "test"), bench)
     assert len(rows) == world.params.report.examples
     assert rows["synthetic_edits"].isna().tolist() == [True, False] * 3
