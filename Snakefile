@@ -1,5 +1,6 @@
 # Runs the stages of dvc.yaml in parallel, here or on a cluster: `snakemake -j8 evaluate`.
 # What is stale is DVC's decision (calm/pipeline.py), so `dvc repro` and this agree in any order.
+import os
 import sys
 from pathlib import Path
 
@@ -10,7 +11,11 @@ from calm.pipeline import groups, plan, planned
 min_version("9.27")
 
 # Jobs find `calm` and `dvc` in the environment that snakemake runs in.
-shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH; ")
+PREFIX = f"export PATH={Path(sys.executable).parent}:$PATH; "
+if (workflow.cores or 1) > (os.cpu_count() or 1):
+    # Threads that spin while they wait slow each other down tenfold when jobs share cores.
+    PREFIX += "export OMP_WAIT_POLICY=PASSIVE; "
+shell.prefix(PREFIX)
 
 ROWS = plan() if workflow.is_main_process else planned()
 

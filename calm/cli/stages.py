@@ -158,8 +158,6 @@ def start(stage: str) -> tuple[Params, Layout]:
     params = load_params()
     threads = str(getattr(params.threads, stage))
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, threads))
-    # Threads that spin while they wait slow each other down tenfold when jobs share cores (`snakemake -j8`).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     quiet_libraries()
     check_open_sections(params)
     return params, Layout()

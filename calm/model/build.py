@@ -110,6 +110,8 @@ def assemble_parts(config: CalmConfig, vision: Vision, language: Language, runti
     parts = {"vision": vision.provenance.as_dict(), "language": language.provenance.as_dict()}
     config.provenance = config.provenance | parts
     config.dtype = dtype
+    if device.type == "cpu":  # prompts are short: the fused kernel's backward pass is slower than the plain one
+        language.model.set_attn_implementation("eager")
     torch.manual_seed(seed)
     model = CalmForConditionalGeneration(config, vision.model, language.model)
     model.generation_config.eos_token_id = language.tokenizer.eos_token_id

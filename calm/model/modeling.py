@@ -23,7 +23,7 @@ class CalmOutput(ModelOutput):
     """What a forward pass gives.
 
     Attributes:
-        loss: language-model loss over the labelled positions, where labels were given.
+        loss: language-model loss, where labels were given: mean over answers of the mean over their tokens.
         logits: (B, kept positions, vocabulary).
         score: regression readout (B,), on the score scale.
         past_key_values: the language model's cache.
@@ -160,10 +160,15 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         return CalmOutput(logits=logits, score=score, past_key_values=outputs.past_key_values)
 
     def _language_loss(self, states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Mean cross-entropy; the head, a large share of a small model, is asked only where something is learned."""
+        """Cross-entropy, mean over each answer's tokens and then over answers: a score counts as much as a comment.
+
+        The head, a large share of a small model, is asked only where something is learned.
+        """
         learned = labels[:, 1:] != IGNORED
         logits = self.language_model.lm_head(states[:, :-1][learned])
-        return nn.functional.cross_entropy(logits.float(), labels[:, 1:][learned])
+        losses = nn.functional.cross_entropy(logits.float(), labels[:, 1:][learned], reduction="none")
+        per_token = torch.zeros(learned.shape, device=losses.device).masked_scatter(learned, losses)
+        return (per_token.sum(1) / learned.sum(1).clamp_min(1)).mean()
 
     def regress(self, state: torch.Tensor) -> torch.Tensor:
         """Regression readout (B,) from language-model states (B, D); 0 of the head is the middle of the scale."""
