@@ -110,8 +110,6 @@ def assemble_parts(config: CalmConfig, vision: Vision, language: Language, runti
     parts = {"vision": vision.provenance.as_dict(), "language": language.provenance.as_dict()}
     config.provenance = config.provenance | parts
     config.dtype = dtype
-    if device.type == "cpu":  # prompts are short: the fused kernel's backward pass is slower than the plain one
-        language.model.set_attn_implementation("eager")
     torch.manual_seed(seed)
     model = CalmForConditionalGeneration(config, vision.model, language.model)
     model.generation_config.eos_token_id = language.tokenizer.eos_token_id
@@ -124,6 +122,12 @@ def assemble_parts(config: CalmConfig, vision: Vision, language: Language, runti
         thematic_tokens=config.thematic_tokens,
     )
     return Assembly(model.to(device).eval().requires_grad_(False), processor, vision.preprocessing)
+
+
+def use_plain_attention(model: CalmForConditionalGeneration) -> None:
+    """For training on a processor: prompts are short, and there the fused kernel's backward pass is the slower one."""
+    if model.device.type == "cpu":
+        model.language_model.set_attn_implementation("eager")
 
 
 def add_lora(model: CalmForConditionalGeneration, tuning: LoRATuning, seed: int) -> PeftModel:

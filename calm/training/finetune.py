@@ -24,6 +24,7 @@ from calm.model.build import (
     resolve_dtype,
     save_complete,
     save_trained,
+    use_plain_attention,
 )
 from calm.model.pretrained import load_language, load_vision
 from calm.params import FinetuneScores, FrozenTuning, FullTuning, LoRATuning, Params
@@ -107,6 +108,7 @@ def _assemble(start: Sequence[Path], params: Params) -> Assembly:
     dtype = resolve_dtype(params.runtime)
     vision, language = load_vision(parts["vision"]["name"], dtype), load_language(parts["language"]["name"], dtype)
     assembly = assemble_parts(config, vision, language, params.runtime, params.seed)
+    use_plain_attention(assembly.model)
     for folder in start:
         load_trained(folder, assembly.model)
     return assembly

@@ -12,7 +12,7 @@ from calm.data import tables
 from calm.data.schema import GUIDANCE
 from calm.io import atomic_dir, read_table, sha256_file
 from calm.layout import Layout
-from calm.model.build import assemble, save_trained
+from calm.model.build import assemble, save_trained, use_plain_attention
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.model.pretrained import load_text_encoder
 from calm.params import Optimisation, Params
@@ -42,6 +42,7 @@ def pretrain(run: str, params: Params, layout: Layout) -> None:
 def _pretrain_attributes(params: Params, layout: Layout) -> None:
     texts = read_table(layout.texts, GUIDANCE)
     assembly = assemble(params, state_table(taxonomy()))
+    use_plain_attention(assembly.model)
     encoder = load_text_encoder(params.parts.text)
     assembly.model.config.provenance["text"] = encoder.provenance.as_dict()
     rows = _training_rows(tables.role_list(layout, "unlabelled"))
@@ -56,6 +57,7 @@ def _pretrain_attributes(params: Params, layout: Layout) -> None:
 def _pretrain_alignment(params: Params, layout: Layout) -> None:
     rows = _training_rows(tables.instructions(layout, "generic"))
     assembly = assemble(params)
+    use_plain_attention(assembly.model)
     features = Features(assembly, Photographs(layout, rows["dataset"]), keep=params.runtime.keep_features)
     parameters = {f"mfam.thematic.{name}": p for name, p in assembly.model.mfam.thematic.named_parameters()}
     options = params.pretrain.alignment

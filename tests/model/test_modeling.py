@@ -62,17 +62,19 @@ def test_nothing_to_read_is_an_error(assembly: Assembly) -> None:
         assembly.model()
 
 
-def test_the_loss_is_the_cross_entropy_of_the_labelled_tokens(assembly: Assembly, pixels: torch.Tensor) -> None:
+def test_the_loss_is_the_cross_entropy_of_each_answer_averaged_over_answers(
+    assembly: Assembly, pixels: torch.Tensor
+) -> None:
     ids = prompt_ids(assembly, 2)
     labels = torch.full_like(ids, IGNORED)
     labels[0, -4:], labels[1, -2:] = ids[0, -4:], ids[1, -2:]
     with torch.no_grad():
         loss = assembly.model(input_ids=ids, pixel_values=pixels[:2], labels=labels).loss
         logits = assembly.model(input_ids=ids, pixel_values=pixels[:2]).logits
-    expected = torch.nn.functional.cross_entropy(
-        logits[:, :-1].reshape(-1, logits.shape[-1]), labels[:, 1:].reshape(-1), ignore_index=IGNORED
-    )
-    torch.testing.assert_close(loss, expected)
+    of_each = [
+        torch.nn.functional.cross_entropy(logits[row, :-1], labels[row, 1:], ignore_index=IGNORED) for row in range(2)
+    ]
+    torch.testing.assert_close(loss, torch.stack(of_each).mean())
 
 
 def test_the_score_is_read_where_the_prompt_ends(assembly: Assembly, pixels: torch.Tensor) -> None:
