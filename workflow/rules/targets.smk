@@ -7,4 +7,8 @@ for group, members in groups(ROWS).items():
         name:
             group
         input:
-            [row.stamp for row in ROWS if row in members or row.address == SHOWN.get(group)],
+            [
+                row.stamp
+                for row in ROWS
+                if row in members or row.address == SHOWN.get(group)
+            ],
