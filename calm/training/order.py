@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from calm.seeds import stream
+
+POOL = 16  # batches that are sorted together
 
 
 class Visit(NamedTuple):
@@ -17,14 +20,19 @@ class Visit(NamedTuple):
 
 
 class Order:
-    """Epochs of seeded permutations, cut into batches; a batch may reach over an epoch's end."""
+    """Epochs of seeded permutations, cut into batches; a batch may reach over an epoch's end.
 
-    def __init__(self, count: int, batch_size: int, seed: int, name: str) -> None:
+    With `lengths`, samples of like length share a batch, so that little of it is padding: within every `POOL` batches
+    of the permutation samples are sorted, and the batches then shuffled. The last, partial one stays the last.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, name: str, lengths: Sequence[int] | None = None) -> None:
         if count == 0:
             raise ValueError(
                 f"{name}: there is nothing to train on; check data.roles and what the leakage filter removed"
             )
         self.count, self.batch_size, self.seed, self.name = count, batch_size, seed, name
+        self.lengths = None if lengths is None else np.asarray(lengths)
         self._epochs: dict[int, np.ndarray] = {}
 
     def __call__(self, step: int) -> list[int]:
@@ -39,8 +47,18 @@ class Order:
     def _at(self, position: int) -> Visit:
         epoch, offset = divmod(position, self.count)
         if epoch not in self._epochs:
-            permutation = stream(self.seed, self.name, "epoch", epoch).permutation(self.count)
-            self._epochs = {key: value for key, value in self._epochs.items() if key >= epoch - 1} | {
-                epoch: permutation
-            }
+            kept = {key: value for key, value in self._epochs.items() if key >= epoch - 1}
+            self._epochs = kept | {epoch: self._permutation(epoch)}
         return Visit(int(self._epochs[epoch][offset]), epoch)
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        rng = stream(self.seed, self.name, "epoch", epoch)
+        permutation = rng.permutation(self.count)
+        if self.lengths is None:
+            return permutation
+        size = self.batch_size * POOL
+        pools = [permutation[start : start + size] for start in range(0, self.count, size)]
+        ordered = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
+        whole = self.count - self.count % self.batch_size
+        batches = ordered[:whole].reshape(-1, self.batch_size)
+        return np.concatenate([batches[rng.permutation(len(batches))].ravel(), ordered[whole:]])

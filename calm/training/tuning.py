@@ -33,7 +33,8 @@ class InstructionObjective:
         self.rows = rows.reset_index(drop=True)
         self._datasets: list[str] = rows["dataset"].tolist()
         self._item_ids: list[list[str]] = rows["item_ids"].tolist()
-        self.order = Order(len(self.rows), options.batch_size, seed, name)
+        lengths = [len(answer) for answer in self.rows["answer"]]
+        self.order = Order(len(self.rows), options.batch_size, seed, name, lengths)
         features.prepare(key for i in range(len(self.rows)) for key in self._keys(i))
 
     def losses(self, step: int) -> dict[str, torch.Tensor]:

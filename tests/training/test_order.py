@@ -33,3 +33,15 @@ def test_epochs_seeds_and_runs_are_shuffled_differently() -> None:
 def test_nothing_to_train_on_is_an_error() -> None:
     with pytest.raises(ValueError, match="test: there is nothing to train on"):
         Order(0, 4, 17, "test")
+
+
+def test_samples_of_like_length_share_a_batch_and_none_is_lost() -> None:
+    lengths = [5] * 90 + [80] * 10
+    order = Order(100, 5, 17, "test", lengths)
+    batches = [order(step) for step in range(20)]
+    assert sorted(sample for batch in batches for sample in batch) == list(range(100))
+    mixed = [batch for batch in batches if len({lengths[sample] for sample in batch}) > 1]
+    assert len(mixed) <= 2  # one a pool at most: two pools
+    assert Order(100, 5, 17, "test", lengths)(7) == batches[7]
+    first = [batch for batch in batches if lengths[batch[0]] == 80]
+    assert first != batches[-len(first) :], "batches are shuffled"
