@@ -16,6 +16,10 @@ class Layout:
         """Manifest of what was fetched for a dataset."""
         return self.root / "data/raw" / dataset
 
+    def downloads(self, dataset: str) -> Path:
+        """Files downloaded for a dataset, kept until a person removes them; never an output."""
+        return self.root / "data/downloads" / dataset
+
     def prepared(self, dataset: str) -> Path:
         """Shards and tables of a dataset."""
         return self.root / "data/prepared" / dataset

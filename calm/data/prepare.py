@@ -25,7 +25,7 @@ from rich.progress import track
 from calm.data import schema
 from calm.data.images import MIN_SIDE, ImageError, ShardWriter, encode, fit, read_image
 from calm.data.sources import Source, source
-from calm.data.sources.base import MANIFEST, Photograph, SourceError, checked_sha256
+from calm.data.sources.base import MANIFEST, Photograph, Rows, SourceError, checked_sha256
 from calm.data.tables import rows_to_frame
 from calm.data.text import clean
 from calm.io import atomic_dir, write_table
@@ -67,9 +67,8 @@ def prepare(dataset: str, params: Params, layout: Layout) -> None:
             reason = quarantine[0]["reason"] if quarantine else "the dataset is empty"
             raise SourceError(f"dataset '{dataset}': not one of its photographs can be used; the first: {reason}")
         frame = _table(items, schema.ITEM, dataset).sort_values("item_id", ignore_index=True)
-        ratings = _table(_of_prepared(origin.ratings(frame), frame), schema.RATING, dataset)
-        spoken = [{**row, "text_clean": clean(row["text"])} for row in origin.comments(frame)]
-        comments = _table(_of_prepared(spoken, frame), schema.COMMENT, dataset)
+        ratings = _of_prepared(_table(origin.ratings(frame), schema.RATING, dataset), frame)
+        comments = _of_prepared(_table(_cleaned(origin.comments(frame)), schema.COMMENT, dataset), frame)
         write_table(folder / "items.parquet", frame, schema.ITEM)
         write_table(folder / "ratings.parquet", ratings, schema.RATING)
         write_table(folder / "comments.parquet", comments, schema.COMMENT)
@@ -173,14 +172,19 @@ def _store(
     return Stored(row, data)
 
 
-def _table(rows: list[dict[str, Any]], kind: pa.Schema, dataset: str) -> pd.DataFrame:
+def _table(rows: Rows, kind: pa.Schema, dataset: str) -> pd.DataFrame:
     return rows_to_frame(rows, kind, dataset=dataset)
 
 
-def _of_prepared(rows: list[dict[str, Any]], items: pd.DataFrame) -> list[dict[str, Any]]:
+def _cleaned(comments: Rows) -> pd.DataFrame:
+    """Comments with their text as it is shown to a model."""
+    frame = pd.DataFrame(comments)
+    return frame.assign(text_clean=[clean(text) for text in frame["text"]]) if len(frame) else frame
+
+
+def _of_prepared(rows: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
     """Rows of items that were not quarantined."""
-    known = set(items["item_id"])
-    return [row for row in rows if row["item_id"] in known]
+    return rows[rows["item_id"].isin(items["item_id"])].reset_index(drop=True)
 
 
 def _unique(photographs: list[Photograph], dataset: str) -> list[Photograph]:

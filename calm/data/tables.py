@@ -55,17 +55,14 @@ def instructions(layout: Layout, use: str) -> pd.DataFrame:
     return read_table(layout.instructions / f"{use}.parquet", schema.INSTRUCTION)
 
 
-def rows_to_frame(rows: list[dict[str, Any]], schema: pa.Schema, **constant: str) -> pd.DataFrame:
-    """A frame with exactly the columns of `schema`; keys that rows leave out are null.
+def rows_to_frame(rows: list[dict[str, Any]] | pd.DataFrame, schema: pa.Schema, **constant: str) -> pd.DataFrame:
+    """A frame with exactly the columns of `schema`; columns that rows leave out are null.
 
     Raises:
-        ValueError: a row has a key that the schema does not know.
+        ValueError: a row has a column that the schema does not know.
     """
-    frame = (
-        pd.DataFrame({name: pd.Series([], dtype=object) for name in schema.names}) if not rows else pd.DataFrame(rows)
-    )
-    for name, value in constant.items():
-        frame[name] = value
+    frame = pd.DataFrame(rows) if len(rows) else pd.DataFrame({name: [] for name in schema.names}, dtype=object)
+    frame = frame.assign(**constant)
     unknown = set(frame.columns) - set(schema.names)
     if unknown:
         raise ValueError(f"unknown columns {sorted(unknown)}")

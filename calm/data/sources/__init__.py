@@ -5,20 +5,30 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from calm.data.sources.base import Source, SourceError
+from calm.data.errors import SourceError
+from calm.data.sources.base import Source
 from calm.layout import Layout
 from calm.params import Params, ParamsError
 
-__all__ = ["Source", "SourceError", "fetch", "names", "source"]
+__all__ = ["Source", "SourceError", "fetch", "names", "source", "source_type"]
 
 
 def names() -> list[str]:
-    """Every dataset that calm can read."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
+    """Every dataset that calm can read. Modules whose name begins with an underscore are helpers of several."""
+    found = {module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")}
+    return sorted(found - {"base", "folder"})
 
 
-def source(name: str, params: Params) -> Source:
-    """The source of one dataset with its settings from params.data.datasets, checked.
+def source_type(name: str) -> type[Source]:
+    """The class of a dataset that is one of `names`: its card, its published counts, how it is got."""
+    module = importlib.import_module(f"{__name__}.{name}")
+    assert issubclass(module.SOURCE, Source), f"{module.__name__}.SOURCE is not a Source"
+    found: type[Source] = module.SOURCE
+    return found
+
+
+def source(name: str, params: Params, layout: Layout | None = None) -> Source:
+    """The source of one dataset with its settings from params.data.datasets, checked; downloads lie below `layout`.
 
     Raises:
         ParamsError: params do not name it, calm has no file for it, or its settings are wrong.
@@ -27,12 +37,9 @@ def source(name: str, params: Params) -> Source:
         raise ParamsError(f"data.datasets has no entry '{name}'; it has: {', '.join(params.data.datasets)}")
     if name not in names():
         raise ParamsError(f"data.datasets.{name}: unknown dataset; calm knows: {', '.join(names())}")
-    module = importlib.import_module(f"{__name__}.{name}")
-    made = module.SOURCE(name, params.data.datasets[name], params.seed)
-    assert isinstance(made, Source), f"{module.__name__}.SOURCE is not a Source"
-    return made
+    return source_type(name)(name, params.data.datasets[name], params.seed, layout)
 
 
 def fetch(dataset: str, params: Params, layout: Layout) -> None:
     """Stage fetch@DATASET: make the dataset's files available and write their manifest."""
-    source(dataset, params).fetch(layout.raw(dataset))
+    source(dataset, params, layout).fetch(layout.raw(dataset))

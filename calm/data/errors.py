@@ -1,0 +1,15 @@
+"""What can be wrong with a dataset's files: the user's business, told in one message each."""
+
+from __future__ import annotations
+
+
+class SourceError(ValueError):
+    """Files of a dataset that are missing or not as they must be; the message names them and what to do."""
+
+
+class ArchiveError(SourceError):
+    """An archive that is damaged, or that must not be unpacked."""
+
+
+class DownloadError(SourceError):
+    """A download that failed or brought something else than what was expected."""
