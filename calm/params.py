@@ -25,6 +25,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 Model = TypeVar("Model", bound=BaseModel)
 
+TRAINING_RUNS = (("pretrain", "attributes"), ("pretrain", "alignment"), ("finetune", "comments"), ("finetune", "scores"))
+
 
 class ParamsError(ValueError):
     """Parameters that cannot be used; the message names every offending key."""
@@ -296,9 +298,34 @@ class FinetuneParams(Section):
 
 
 class Strategy(Section):
-    """Who holds the weights, gradients and optimiser state."""
+    """How many processes train, and who of them holds weights, gradients and optimiser state."""
 
     kind: Literal["single", "ddp", "fsdp2", "deepspeed"]
+    zero: Literal[0, 2, 3] = 0
+    launcher: Literal["none", "torchrun", "deepspeed", "srun"] = "none"
+    nodes: PositiveInt = 1
+    processes: PositiveInt = 1
+    micro_batch: NonNegativeInt = 0
+    gradient_checkpointing: bool = False
+
+    @property
+    def world(self) -> int:
+        """Processes on all nodes together."""
+        return self.nodes * self.processes
+
+    @model_validator(mode="after")
+    def _keys_fit_the_kind(self) -> Strategy:
+        if self.kind == "single" and (self.launcher, self.world) != ("none", 1):
+            raise ValueError(
+                "strategy: launcher, nodes and processes have no effect with kind 'single': set them to none, 1 and 1"
+            )
+        if self.kind != "single" and self.launcher == "none":
+            raise ValueError(f"strategy.launcher: kind '{self.kind}' needs one: torchrun, deepspeed or srun")
+        if (self.kind == "deepspeed") != (self.zero > 0):
+            raise ValueError(f"strategy.zero: {self.zero} does not fit kind '{self.kind}': 2 or 3 for deepspeed, else 0")
+        if self.nodes > 1 and self.launcher != "srun":
+            raise ValueError(f"strategy.nodes: {self.nodes} nodes are reached by launcher srun, not {self.launcher}")
+        return self
 
 
 class Bootstrap(Section):
@@ -353,6 +380,17 @@ class Params(Section):
     evaluation: EvaluationParams
     ablations: dict[str, Ablation]
     report: ReportParams
+
+    @model_validator(mode="after")
+    def _processes_share_every_batch(self) -> Params:
+        for section, run in TRAINING_RUNS:
+            batch = getattr(getattr(self, section), run).batch_size
+            if batch % self.strategy.world:
+                raise ValueError(
+                    f"{section}.{run}.batch_size ({batch}) cannot be shared evenly by the {self.strategy.world} "
+                    "processes of strategy.nodes x strategy.processes"
+                )
+        return self
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:

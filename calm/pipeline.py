@@ -39,7 +39,8 @@ class Row:
         upstream: addresses of the stages whose outputs it reads.
         stamp: file that exists while the stage is up to date.
         upstream_stamps: stamps of `upstream`.
-        threads, gpus, mem_mb, minutes: from `meta:`.
+        threads: cores that it needs on each node: `meta.threads` for each of `meta.processes`.
+        nodes, gpus, mem_mb, minutes: from `meta:`; nodes is 1 where it is left out, the rest is for each node.
     """
 
     address: str
@@ -48,6 +49,7 @@ class Row:
     stamp: str
     upstream_stamps: tuple[str, ...]
     threads: int
+    nodes: int
     gpus: int
     mem_mb: int
     minutes: int
@@ -171,10 +173,14 @@ def row_of(stage: PipelineStage, upstream: Sequence[Row], rules: str) -> Row:
     """
     address = stage.name
     meta = stage.meta or {}
-    numbers: dict[str, Any] = {key: meta.get(key) for key in ("threads", "gpus", "mem_mb", "minutes")}
+    meta = {"nodes": 1, "processes": 1, **meta}
+    numbers: dict[str, Any] = {
+        key: meta.get(key) for key in ("threads", "nodes", "processes", "gpus", "mem_mb", "minutes")
+    }
     for key, number in numbers.items():
         if type(number) is not int:
             raise ValueError(f"dvc.yaml: stage {address}: meta.{key} must be a whole number, got {number!r}")
+    numbers["threads"] *= numbers.pop("processes")
     stamps = tuple(row.stamp for row in upstream)
     identity = hashlib.sha256(json.dumps([address, stamps, rules]).encode()).hexdigest()
     return Row(
