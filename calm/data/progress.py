@@ -1,0 +1,77 @@
+"""Progress of long work on stderr: a bar with rate and time left on a terminal, a line a minute elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+_LINE_SECONDS = 60.0
+Advance = Callable[[int], None]
+
+
+class _Amounts(ProgressColumn):
+    """`3 of 95, 12.1 images/s`, or the same in bytes."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        return Text(amounts(task.completed, task.total, task.speed, self.unit))
+
+
+def amounts(done: float, total: float | None, rate: float | None, unit: str) -> str:
+    """How far work has come, and how fast; unit `bytes` is scaled."""
+
+    def written(value: float) -> str:
+        return decimal(int(value)) if unit == "bytes" else f"{value:,.0f}"
+
+    of = f"{written(done)} of {written(total)}" if total is not None else written(done)
+    if rate is None:
+        return of
+    return f"{of}, {written(rate)}/s" if unit == "bytes" else f"{of}, {rate:,.1f} {unit}/s"
+
+
+@contextmanager
+def progress(title: str, total: int | None, unit: str, done: int = 0) -> Iterator[Advance]:
+    """Yield a function that is told how much more is done.
+
+    Args:
+        total: of `unit`; None where it is not known.
+        done: what an earlier run had done already; it does not count for the rate.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines(title, total, unit, done).advance
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), _Amounts(unit), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
+        task = bars.add_task(title, total=total, completed=done)
+        yield lambda step: bars.advance(task, step)
+
+
+class _Lines:
+    """For logs: nothing of work that takes less than a minute."""
+
+    def __init__(self, title: str, total: int | None, unit: str, done: int) -> None:
+        self.title, self.total, self.unit, self.done, self.before = title, total, unit, done, done
+        self.started = self.told = time.monotonic()
+
+    def advance(self, step: int) -> None:
+        self.done += step
+        now = time.monotonic()
+        if now - self.told < _LINE_SECONDS:
+            return
+        self.told = now
+        rate = (self.done - self.before) / (now - self.started)
+        text = f"{self.title}: {amounts(self.done, self.total, rate, self.unit)}"
+        if self.total is not None and rate > 0:
+            text += f", {(self.total - self.done) / rate / 60:.0f} min left"
+        print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,91 @@
+"""A web server on this machine that behaves as well or as badly as a test says."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass
+class Site:
+    """One file, and what goes wrong with the first requests for it.
+
+    Attributes:
+        faults: for each request in turn: an HTTP status, a status with headers, or after how many bytes to hang up.
+    """
+
+    body: bytes
+    etag: str | None = '"v1"'
+    ranges: bool = True
+    content_type: str = "application/zip"
+    tells_length: bool = True
+    faults: list[int | tuple[int, dict[str, str]] | str] = field(default_factory=list)
+    requests: list[dict[str, str]] = field(default_factory=list)
+    served: int = 0
+    url: str = ""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    site: Site
+
+    def do_GET(self) -> None:
+        site = self.site
+        site.requests.append(dict(self.headers))
+        fault = site.faults.pop(0) if site.faults else None
+        if isinstance(fault, tuple | int):
+            status, headers = fault if isinstance(fault, tuple) else (fault, {})
+            return self._answer(status, b"no", headers)
+        body, status, headers = site.body, 200, {}
+        start = self._start()
+        if start is not None:
+            if start >= len(body):
+                return self._answer(416, b"", {"Content-Range": f"bytes */{len(body)}"})
+            headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
+            body, status = body[start:], 206
+        if site.etag:
+            headers["ETag"] = site.etag
+        return self._answer(status, body, headers, cut=int(fault.removeprefix("cut ")) if fault else None)
+
+    def _start(self) -> int | None:
+        asked = self.headers.get("Range")
+        if not self.site.ranges or asked is None or self.headers.get("If-Range", self.site.etag) != self.site.etag:
+            return None
+        return int(asked.removeprefix("bytes=").removesuffix("-"))
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", self.site.content_type)
+        if self.site.tells_length:
+            self.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if cut is not None or not self.site.tells_length:
+            self.send_header("Connection", "close")
+            self.close_connection = True
+        self.end_headers()
+        sent = body if cut is None else body[:cut]
+        self.wfile.write(sent)
+        self.site.served += len(sent)
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def serving(site: Site, name: str = "photos.zip") -> Iterator[Site]:
+    """Serve a site on a free port; its `url` says where."""
+    handler = type("Handler", (_Handler,), {"site": site})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    site.url = f"http://127.0.0.1:{server.server_address[1]}/{name}"
+    try:
+        yield site
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
