@@ -155,7 +155,8 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         score = self.regress(states[:, -1] if score_positions is None else states[rows, score_positions])
         if labels is not None:
             return CalmOutput(loss=self._language_loss(states, labels), score=score)
-        kept = states[:, -logits_to_keep:] if logits_to_keep else states
+        # Contiguous, or torch copies the head once for every row of the batch.
+        kept = states[:, -logits_to_keep:].contiguous() if logits_to_keep else states
         logits = self.language_model.lm_head(kept)
         return CalmOutput(logits=logits, score=score, past_key_values=outputs.past_key_values)
 
