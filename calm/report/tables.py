@@ -26,6 +26,7 @@ ORIGINS = {
     "synthetic_edits": "synthetic: computed from the known edits of the picture; nobody rated it",
     "synthetic_rater": "synthetic: simulated raters with hidden preferences; no person behind them",
     "synthetic_grammar": "synthetic: composed by a seeded grammar from the known edits",
+    "synthetic_ratings": "synthetic: composed from the mean ratings and the theme; nobody wrote them",
     "file_name": "captions from file names",
     "theme": "captions from the theme and subject noted for each photograph",
     "imagenet_class": "captions from the visual encoder's own ImageNet classes",

@@ -1,0 +1,154 @@
+"""Label files of datasets: delimited tables, lists of names, names of photographs; every wrong cell is called by place.
+
+Tables are read as text first and turned into numbers by column, so that an error can name file, line, column and cell,
+and so that neither the machine's locale nor a guess at a column's type changes what is read.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pandas.errors import EmptyDataError, ParserError, ParserWarning
+
+from calm.data.errors import SourceError
+
+BLANKS = r"\s+"  # separator: any run of blanks, as in AVA.txt
+
+
+def read_cells(path: Path, separator: str = ",", names: Sequence[str] | None = None) -> pd.DataFrame:
+    """Every cell of a table in UTF-8 as text without the blanks around it; empty lines are left out.
+
+    Args:
+        names: of the columns, where the file has no header; else they are the header's cells, stripped too.
+
+    Returns:
+        One row per line with the line's number in the file as index.
+
+    Raises:
+        SourceError: it is no such table, or a line has more cells than there are columns; missing ones are empty.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ParserWarning)  # too many cells would be cut off with a warning
+            cells = pd.read_csv(
+                path,
+                sep=separator,
+                names=None if names is None else list(names),
+                header=0 if names is None else None,
+                index_col=False,
+                dtype=str,
+                na_filter=False,
+                skip_blank_lines=False,
+                encoding="utf-8-sig",
+            )
+    except (UnicodeDecodeError, EmptyDataError, ParserError, ParserWarning) as error:
+        raise SourceError(f"{path}: not a table in UTF-8 with separator {separator!r}: {str(error).strip()}") from None
+    cells.columns = pd.Index([str(name).strip() for name in cells.columns])
+    cells.index = pd.RangeIndex(first := 2 if names is None else 1, first + len(cells))
+    cells = cells.apply(lambda column: column.str.strip())
+    return cells[(cells != "").any(axis=1)]
+
+
+def require(cells: pd.DataFrame, columns: Sequence[str], path: Path) -> None:
+    """Raises SourceError if a column is not there."""
+    for name in columns:
+        if name not in cells.columns:
+            raise SourceError(f"{path}, line 1: no column '{name}'; found: {', '.join(cells.columns) or 'nothing'}")
+
+
+def numbers(
+    cells: pd.DataFrame,
+    columns: Sequence[str],
+    path: Path,
+    low: float = -np.inf,
+    high: float = np.inf,
+    whole: bool = False,
+) -> np.ndarray:
+    """Cells of some columns as numbers: (rows, columns), float64, or int64 if they are to be whole.
+
+    Raises:
+        SourceError: a cell is no number or lies outside low..high; the first such column's first such line is named.
+    """
+    require(cells, columns, path)
+    found = np.empty((len(cells), len(columns)))
+    for position, name in enumerate(columns):
+        values = pd.to_numeric(cells[name], errors="coerce").to_numpy(float)
+        wrong = ~((values >= low) & (values <= high))
+        if whole:
+            wrong |= values != np.round(values)
+        if wrong.any():
+            first = int(wrong.argmax())
+            kind = "a whole number" if whole else "a number"
+            bounds = "" if (low, high) == (-np.inf, np.inf) else f" in {low:g}..{high:g}"
+            raise cell_error(cells, first, name, path, f"is not {kind}{bounds}")
+        found[:, position] = values
+    return found.astype(np.int64) if whole else found
+
+
+def ids(cells: pd.DataFrame, column: str, path: Path) -> pd.Series:
+    """Names of photographs without folders and suffix.
+
+    Raises:
+        SourceError: a name is empty.
+    """
+    require(cells, [column], path)
+    found = stems(cells[column])
+    empty = found == ""
+    if empty.any():
+        raise cell_error(cells, int(empty.to_numpy().argmax()), column, path, "names no photograph")
+    return found
+
+
+def numbered(cells: pd.DataFrame, column: str, path: Path) -> pd.Series:
+    """As `ids` where names are whole numbers, as in AVA: without leading zeros.
+
+    Raises:
+        SourceError: a name is something else.
+    """
+    found = ids(cells, column, path)
+    wrong = ~found.str.fullmatch("[0-9]+")
+    if wrong.any():
+        raise cell_error(cells, int(wrong.to_numpy().argmax()), column, path, "is not a photograph's number")
+    return found.str.lstrip("0").replace("", "0")
+
+
+def stems(names: pd.Series) -> pd.Series:
+    """File names without folders (of either slash) and suffix."""
+    return names.str.replace(r"^.*[/\\]", "", regex=True).str.replace(r"\.[A-Za-z]{2,5}$", "", regex=True)
+
+
+def refuse_doubles(found: pd.Series, column: str, path: Path) -> None:
+    """Raises SourceError if a value is there twice; the index are line numbers."""
+    again = found.duplicated()
+    if again.any():
+        row = int(again.to_numpy().argmax())
+        value = found.iloc[row]
+        before = found.index[found == value][0]
+        raise SourceError(f"{path}, line {found.index[row]}, column '{column}': '{value}' is in line {before} already")
+
+
+def cell_error(cells: pd.DataFrame, row: int, column: str, path: Path, what: str) -> SourceError:
+    """An error about the cell in the given row (counted from 0) of `cells`."""
+    return SourceError(f"{path}, line {cells.index[row]}, column '{column}': '{cells[column].iloc[row]}' {what}")
+
+
+def read_list(path: Path) -> frozenset[str]:
+    """Numbers of photographs, one a line, as in AVA's lists.
+
+    Raises:
+        SourceError: a line is no number, or there is none.
+    """
+    cells = read_cells(path, BLANKS, ["image"])
+    if cells.empty:
+        raise SourceError(f"{path}: the list is empty")
+    return frozenset(numbered(cells, "image", path))
+
+
+def means(votes: np.ndarray, low: int = 1) -> np.ndarray:
+    """Mean of histograms (rows, steps) over the scale low, low + 1, ...; rows without votes are not allowed."""
+    steps = np.arange(low, low + votes.shape[1])
+    return np.asarray((votes @ steps) / votes.sum(axis=1))
