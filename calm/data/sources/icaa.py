@@ -1,0 +1,99 @@
+"""ICAA17K: photographs of 30 combinations of colours with scores of aesthetics and of colour, and the authors' split.
+
+`1train.csv` and `1test.csv` have the columns ID (the photograph's path by combination), color, MOS, probability. The
+score read is MOS; that of colour alone has no place in calm's tables. A photograph that is listed under two
+combinations is one group, so that it never lies on both sides of a split unnoticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from calm.data.obtain import ByHand
+from calm.data.sources._cells import cell_error, numbers, read_cells, refuse_doubles, require
+from calm.data.sources._conversations import located
+from calm.data.sources.base import Card, Photograph
+from calm.data.sources.folder import FolderSource
+
+SCALE = (1, 10)
+_LISTS = {"train": ("**/1train.csv", "**/train.csv"), "test": ("**/1test.csv", "**/test.csv")}
+
+
+class Icaa(FolderSource):
+    """Photographs by combination of colours."""
+
+    card = Card(
+        title="ICAA17K: Image Color Aesthetics Assessment",
+        task="mean opinion scores from 1 to 10",
+        size="some 17,000 photographs of 30 combinations of colours",
+        licence="labels and code Apache-2.0; photographs: Flickr, by photographer",
+        terms="for research; photographs stay their photographers'",
+        citation="He, Ming, Li, Sun, Zheng, Ma: Thinking Image Color Aesthetics Assessment: Models, Datasets and "
+        "Benchmarks, ICCV 2023",
+        home="https://github.com/woshidandan/Image-Color-Aesthetics-and-Quality-Assessment",
+        acceptance="icaa17k-research-only",
+    )
+    obtain = (
+        ByHand(
+            "Download the photographs by the links to Google Drive or Baidu at the home page, and beside them "
+            "1train.csv and 1test.csv of ICAA17K_code/dataset/ICAA17K there."
+        ),
+    )
+
+    @cached_property
+    def tables(self) -> dict[str, Path]:
+        """The lists by split."""
+        return {split: self.find(*patterns) for split, patterns in _LISTS.items()}
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """Columns path (as published), score (1..10) and split, by item id."""
+        parts = []
+        for split, path in self.tables.items():
+            cells = read_cells(path)
+            require(cells, ["ID"], path)
+            if (cells["ID"] == "").any():
+                raise cell_error(cells, int((cells["ID"] == "").to_numpy().argmax()), "ID", path, "names no photograph")
+            refuse_doubles(cells["ID"], "ID", path)
+            score = numbers(cells, ["MOS"], path, *SCALE)[:, 0]
+            parts.append(pd.DataFrame({"path": cells["ID"], "score": score, "split": split}))
+        rows = pd.concat(parts, ignore_index=True)
+        rows.index = pd.Index([PurePosixPath(path).with_suffix("").as_posix() for path in rows["path"]])
+        refuse_doubles(rows["path"], "ID", self.tables["test"])
+        return rows
+
+    def labels(self) -> Iterable[Path]:
+        _ = self.scores
+        return self.tables.values()
+
+    @cached_property
+    def places(self) -> Mapping[str, str]:
+        """Item id -> name in the index."""
+        found = located(self.images, self.scores["path"])
+        return {str(item_id): found[path] for item_id, path in self.scores["path"].items()}
+
+    def wanted(self) -> Mapping[str, str]:
+        return self.places
+
+    def photographs(self) -> Iterator[Photograph]:
+        """Those that are there; the same file name under two combinations is one group."""
+        splits = self.scores["split"]
+        for item_id, name in self.places.items():
+            ref = self.images.get(name)
+            if ref is not None:
+                split = str(splits[item_id])
+                group = PurePosixPath(item_id).name
+                yield self.photograph(item_id, ref, split, f"ICAA17K {self.tables[split].name}", group)
+
+    def ratings(self, items: pd.DataFrame) -> pd.DataFrame:
+        """The mean opinion score; how many people it is of is not published per photograph."""
+        rows = self.scores[self.scores.index.isin(items["item_id"])]
+        rated = pd.DataFrame({"item_id": rows.index, "score": rows["score"].to_numpy()})
+        return rated.assign(score_min=float(SCALE[0]), score_max=float(SCALE[1]), origin="human")
+
+
+SOURCE = Icaa

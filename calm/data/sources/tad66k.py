@@ -1,0 +1,116 @@
+"""TAD66K: photographs of 47 themes from Flickr with scores from 1 to 10, and the authors' split.
+
+Labels are csv files with the columns image, score: all themes in one file (`merge/train.csv`, `merge/test.csv`), or a
+file per theme in folders called train and test (`unmerge`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import pandas as pd
+
+from calm.data.errors import SourceError
+from calm.data.obtain import ByHand
+from calm.data.sources._cells import ids, numbers, read_cells, refuse_doubles
+from calm.data.sources.base import Card
+from calm.data.sources.folder import FolderSource
+
+SCALE = (1, 10)
+# Of either layout, for each split; `merge_test.csv` and the like is what a flat copy of the folders is called.
+_MERGED = ("**/merge/{split}.csv", "**/merge_{split}.csv")
+_APART = (
+    "**/unmerge/{split}/*.csv",
+    "**/unmerge/*/{split}.csv",
+    "**/unmerge_{split}_*.csv",
+    "**/unmerge/*{split}*.csv",
+)
+
+
+class Tad66k(FolderSource):
+    """Photographs by theme."""
+
+    card = Card(
+        title="TAD66K: Theme and Aesthetics Dataset",
+        task="mean scores from 1 to 10, given with criteria of the photograph's theme",
+        size="66,327 photographs of 47 themes, some 10 GB",
+        licence="labels and code Apache-2.0; photographs: Flickr, by photographer",
+        terms="for research; photographs stay their photographers'",
+        citation="He, Zhang, Xie, Jiang, Ming: Rethinking Image Aesthetics Assessment: Models, Datasets and "
+        "Benchmarks, IJCAI 2022",
+        home="https://github.com/woshidandan/TANet-image-aesthetics-and-quality-assessment",
+        acceptance="tad66k-research-only",
+    )
+    obtain = (
+        ByHand(
+            "Download TAD66K.zip by the links to Google Drive or Baidu at the home page, and the labels "
+            "(code/TAD66K/dataset.zip there); unpack the labels beside the photographs."
+        ),
+    )
+    published: ClassVar[Mapping[str, int]] = {"images": 66_327, "train": 52_248, "test": 14_079}
+
+    @cached_property
+    def tables(self) -> dict[str, list[Path]]:
+        """Files of labels by split: of all themes together if they are there.
+
+        Raises:
+            SourceError: those of a split are missing.
+        """
+        for patterns in (_MERGED, _APART):
+            found = {split: self._of(patterns, split) for split in ("train", "test")}
+            if any(found.values()):
+                missing = [split for split, paths in found.items() if not paths]
+                if missing:
+                    there = next(paths[0] for paths in found.values() if paths)
+                    raise SourceError(f"dataset '{self.name}': {there} is there, but no labels of '{missing[0]}'")
+                return found
+        return {"test": [self.find(*(pattern.format(split="test") for pattern in _MERGED + _APART))]}
+
+    def _of(self, patterns: tuple[str, ...], split: str) -> list[Path]:
+        """Files of the first pattern that has any."""
+        found = (self.find_all(pattern.format(split=split)) for pattern in patterns)
+        return next((paths for paths in found if paths), [])
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """Columns score (1..10) and split by item id."""
+        rows = [
+            read_scores(path).to_frame("score").assign(split=split)
+            for split, paths in self.tables.items()
+            for path in paths
+        ]
+        found = pd.concat(rows)
+        again = found.index[found.index.duplicated()]
+        if len(again):
+            raise SourceError(f"dataset '{self.name}': '{again[0]}' has more than one row in {self.root}")
+        return found
+
+    def labels(self) -> Iterable[Path]:
+        _ = self.scores
+        return [path for paths in self.tables.values() for path in paths]
+
+    def wanted(self) -> Mapping[str, str]:
+        return {str(one): str(one) for one in self.scores.index}
+
+    def splits(self) -> Mapping[str, tuple[str, str]]:
+        return {str(one): (split, f"TAD66K {split}.csv") for one, split in self.scores["split"].items()}
+
+    def ratings(self, items: pd.DataFrame) -> pd.DataFrame:
+        """The mean score; how many people it is of is not published per photograph."""
+        rows = self.scores[self.scores.index.isin(items["item_id"])]
+        rated = pd.DataFrame({"item_id": rows.index, "score": rows["score"].to_numpy()})
+        return rated.assign(score_min=float(SCALE[0]), score_max=float(SCALE[1]), origin="human")
+
+
+def read_scores(path: Path) -> pd.Series:
+    """Scores of one csv by item id."""
+    cells = read_cells(path)
+    names = ids(cells, "image", path)
+    refuse_doubles(names, "image", path)
+    return pd.Series(numbers(cells, ["score"], path, *SCALE)[:, 0], index=names.to_list())
+
+
+SOURCE = Tad66k
