@@ -25,8 +25,8 @@ from calm.params import PretrainAttributes
 from calm.seeds import stream
 from calm.training.conversations import collate
 from calm.training.features import Key, Photographs
-from calm.training.order import Order
-from calm.training.views import View, Views
+from calm.training.order import WHOLE, Order, Part
+from calm.training.views import Drawn, View, Views
 
 QUESTION = "Describe the {level}-level attributes of this photograph."
 
@@ -65,65 +65,96 @@ class AttributeObjective:
             if name.startswith(("levels.", "text_to_contrast.", "temperature"))
         }
 
-    def losses(self, step: int) -> dict[str, torch.Tensor]:
-        """Contrastive loss per level and language loss of one step's edited views."""
+    @property
+    def model(self) -> torch.nn.Module:
+        """What strategies share out."""
+        return self.assembly.model
+
+    def losses(self, step: int, part: Part = WHOLE) -> dict[str, torch.Tensor]:
+        """What a part of a step's edited views contributes to its contrastive loss per level and language loss."""
         rng = stream(self.seed, "pretrain-attributes", step)
-        views, tokens = self.views(self.order.visits(step))
+        visits = self.order.visits(step)
+        own = part.slice(len(visits))
+        views, tokens = self.views.drawn(visits), self.views.encoded(visits[own])
         states = {level: self.assembly.model.mfam.level(level)(tokens[level]) for level in LEVELS}
         losses: dict[str, torch.Tensor] = {}
         total = torch.zeros(())
         if self.options.contrastive.weight:
             for level in LEVELS:
-                losses[f"contrastive_{level}"] = self._contrastive(level, states[level], views, rng)
+                losses[f"contrastive_{level}"] = self._contrastive(level, states[level], views, own, rng)
             total = total + self.options.contrastive.weight * torch.stack(list(losses.values())).mean()
         if self.options.language.weight:
-            losses["language"] = self._language(states, views, rng)
+            losses["language"] = self._language(states, views, own, rng)
             total = total + self.options.language.weight * losses["language"]
         return {"loss": total, **losses}
 
     def _contrastive(
-        self, level: str, states: torch.Tensor, views: Sequence[View], rng: np.random.Generator
+        self, level: str, states: torch.Tensor, views: Sequence[View], own: slice, rng: np.random.Generator
     ) -> torch.Tensor:
-        rows = [i for i, view in enumerate(views) if level in view]
-        if not rows:  # nothing was drawn: no loss, but still a graph
+        """Share that the views `own`, whose query states are given, have in the mean over all that have the level."""
+        everyone = [i for i, view in enumerate(views) if level in view]
+        if not everyone:  # nothing was drawn: no loss, but still a graph
             return states.sum() * 0
+        counted = [i for i in everyone if own.start <= i < own.stop]
+        rows = [i - own.start for i in counted] or [0]  # every part calls the same modules, if for nothing
         columns = [(attribute, state) for lvl, attribute, state in self.table if lvl == level]
         count = self.options.contrastive.texts
         picked = torch.cat([self.embedded[column][self._pick(column, count, rng)] for column in columns])
         similarity = self.assembly.model.mfam.similarity(level, states[rows].mean(1), picked.to(states.device))
         similarity = similarity.unflatten(1, (len(columns), count))
-        drawn = [views[i][level] for i in rows]
-        own = torch.tensor([columns.index((d.attribute, d.state)) for d in drawn])
+        drawn = [views[i][level] for i in counted or everyone[:1]]
+        states_drawn = torch.tensor([columns.index((d.attribute, d.state)) for d in drawn])
         same_attribute = torch.tensor([[column[0] == d.attribute for column in columns] for d in drawn])
         changed = torch.tensor([column[1] != "unchanged" for column in columns])
-        within = multi_positive(similarity, own, same_attribute)
-        edited = changed[own]
-        if not edited.any():
+        within = multi_positive(similarity, states_drawn, same_attribute) * (len(counted) / len(everyone))
+        edited = changed[states_drawn]
+        if not counted or not edited.any():
             return within
-        across = multi_positive(similarity[edited], own[edited], changed.expand(int(edited.sum()), -1))
-        return within + across
+        share = int(edited.sum()) / sum(views[i][level].edit is not None for i in everyone)
+        across = multi_positive(similarity[edited], states_drawn[edited], changed.expand(int(edited.sum()), -1))
+        return within + across * share
 
     def _pick(self, column: tuple[str, str], count: int, rng: np.random.Generator) -> torch.Tensor:
         return torch.from_numpy(rng.integers(len(self.embedded[column]), size=count))
 
     def _language(
-        self, states: dict[str, torch.Tensor], views: Sequence[View], rng: np.random.Generator
+        self, states: dict[str, torch.Tensor], views: Sequence[View], own: slice, rng: np.random.Generator
     ) -> torch.Tensor:
-        """Each sample asks about one level of one view; drawn by seed."""
-        model, processor = self.assembly.model, self.assembly.processor
-        visual, conversations, answers = [], [], []
+        """Share of the views `own` in the mean over samples; each asks about one level of one view, drawn by seed."""
         candidates = [(i, level) for i, view in enumerate(views) for level in LEVELS if level in view]
         if not candidates:
             return torch.stack([of_level.sum() * 0 for of_level in states.values()]).sum()
         picked = rng.permutation(len(candidates))[: self.options.language.samples]
-        for i, level in (candidates[p] for p in picked):
-            drawn = views[i][level]
-            texts = self.bank.texts(drawn.attribute, drawn.state)
-            places = PLACEHOLDERS[LEVELS.index(level)] * states[level].shape[1]
-            visual.append(model.mfam.language_tokens(level, states[level][i : i + 1]))
-            conversations.append([{"role": "user", "content": places + QUESTION.format(level=level)}])
-            answers.append(texts[int(rng.integers(len(texts)))])
-        batch = collate(processor, conversations, answers)
+        samples = [(i, level, self._guidance(views[i][level], rng)) for i, level in (candidates[p] for p in picked)]
+        counted = [sample for sample in samples if own.start <= sample[0] < own.stop]
+        visual, asked, answers, idle = [], [], [], torch.zeros(())
+        for level in (level for level in LEVELS if any(sample[1] == level for sample in samples)):
+            rows = [i - own.start for i, at, _ in counted if at == level]
+            tokens = self.assembly.model.mfam.language_tokens(level, states[level][rows or [0]])
+            if not rows and counted:  # every part calls the same modules, if for nothing
+                idle = idle + tokens.sum() * 0
+                continue
+            visual += tokens.split(1)
+            asked += [level] * len(tokens)
+            answers += [answer for _, at, answer in counted or samples if at == level][: len(tokens)]
+        loss = self._said(visual, asked, answers)
+        return loss * (len(counted) / len(samples)) + idle
+
+    def _guidance(self, drawn: Drawn, rng: np.random.Generator) -> str:
+        texts = self.bank.texts(drawn.attribute, drawn.state)
+        return texts[int(rng.integers(len(texts)))]
+
+    def _said(self, visual: list[torch.Tensor], asked: list[str], answers: list[str]) -> torch.Tensor:
+        """Loss of the frozen language model on guidance texts, each for one level's tokens (1, queries, D)."""
+        model = self.assembly.model
+        places = [
+            PLACEHOLDERS[LEVELS.index(level)] * tokens.shape[1] for level, tokens in zip(asked, visual, strict=True)
+        ]
+        conversations = [
+            [{"role": "user", "content": place + QUESTION.format(level=level)}]
+            for place, level in zip(places, asked, strict=True)
+        ]
+        batch = collate(self.assembly.processor, conversations, answers)
         return model(
             input_ids=batch.input_ids.to(model.device),
             attention_mask=batch.attention_mask.to(model.device),

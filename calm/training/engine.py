@@ -1,4 +1,4 @@
-"""The training loop: one for all stages, resumable to the bit.
+"""The training loop: one for all stages and strategies, resumable to the bit.
 
 A step's data and every random draw are functions of (seed, step) alone, so resuming needs no replay: the weights, the
 optimiser's state and the step's number are all there is. State is kept outside the declared outputs, written under a
@@ -10,46 +10,32 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, Protocol
+from statistics import median
+from typing import Any
 
 import pandas as pd
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from transformers import get_cosine_schedule_with_warmup
 
-from calm.io import atomic_dir, atomic_file, sha256_file, sha256_text, write_json
+from calm.io import atomic_file, sha256_file, sha256_text
 from calm.params import Optimisation, Strategy
 from calm.seeds import derive
+from calm.training import checkpoints
+from calm.training.checkpoints import WEIGHT, Saved
+from calm.training.errors import TrainingError
+from calm.training.processes import Processes, join
+from calm.training.strategies import Losses, Objective, Trainer, open_trainer
 
-BETAS = (0.9, 0.999)  # Adam (paper); betas as in LLaVA-1.5's recipe
-DAMAGE = (OSError, ValueError, KeyError, RuntimeError, EOFError, UnpicklingError, SafetensorError)
+__all__ = ["Objective", "Run", "TrainingError", "finish", "train", "write_curve"]
+
 CODE = ("attributes", "data", "model", "training")  # packages that decide what a step computes
-KEPT = 2  # checkpoints: the last one, and one more should that be damaged
-
-
-class TrainingError(RuntimeError):
-    """Training that cannot go on."""
-
-
-class Objective(Protocol):
-    """What a stage teaches: which parameters, and the loss of each step."""
-
-    @property
-    def parameters(self) -> Mapping[str, torch.nn.Parameter]:
-        """What is trained, by its name in the model."""
-        ...
-
-    def losses(self, step: int) -> dict[str, torch.Tensor]:
-        """Scalars to record; "loss" is the one that is minimised."""
-        ...
+EXPLODED = 100.0  # times the usual loss; a batch of outliers stays far below
+USUAL = 32  # last steps whose median is the usual loss
 
 
 @dataclass(frozen=True)
@@ -73,8 +59,11 @@ class Run:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of everything that decides the result."""
-        parts = [self.title, self.optimisation.model_dump(), self.strategy.model_dump(), self.seed, self.inputs]
+        """Hash of everything that decides the result, but for the order in which the same numbers are added.
+
+        That order is the strategy's: a run may go on with another one, and says so.
+        """
+        parts = [self.title, self.optimisation.model_dump(), self.seed, self.inputs]
         computed_by = [torch.get_num_threads(), torch.__version__, _code_sha256()]
         return sha256_text(json.dumps([*parts, *computed_by], sort_keys=True, default=str))
 
@@ -92,30 +81,50 @@ def _code_sha256() -> str:
     return sha256_text(json.dumps([[path.relative_to(package).as_posix(), sha256_file(path)] for path in files]))
 
 
-def train(objective: Objective, run: Run) -> pd.DataFrame:
+def train(objective: Objective, run: Run) -> pd.DataFrame | None:
     """Minimise the objective in place; returns the curve, a row a step.
 
+    Where `launch` has started several processes, each of them calls this, leaves its part in a last checkpoint and gets
+    None: it has nothing more to do. The process that started them calls this afterwards and gets what they learned.
+
     Raises:
-        TrainingError: the strategy is not available, or a loss or gradient is not finite (the last checkpoint stays).
+        TrainingError: a loss or gradient is not finite or explodes, or a checkpoint cannot be written (the last good
+            one stays in both cases).
     """
-    if run.strategy.kind != "single":
-        raise TrainingError(f"strategy.kind: '{run.strategy.kind}' is not available yet; set strategy.kind to single")
-    options, parameters = run.optimisation, objective.parameters
-    optimizer = torch.optim.AdamW(
-        parameters.values(), lr=options.learning_rate, betas=BETAS, weight_decay=options.weight_decay
-    )
-    warmup = math.ceil(options.warmup * options.steps)
-    schedule = get_cosine_schedule_with_warmup(optimizer, warmup, options.steps)
-    curve: list[dict[str, float]] = _resume(run, parameters, optimizer, schedule)
-    with _progress() as progress:
+    processes = join()
+    if run.strategy.kind != "single" and not processes.together:
+        return _table(_collect(objective, run, processes))
+    saved = _resume(objective, run, processes)
+    trainer = open_trainer(objective, run.optimisation, run.strategy, processes, saved)
+    curve = list(saved.curve) if saved else []
+    _loop(trainer, run, curve)
+    if not processes.together:
+        return _table(curve)
+    if saved is None or len(saved.curve) < len(curve):
+        _save(trainer, run, curve)
+    return None
+
+
+def _loop(trainer: Trainer, run: Run, curve: list[dict[str, float]]) -> None:
+    """The steps that `curve` lacks."""
+    options = run.optimisation
+    rates = learning_rates(options)
+    with _progress(trainer.processes) as progress:
         bar = progress.add_task(run.title, total=options.steps, completed=len(curve), loss=math.nan)
         for step in range(len(curve), options.steps):
-            row = _step(objective, step, run, optimizer, schedule)
+            row = _step(trainer, step, run, rates(step), curve)
             curve.append(row)
             progress.update(bar, advance=1, loss=row["loss"])
             if (step + 1) % options.checkpoint_every == 0 and step + 1 < options.steps:
-                _save(run, step + 1, parameters, optimizer, schedule, curve)
-    return _table(curve)
+                _save(trainer, run, curve)
+
+
+def learning_rates(options: Optimisation) -> Any:
+    """Step to learning rate: linear warm-up, then a cosine to 0 (paper)."""
+    nothing = torch.optim.SGD([torch.zeros(1)], lr=options.learning_rate)
+    warmup = math.ceil(options.warmup * options.steps)
+    (factor,) = get_cosine_schedule_with_warmup(nothing, warmup, options.steps).lr_lambdas
+    return lambda step: options.learning_rate * factor(step)
 
 
 def _table(curve: list[dict[str, float]]) -> pd.DataFrame:
@@ -136,69 +145,76 @@ def write_curve(path: Path, curve: pd.DataFrame) -> None:
         curve.to_csv(part, index=False, float_format="%.6g")
 
 
-def _step(objective: Objective, step: int, run: Run, optimizer: Any, schedule: Any) -> dict[str, float]:
-    torch.manual_seed(derive(run.seed, run.title, "torch", step))
-    losses = objective.losses(step)
-    values = {name: loss.item() for name, loss in losses.items()}
+def _step(trainer: Trainer, step: int, run: Run, rate: float, curve: list[dict[str, float]]) -> dict[str, float]:
+    parts = [trainer.part(number) for number in range(trainer.rounds)]
+    contributions: list[Losses] = []
+    for part in parts:
+        torch.manual_seed(derive(run.seed, run.title, "torch", step, *(part if part.of > 1 else ())))
+        losses = trainer.learn(step, part, last=part is parts[-1])
+        contributions.append({name: value.detach() for name, value in losses.items()})
+    values = _total(contributions, trainer.processes)
     _check_finite("loss", values["loss"], step, run)
-    optimizer.zero_grad(set_to_none=True)
-    losses["loss"].backward()
-    norm = torch.nn.utils.clip_grad_norm_(objective.parameters.values(), run.optimisation.max_grad_norm)
-    _check_finite("gradient", norm.item(), step, run)
-    rate = schedule.get_last_lr()[0]
-    optimizer.step()
-    schedule.step()
-    return {"step": step, **values, "learning_rate": rate, "gradient_norm": norm.item()}
+    _check_usual(values["loss"], step, run, curve)
+    norm = trainer.update(rate)
+    _check_finite("gradient", norm, step, run)
+    return {"step": step, **values, "learning_rate": rate, "gradient_norm": norm}
+
+
+def _total(contributions: list[Losses], processes: Processes) -> dict[str, float]:
+    """Sums over rounds and processes."""
+    names = list(contributions[0])
+    values = torch.stack([torch.stack([losses[name].float() for name in names]) for losses in contributions]).sum(0)
+    return dict(zip(names, processes.sum(values).tolist(), strict=True))
 
 
 def _check_finite(what: str, value: float, step: int, run: Run) -> None:
     """Stop before a number that is none reaches the weights, and with them a checkpoint."""
     if not math.isfinite(value):
-        raise TrainingError(
-            f"{run.title}: the {what} of step {step} is {value}: try a lower learning rate; "
-            f"state is kept in {run.state}"
-        )
+        _stop(f"the {what} of step {step} is {value}", run)
 
 
-def _save(
-    run: Run, step: int, parameters: Mapping[str, torch.nn.Parameter], optimizer: Any, schedule: Any, curve: list[Any]
-) -> None:
-    with atomic_dir(run.checkpoints / f"step-{step:08d}") as folder:
-        save_file(
-            {name: value.detach().contiguous() for name, value in parameters.items()}, folder / "weights.safetensors"
-        )
-        torch.save({"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}, folder / "optimizer.pt")
-        write_json(folder / "run.json", {"fingerprint": run.fingerprint, "curve": curve})
-    for old in sorted(run.checkpoints.glob("step-*"))[:-KEPT]:
-        shutil.rmtree(old)
+def _check_usual(loss: float, step: int, run: Run, curve: list[dict[str, float]]) -> None:
+    """Stop where training has diverged: what comes next is noise, and newer checkpoints displace the good ones."""
+    usual = max(1.0, median(row["loss"] for row in curve[-USUAL:])) if curve else math.inf
+    if loss > EXPLODED * usual:
+        _stop(f"the loss of step {step} has exploded: {loss:.3g}, usual are {usual:.3g}", run)
 
 
-def _resume(run: Run, parameters: Mapping[str, torch.nn.Parameter], optimizer: Any, schedule: Any) -> list[Any]:
-    """Load the newest whole checkpoint of this very run; returns the curve so far."""
-    for folder in sorted(run.checkpoints.glob("step-*"), reverse=True):
-        try:
-            record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-            if record["fingerprint"] != run.fingerprint:
-                raise ValueError("of another run")
-            weights = load_file(folder / "weights.safetensors")
-            state = torch.load(folder / "optimizer.pt", weights_only=True)
-            if set(weights) != set(parameters):
-                raise ValueError("other parameters")
-        except DAMAGE as error:
-            Console(stderr=True).print(f"{folder}: damaged checkpoint ({error}), trying the one before", style="yellow")
-            continue
-        with torch.no_grad():
-            for name, value in parameters.items():
-                value.copy_(weights[name])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        Console(stderr=True).print(f"{run.title}: resumed at step {len(record['curve'])}")
-        curve: list[Any] = record["curve"]
-        return curve
-    return []
+def _stop(why: str, run: Run) -> None:
+    raise TrainingError(f"{run.title}: {why}: try a lower learning rate; state is kept in {run.state}")
 
 
-def _progress() -> Progress:
+def _save(trainer: Trainer, run: Run, curve: list[dict[str, float]]) -> None:
+    strategy = run.strategy.model_dump()
+    checkpoints.save(run.checkpoints, run.fingerprint, curve, strategy, trainer.tensors(), trainer.processes)
+
+
+def _resume(objective: Objective, run: Run, processes: Processes) -> Saved | None:
+    """The newest whole checkpoint of this very run."""
+    saved = checkpoints.newest(run.checkpoints, run.fingerprint, list(objective.parameters), processes)
+    if saved is not None and processes.rank == 0:
+        tell = Console(stderr=True, soft_wrap=True).print
+        tell(f"{run.title}: resumed at step {len(saved.curve)}")
+        if changed := {key for key, value in run.strategy.model_dump().items() if saved.strategy.get(key) != value}:
+            before = ", ".join(f"strategy.{key} was {saved.strategy.get(key)}" for key in sorted(changed))
+            tell(f"{run.title}: {before}: the same batches and losses from here on, but not the same bits")
+    return saved
+
+
+def _collect(objective: Objective, run: Run, processes: Processes) -> list[dict[str, float]]:
+    """What the processes that were started for this run have learned, into the objective's own weights."""
+    saved = checkpoints.newest(run.checkpoints, run.fingerprint, list(objective.parameters), processes)
+    steps = len(saved.curve) if saved else 0
+    if saved is None or steps < run.optimisation.steps:
+        raise TrainingError(f"{run.title}: its processes have left {steps} of {run.optimisation.steps} steps")
+    weights = saved.tensors(WEIGHT)
+    with torch.no_grad():
+        for name, parameter in objective.parameters.items():
+            parameter.copy_(weights[name])
+    return saved.curve
+
+
+def _progress(processes: Processes) -> Progress:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -208,4 +224,4 @@ def _progress() -> Progress:
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    return Progress(*columns, console=console, disable=not console.is_terminal)
+    return Progress(*columns, console=console, disable=processes.rank > 0 or not console.is_terminal)

@@ -30,6 +30,7 @@ from calm.model.pretrained import load_language, load_vision
 from calm.params import FinetuneScores, FrozenTuning, FullTuning, LoRATuning, Params
 from calm.training.engine import Run, finish, train, write_curve
 from calm.training.features import Features, Photographs
+from calm.training.launch import absolute, launch
 from calm.training.tuning import InstructionObjective
 
 RUNS = ("comments", "scores")
@@ -71,6 +72,8 @@ def tune(
     label: str = "finetune",
 ) -> None:
     """Train one process from the checkpoints `start` into `out`."""
+    arguments = {"run": run, "start": absolute(start), "out": str(out.resolve()), "label": label}
+    launch("finetune", arguments, params, layout, layout.state(f"{label}-{run}"))
     options = params.finetune.comments if run == "comments" else params.finetune.scores
     rows = tables.instructions(layout, run)
     rows = rows[rows["split"] == "train"]
@@ -90,6 +93,8 @@ def tune(
     ]
     settings = Run(f"{label} {run}", options, params.strategy, params.seed, layout.state(f"{label}-{run}"), inputs)
     curve = train(objective, settings)
+    if curve is None:  # the process that started this one writes the outputs
+        return
     assembly.model.average_visual_tokens.copy_(objective.average_visual_tokens())
     with atomic_dir(out) as folder:
         if run == RUNS[-1]:

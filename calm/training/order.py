@@ -19,6 +19,27 @@ class Visit(NamedTuple):
     epoch: int
 
 
+class Part(NamedTuple):
+    """One of `of` equal shares of a step's samples: what one process computes at once."""
+
+    number: int = 0
+    of: int = 1
+
+    def slice(self, count: int) -> slice:
+        """Where this share lies among `count` samples.
+
+        Raises:
+            ValueError: they cannot be shared evenly.
+        """
+        if count % self.of:
+            raise ValueError(f"{count} samples cannot be shared evenly by {self.of}")
+        size = count // self.of
+        return slice(self.number * size, (self.number + 1) * size)
+
+
+WHOLE = Part()
+
+
 class Order:
     """Epochs of seeded permutations, cut into batches; a batch may reach over an epoch's end.
 

@@ -19,6 +19,7 @@ from calm.params import Optimisation, Params
 from calm.training.attributes import AttributeObjective, state_table
 from calm.training.engine import Objective, Run, finish, train, write_curve
 from calm.training.features import Features, Photographs
+from calm.training.launch import launch
 from calm.training.tuning import InstructionObjective
 
 RUNS = ("attributes", "alignment")
@@ -30,6 +31,7 @@ def pretrain(run: str, params: Params, layout: Layout) -> None:
     Raises:
         ValueError: there is no such run.
     """
+    launch("pretrain", {"run": run}, params, layout, layout.state(f"pretrain-{run}"))
     match run:
         case "attributes":
             _pretrain_attributes(params, layout)
@@ -81,6 +83,8 @@ def _train(
     for parameter in objective.parameters.values():
         parameter.requires_grad_(True)
     curve = train(objective, settings)
+    if curve is None:  # the process that started this one writes the outputs
+        return
     with atomic_dir(layout.pretrained(run)) as folder:
         save_trained(folder, model, [*objective.parameters, *constants])
     write_curve(layout.curve(f"pretrain-{run}"), curve)

@@ -11,7 +11,7 @@ from calm.model.build import Assembly
 from calm.params import Optimisation
 from calm.training.conversations import collate
 from calm.training.features import ENCODED_AT_ONCE, Features, Key
-from calm.training.order import Order
+from calm.training.order import WHOLE, Order, Part
 
 
 class InstructionObjective:
@@ -37,9 +37,15 @@ class InstructionObjective:
         self.order = Order(len(self.rows), options.batch_size, seed, name, lengths)
         features.prepare(key for i in range(len(self.rows)) for key in self._keys(i))
 
-    def losses(self, step: int) -> dict[str, torch.Tensor]:
-        """Losses of one step's rows."""
-        model, picked = self.assembly.model, self.order(step)
+    @property
+    def model(self) -> torch.nn.Module:
+        """What strategies share out."""
+        return self.assembly.model
+
+    def losses(self, step: int, part: Part = WHOLE) -> dict[str, torch.Tensor]:
+        """What a part of a step's rows contributes to its losses, and to the share of its tokens that is padding."""
+        model, everyone = self.assembly.model, self.order(step)
+        picked = everyone[part.slice(len(everyone))]
         chosen = self.rows.iloc[picked]
         batch = collate(
             self.assembly.processor, [list(messages) for messages in chosen["messages"]], list(chosen["answer"])
@@ -52,12 +58,14 @@ class InstructionObjective:
             visual_tokens=model.mfam(tokens),
             score_positions=batch.prompt_ends.to(model.device),
         )
-        losses = {"language": output.loss}
-        total = output.loss
+        losses = {"language": output.loss / part.of}
+        total = losses["language"]
         if self.regression_weight:
-            losses["regression"] = self._regression(output.score, chosen["score"])
+            rated = int(self.rows["score"].iloc[everyone].notna().sum())
+            losses["regression"] = self._regression(output.score, chosen["score"], rated)
             total = total + self.regression_weight * losses["regression"]
-        return {"loss": total, **losses}
+        padding = 1 - batch.attention_mask.to(total).mean()
+        return {"loss": total, **losses, "padding": padding / part.of}
 
     @torch.no_grad()
     def average_visual_tokens(self) -> torch.Tensor:
@@ -68,15 +76,15 @@ class InstructionObjective:
             total += self.assembly.model.mfam(self.features(keys[start : start + ENCODED_AT_ONCE])).sum(0)
         return total / len(keys)
 
-    def _regression(self, predicted: torch.Tensor, scores: pd.Series) -> torch.Tensor:
-        """Mean squared error in half-scales, over the rows that have a score."""
+    def _regression(self, predicted: torch.Tensor, scores: pd.Series, count: int) -> torch.Tensor:
+        """Squared error in half-scales over the rows that have a score, as part of the mean over `count` of them."""
         config = self.assembly.model.config
         target = torch.tensor(scores.to_numpy(dtype="float32"), device=predicted.device)
         rated = ~target.isnan()
         if not rated.any():
             return predicted.sum() * 0
         half = (config.score_max - config.score_min) / 2
-        return ((predicted[rated] - target[rated]) / half).square().mean()
+        return ((predicted[rated] - target[rated]) / half).square().mean() * (int(rated.sum()) / count)
 
     def _keys(self, row: int) -> list[Key]:
         return [(self._datasets[row], item) for item in self._item_ids[row]]

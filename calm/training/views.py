@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -62,25 +63,35 @@ def draw_view(rng: np.random.Generator, known: Taxonomy, without: frozenset[str]
 class Views:
     """The n-th view of a photograph is a function of (seed, photograph, n).
 
-    With `kept` > 0 a photograph has that many views, all encoded at the start, and later epochs meet them again; the
-    encoder is then no longer what training waits for. With 0 every epoch draws and encodes new ones.
+    With `kept` > 0 a photograph has that many views, all encoded once the first is asked for, and later epochs meet
+    them again; the encoder is then no longer what training waits for. With 0 every epoch draws and encodes new ones.
     """
 
     def __init__(self, assembly: Assembly, photographs: Photographs, keys: Sequence[Key], seed: int, kept: int) -> None:
         self.assembly, self.photographs, self.keys, self.seed, self.kept = assembly, photographs, list(keys), seed, kept
         self.known = taxonomy()
         self._without: dict[Key, frozenset[str]] = {}
-        everything = range(len(self.keys))
-        # Always in the same chunks: a resumed run has to see the very same bits.
-        self._encoded = [self._encode_all([Visit(index, n) for index in everything]) for n in range(kept)]
 
-    def __call__(self, visits: Sequence[Visit]) -> tuple[list[View], LevelTokens]:
-        """What was done to each photograph at that visit, and what the encoder sees of it."""
+    def drawn(self, visits: Sequence[Visit]) -> list[View]:
+        """What is done to each photograph at that visit."""
+        return [self._drawn(self._kept(visit)) for visit in visits]
+
+    def encoded(self, visits: Sequence[Visit]) -> LevelTokens:
+        """What the encoder sees of each photograph at that visit."""
         if not self.kept:
-            return [self._drawn(visit) for visit in visits], self._encode(visits)
-        visits = [Visit(visit.sample, visit.epoch % self.kept) for visit in visits]
-        rows = [self._encoded[visit.epoch].rows(slice(visit.sample, visit.sample + 1)) for visit in visits]
-        return [self._drawn(visit) for visit in visits], LevelTokens.concatenate(rows)
+            return self._encode(visits)
+        kept = [self._kept(visit) for visit in visits]
+        rows = [self._everything[visit.epoch].rows(slice(visit.sample, visit.sample + 1)) for visit in kept]
+        return LevelTokens.concatenate(rows)
+
+    @cached_property
+    def _everything(self) -> list[LevelTokens]:
+        """All kept views. Always in the same chunks: a resumed run has to see the very same bits."""
+        everything = range(len(self.keys))
+        return [self._encode_all([Visit(index, n) for index in everything]) for n in range(self.kept)]
+
+    def _kept(self, visit: Visit) -> Visit:
+        return Visit(visit.sample, visit.epoch % self.kept) if self.kept else visit
 
     def _drawn(self, visit: Visit) -> View:
         key = self.keys[visit.sample]
