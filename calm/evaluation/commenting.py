@@ -102,13 +102,14 @@ def run(bench: Bench[CommentingSettings]) -> Outcome:
 def commented(bench: Bench[CommentingSettings]) -> pd.DataFrame:
     """Test items with their reference comments: columns of ITEM, and references, origin, edits.
 
-    Comments of aspect `caption` say what a photograph shows, not how good it is, and are no references.
+    Captions say what a photograph shows, answers what was asked about it: neither are references.
     """
+    from calm.data.aspects import critiques
     from calm.data.tables import comments
 
     rows = bench.items("comments")
     tables = [comments(bench.layout, dataset) for dataset in sorted(rows["dataset"].unique())]
-    told = pd.concat(tables).loc[lambda t: t["aspect"].isna() | (t["aspect"] != "caption")]
+    told = pd.concat(tables).loc[critiques]
     told = told[told["text_clean"].str.contains(r"\w", regex=True)].sort_values(["dataset", "item_id", "comment_id"])
     grouped = told.groupby(["dataset", "item_id"])
     found = grouped.agg(references=("text_clean", list), origin=("origin", "first")).reset_index()

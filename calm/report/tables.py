@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from calm.data import tables
+from calm.data import aspects, tables
 from calm.evaluation import Task, find_task
 from calm.evaluation.metrics import MAE, PLCC, SRCC, Bootstrap, Estimate, paired_difference
 from calm.evaluation.scoring import PREDICTIONS, READOUTS
@@ -27,6 +27,11 @@ ORIGINS = {
     "synthetic_rater": "synthetic: simulated raters with hidden preferences; no person behind them",
     "synthetic_grammar": "synthetic: composed by a seeded grammar from the known edits",
     "synthetic_ratings": "synthetic: composed from the mean ratings and the theme; nobody wrote them",
+    "synthetic_blip": "synthetic: captions by BLIP",
+    "synthetic_gpt4v": "synthetic: captions by GPT-4V",
+    "synthetic_share_captioner": "synthetic: captions by Share-Captioner, a model trained on GPT-4V's",
+    "synthetic_gpt4": "synthetic: written by GPT-4 from what people had said",
+    "synthetic_llava_mix": "synthetic in part: answers of people and of GPT-4, which the set does not tell apart",
     "file_name": "captions from file names",
     "theme": "captions from the theme and subject noted for each photograph",
     "imagenet_class": "captions from the visual encoder's own ImageNet classes",
@@ -191,8 +196,9 @@ def sources(params: Params, layout: Layout) -> list[tuple[str, str, str]]:
         kinds = (
             ("scores", ratings[ratings["rater_id"].isna()]),
             ("ratings by single raters", ratings[ratings["rater_id"].notna()]),
-            ("comments", comments[comments["aspect"] != "caption"]),
-            ("captions", comments[comments["aspect"] == "caption"]),
+            ("comments", comments[aspects.critiques(comments)]),
+            ("captions", comments[aspects.captions(comments)]),
+            ("answers to questions", comments[aspects.answers(comments)]),
         )
         for what, labels in kinds:
             for origin, count in labels["origin"].value_counts().sort_index().items():
