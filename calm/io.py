@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -127,8 +127,13 @@ def to_table(frame: pd.DataFrame, schema: pa.Schema, where: str) -> pa.Table:
     return table.replace_schema_metadata(None)
 
 
-def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
-    """Read a parquet file and check it against `schema`.
+def read_table(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """As `read_arrow`, as a frame."""
+    return read_arrow(path, schema, columns).to_pandas()
+
+
+def read_arrow(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a parquet file, or some columns of it, and check it against `schema`.
 
     Raises:
         FileNotFoundError: the file is missing; the message says that a stage has to run first.
@@ -136,13 +141,14 @@ def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: run the stage that makes it (`dvc repro`), or `dvc pull`")
-    table = pq.read_table(path)
-    if not table.schema.equals(schema, check_metadata=False):
-        raise ValueError(f"{path}: expected columns\n{schema.to_string()}\nfound\n{table.schema.to_string()}")
-    for field in schema:
+    with pq.ParquetFile(path) as file:
+        if not file.schema_arrow.equals(schema, check_metadata=False):
+            raise ValueError(f"{path}: expected columns\n{schema.to_string()}\nfound\n{file.schema_arrow.to_string()}")
+        table = file.read(None if columns is None else list(columns))
+    for field in table.schema:
         if not field.nullable and table.column(field.name).null_count:
             raise ValueError(f"{path}: column '{field.name}' has empty rows: run the stage that makes the file again")
-    return table.to_pandas()
+    return table
 
 
 def sha256_file(path: Path) -> str:

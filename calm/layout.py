@@ -30,6 +30,16 @@ class Layout:
         return self.root / "data/splits"
 
     @property
+    def rater_splits(self) -> Path:
+        """One parquet per dataset: which single raters are for training and which are held out."""
+        return self.splits / "raters"
+
+    @property
+    def support_sets(self) -> Path:
+        """One parquet per dataset: what personalised scoring sees of each held-out rater, and what it ranks."""
+        return self.splits / "support"
+
+    @property
     def lists(self) -> Path:
         """One parquet per role: the items that may be used for it, after the leakage filter."""
         return self.root / "data/lists"

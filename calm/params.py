@@ -78,16 +78,28 @@ class ImageParams(Section):
     jpeg_quality: Annotated[int, Field(ge=1, le=100)]
 
 
+class RaterSplitParams(Section):
+    """Which raters are held out where none are by publication, and what is drawn of each held-out one."""
+
+    test_share: Share
+    shots: Annotated[list[PositiveInt], Field(min_length=1)]
+    draws: PositiveInt
+    least_queries: PositiveInt
+
+
 class SplitParams(Section):
     """Rules for datasets without an official split."""
 
     test_share: Share
+    raters: RaterSplitParams
 
 
 class LeakageParams(Section):
-    """When two photographs count as one."""
+    """When two photographs count as one, and two texts."""
 
     phash_distance: Annotated[int, Field(ge=0, le=32)]
+    correlation: Annotated[float, Field(gt=0, le=1)]
+    caption_words: PositiveInt
 
 
 class Roles(Section):

@@ -10,12 +10,11 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import imagehash
 import pandas as pd
 import pyarrow as pa
 from PIL import Image, ImageOps
@@ -23,6 +22,7 @@ from rich.console import Console
 from rich.progress import track
 
 from calm.data import schema
+from calm.data.fingerprints import fingerprint, perceptual_hash
 from calm.data.images import MIN_SIDE, ImageError, ShardWriter, encode, fit, read_image
 from calm.data.sources import Source, source
 from calm.data.sources.base import MANIFEST, Photograph, Rows, SourceError, checked_sha256
@@ -66,10 +66,13 @@ def prepare(dataset: str, params: Params, layout: Layout) -> None:
         if not items:
             reason = quarantine[0]["reason"] if quarantine else "the dataset is empty"
             raise SourceError(f"dataset '{dataset}': not one of its photographs can be used; the first: {reason}")
-        frame = _table(items, schema.ITEM, dataset).sort_values("item_id", ignore_index=True)
+        items.sort(key=lambda row: row["item_id"])
+        prints = [{key: row.pop(key) for key in ("crops", "thumbnail")} | {"item_id": row["item_id"]} for row in items]
+        frame = _table(items, schema.ITEM, dataset)
         ratings = _of_prepared(_table(origin.ratings(frame), schema.RATING, dataset), frame)
         comments = _of_prepared(_table(_cleaned(origin.comments(frame)), schema.COMMENT, dataset), frame)
         write_table(folder / "items.parquet", frame, schema.ITEM)
+        write_table(folder / "fingerprints.parquet", _table(prints, schema.FINGERPRINT, dataset), schema.FINGERPRINT)
         write_table(folder / "ratings.parquet", ratings, schema.RATING)
         write_table(folder / "comments.parquet", comments, schema.COMMENT)
         write_table(folder / "quarantine.parquet", _table(quarantine, schema.QUARANTINE, dataset), schema.QUARANTINE)
@@ -81,11 +84,6 @@ def read_manifest(raw: Path) -> dict[str, str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: run the stage `fetch` of this dataset first")
     return {entry["name"]: entry["sha256"] for entry in json.loads(path.read_text(encoding="utf-8"))["files"]}
-
-
-def perceptual_hash(image: Image.Image) -> str:
-    """64-bit DCT hash as 16 hex digits (ImageHash's phash: no randomness, tolerant of scaling and recompression)."""
-    return str(imagehash.phash(image))
 
 
 def _write_shards(
@@ -166,6 +164,7 @@ def _store(
         "sha256": sha256 or hashlib.sha256(data).hexdigest(),
         "phash": perceptual_hash(image),
         "phash_mirrored": perceptual_hash(ImageOps.mirror(image)),
+        **asdict(fingerprint(image)),
         "licence": photograph.licence,
         "synthetic_edits": edits,
     }

@@ -28,6 +28,16 @@ ITEM = pa.schema(
     ]
 )
 
+# Beside the hashes of ITEM: what finds a photograph again that was cropped (`calm.data.fingerprints`).
+FINGERPRINT = pa.schema(
+    [
+        _required("dataset", pa.string()),
+        _required("item_id", pa.string()),
+        _required("crops", pa.binary(240)),  # 30 perceptual hashes of slightly cropped versions, 8 bytes each
+        _required("thumbnail", pa.binary(1024)),  # 32 x 32 grey levels
+    ]
+)
+
 RATING = pa.schema(
     [
         _required("dataset", pa.string()),
@@ -74,6 +84,26 @@ SPLIT = pa.schema(
     ]
 )
 
+RATER = pa.schema(
+    [
+        _required("dataset", pa.string()),
+        _required("rater_id", pa.string()),
+        _required("split", pa.string()),  # train | test: test raters are unknown to training
+        _required("rule", pa.string()),  # what put the rater there
+    ]
+)
+
+SUPPORT = pa.schema(
+    [
+        _required("dataset", pa.string()),
+        _required("rater_id", pa.string()),  # a test rater
+        _required("shots", pa.int32()),  # rated photographs of this rater that personalised scoring sees
+        _required("draw", pa.int32()),  # 0, 1, ...: independent draws of the support set
+        _required("item_id", pa.string()),  # of the test split
+        _required("part", pa.string()),  # support: seen with its rating | query: to be ranked
+    ]
+)
+
 LIST = pa.schema(
     [_required("dataset", pa.string()), _required("item_id", pa.string()), _required("split", pa.string())]
 )
@@ -83,10 +113,12 @@ REMOVED = pa.schema(
         _required("role", pa.string()),
         _required("dataset", pa.string()),
         _required("item_id", pa.string()),
-        _required("reason", pa.string()),  # id | sha256 | phash | group
+        _required("reason", pa.string()),  # id | sha256 | group | phash | crop | caption
         _required("test_dataset", pa.string()),
         _required("test_item_id", pa.string()),
-        pa.field("distance", pa.int32()),  # Hamming distance of the perceptual hashes
+        pa.field("distance", pa.int32()),  # phash, crop: Hamming distance of the perceptual hashes
+        pa.field("correlation", pa.float64()),  # phash, crop: of the thumbnails laid over one another
+        pa.field("mirrored", pa.bool_()),  # phash, crop: one is the other flipped left to right
     ]
 )
 

@@ -1,26 +1,36 @@
-"""Stage `split`: which items are for training and which are held out, and the rule that says so."""
+"""Stage `split`: which items are for training and which are held out, and the rule that says so.
+
+For sets with single persons' ratings also which raters are held out, and what personalised scoring sees of each.
+"""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from calm.data import tables
-from calm.data.schema import SPLIT
+from calm.data.schema import RATER, SPLIT, SUPPORT
+from calm.data.supports import RATING_COLUMNS, draw_support, single_ratings, split_raters
 from calm.io import atomic_dir, write_table
 from calm.layout import Layout
 from calm.params import Params
 from calm.seeds import derive
 
 SPLITS = ("train", "validation", "test")
+ITEM_COLUMNS = ("item_id", "split", "split_rule", "group", "synthetic_edits")
 
 
 def split(params: Params, layout: Layout) -> None:
     """Write one table per dataset: its official split, or groups chosen by seed."""
     with atomic_dir(layout.splits) as folder:
         for dataset in sorted(params.data.datasets):
-            items = tables.items(layout, dataset)
+            items = tables.items(layout, dataset, ITEM_COLUMNS)
             frame = split_items(items, dataset, params.seed, params.data.split.test_share)
             write_table(folder / f"{dataset}.parquet", frame, SPLIT)
+            single = single_ratings(tables.ratings(layout, dataset, RATING_COLUMNS), items, frame)
+            raters = split_raters(single, dataset, params.seed, params.data.split.raters.test_share)
+            write_table(folder / layout.rater_splits.name / f"{dataset}.parquet", raters, RATER)
+            drawn = draw_support(single, raters, params.seed, params.data.split.raters)
+            write_table(folder / layout.support_sets.name / f"{dataset}.parquet", drawn, SUPPORT)
 
 
 def split_items(items: pd.DataFrame, dataset: str, seed: int, test_share: float) -> pd.DataFrame:

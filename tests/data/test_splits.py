@@ -84,3 +84,8 @@ def test_the_stage_writes_one_table_per_dataset(scored_params: Params, tmp_path:
     frame = tables.splits(layout, "local")
     assert len(frame) == 12
     assert set(frame["split"]) == {"train", "test"}
+    assert tables.raters(layout, "local").to_dict("records") == [
+        {"dataset": "local", "rater_id": "ann", "split": "test", "rule": "seeded raters, seed 17"},
+        {"dataset": "local", "rater_id": "ben", "split": "train", "rule": "seeded raters, seed 17"},
+    ]
+    assert tables.support_sets(layout, "local").empty
