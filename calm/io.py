@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +161,11 @@ def sha256_file(path: Path) -> str:
 def sha256_text(text: str) -> str:
     """Hex sha256 of a text in UTF-8."""
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+@cache
+def code_sha256(*packages: str) -> str:
+    """Hash of packages of calm as they stand on disk: work that was killed before an edit must not go on after it."""
+    root = Path(__file__).parent
+    files = sorted(path for name in packages for path in (root / name).rglob("*.py"))
+    return sha256_text(json.dumps([[path.relative_to(root).as_posix(), sha256_file(path)] for path in files]))

@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import tarfile
+import threading
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from calm.data.images import SUFFIXES
 _LOOSE, _ARCHIVED, _TABLED = range(3)  # the same photograph lying loose and in an archive: the loose one is taken
 # Archives that cannot be read at random: the whole file would be unpacked for every photograph.
 _SEALED = re.compile(r"\.(tar\.(gz|bz2|xz|zst)|tgz|tbz2?|txz|7z|rar|7z\.\d+|zip\.\d+|z\d\d)$", re.IGNORECASE)
+
+_READING = threading.Lock()  # a container is opened by one thread, and a row group read by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +250,9 @@ def _read_span(path: Path, offset: int, size: int) -> bytes:
 
 def _read_zipped(path: Path, member: str) -> bytes:
     try:
-        return _zip(path).read(member)
+        with _READING:
+            archive = _zip(path)
+        return archive.read(member)
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:  # damaged, encrypted, odd compression
         raise ArchiveError(f"{path}: {member} cannot be read ({error}): download it again, or unpack it") from None
 
@@ -264,7 +269,9 @@ def _zip(path: Path) -> zipfile.ZipFile:
 def _read_row(path: Path, column: str, row: int) -> bytes:
     starts = _group_starts(path)
     group = bisect.bisect_right(starts, row) - 1
-    value = _row_group(path, column, group)[row - starts[group]].as_py()
+    with _READING:
+        values = _row_group(path, column, group)
+    value = values[row - starts[group]].as_py()
     data = value["bytes"] if isinstance(value, dict) else value
     if not data:
         raise ArchiveError(f"{path}: row {row} holds no bytes of a photograph")

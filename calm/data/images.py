@@ -23,6 +23,7 @@ MIN_SIDE = 64  # pixels of the shorter side, as stored: what edits of attributes
 SHARD_PATTERN = "images-*.arrow"
 _ALPHA_MODES = {"RGBA", "RGBa", "LA", "La", "PA"}
 _SRGB = ImageCms.createProfile("sRGB")
+_LAB = ImageCms.createProfile("LAB")
 
 
 class ImageError(ValueError):
@@ -93,8 +94,9 @@ def _upright_srgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
     if image.mode not in _ALPHA_MODES:
         return _to_srgb(_eight_bits(image), profile)
-    straight = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)).convert("RGBA")
-    colours = _to_srgb(straight.convert("RGB"), profile)
+    straight = image.convert({"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}.get(image.mode, image.mode))
+    # A profile is for the channels that were stored: of grey with transparency, for grey.
+    colours = _to_srgb(straight.convert("L" if straight.mode == "LA" else "RGB"), profile)
     white = Image.new("RGB", image.size, "white")
     white.paste(colours, mask=straight.getchannel("A"))
     return white
@@ -110,7 +112,12 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert to sRGB by the embedded profile; without a usable one the numbers are taken as sRGB already."""
+    """Convert to sRGB by the embedded profile; without a usable one the numbers are taken as sRGB already.
+
+    CIE Lab needs no profile: its numbers are colours.
+    """
+    if image.mode == "LAB":
+        return cast(Image.Image, ImageCms.profileToProfile(image, _LAB, _SRGB, outputMode="RGB"))
     if profile and image.mode in {"RGB", "L", "CMYK"}:
         try:
             embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -122,18 +129,22 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 class ShardWriter:
-    """Writes photographs into `images-00000.arrow`, ... of bounded size, in the order given."""
+    """Writes photographs into `images-00000.arrow`, ... of bounded size, in the order given; `first` is the first."""
 
-    def __init__(self, folder: Path, shard_bytes: int = 64 * 2**20, batch_rows: int = 64) -> None:
+    def __init__(self, folder: Path, shard_bytes: int = 64 * 2**20, batch_rows: int = 64, first: int = 0) -> None:
         self.folder, self.shard_bytes, self.batch_rows = folder, shard_bytes, batch_rows
-        self._count, self._rows, self._size = 0, 0, 0
+        self._count, self._rows, self._size = first, 0, 0
         self._pending: list[tuple[str, bytes]] = []
         self._file: pa.NativeFile | None = None
         self._writer: pa.RecordBatchFileWriter | None = None
 
+    def is_full(self, more: int) -> bool:
+        """Whether `more` bytes begin a new shard."""
+        return self._writer is not None and self._size + more > self.shard_bytes
+
     def add(self, item_id: str, data: bytes) -> tuple[str, int]:
         """Append one photograph; return its shard's file name and its row there."""
-        if self._writer is not None and self._size + len(data) > self.shard_bytes:
+        if self.is_full(len(data)):
             self.close()
         if self._writer is None:
             self._file = pa.OSFile(str(self.folder / f"images-{self._count:05d}.arrow"), "wb")
@@ -145,14 +156,15 @@ class ShardWriter:
             self._write_pending()
         return f"images-{self._count - 1:05d}.arrow", self._rows - 1
 
-    def close(self) -> None:
-        """Finish the open shard."""
+    def close(self) -> str | None:
+        """Finish the open shard and return its file name; None if there is none."""
         if self._writer is None or self._file is None:
-            return
+            return None
         self._write_pending()
         self._writer.close()
         self._file.close()
         self._writer = self._file = None
+        return f"images-{self._count - 1:05d}.arrow"
 
     def _write_pending(self) -> None:
         assert self._writer is not None

@@ -160,6 +160,94 @@ def test_palette_cmyk_bilevel_and_grey_become_rgb() -> None:
         assert mean_gap(image, picture(1)) < most
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("kind", "gap"), [("JPEG", 3), ("WEBP", 8), ("TIFF", 0)])
+def test_exif_orientation_is_applied_once_in_every_format(kind: str, gap: float, orientation: int) -> None:
+    upright = picture(1)
+    undo = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]
+    stored = upright if undo is None else upright.transpose(Image.Transpose(undo))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 95} if kind != "TIFF" else {}
+    got = read(saved(stored, kind, exif=exif, **options))
+    assert got.size == upright.size
+    assert mean_gap(got, upright) <= gap
+
+
+def test_sixteen_bit_colours_come_out_within_one_level() -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 65536, (40, 70, 3)).astype(np.uint16)
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", 70, 40, 16, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    got = np.asarray(read(data)).astype(int)
+    assert np.abs(got - pixels / 257).max() <= 1
+
+
+def test_grey_with_transparency_is_converted_by_its_grey_profile() -> None:
+    flat = Image.new("LA", (70, 70), (128, 255))
+    profile = grey_profile_with_linear_curve()
+    assert abs(read(saved(flat, "PNG", icc_profile=profile)).getpixel((5, 5))[0] - 188) <= 2
+    assert abs(read(saved(flat.convert("L"), "PNG", icc_profile=profile)).getpixel((5, 5))[0] - 188) <= 2
+    assert read(saved(flat, "PNG")).getpixel((5, 5)) == (128, 128, 128)
+
+
+def grey_profile_with_linear_curve() -> bytes:
+    """A minimal ICC profile of one grey channel whose tone curve is y = x."""
+    white = struct.pack(">4s4x3i", b"XYZ ", 0xF6D6, 0x10000, 0xD32D)  # D50
+    curve = struct.pack(">4s4xI", b"curv", 0)
+    about = struct.pack(">4s4xI", b"desc", 5) + b"grey\0" + bytes(78)
+    tags, body, offset = b"", b"", 128 + 4 + 3 * 12
+    for name, data in ((b"wtpt", white), (b"kTRC", curve), (b"desc", about)):
+        padded = data + bytes(-len(data) % 4)
+        tags += struct.pack(">4sII", name, offset + len(body), len(data))
+        body += padded
+    size = offset + len(body)
+    date = struct.pack(">6H", 2020, 1, 1, 0, 0, 0)
+    header = struct.pack(">I4xI4s4s4s", size, 0x02400000, b"mntr", b"GRAY", b"XYZ ") + date + b"acsp" + bytes(28)
+    header += struct.pack(">3i", 0xF6D6, 0x10000, 0xD32D)
+    return header.ljust(128, b"\0") + struct.pack(">I", 3) + tags + body
+
+
+def test_lab_colours_are_converted() -> None:
+    lab = ImageCms.profileToProfile(
+        picture(1), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+    )
+    image = read(saved(lab, "TIFF"))
+    assert image.mode == "RGB"
+    assert mean_gap(image, picture(1)) < 8  # colours out of sRGB's range are cut
+
+
+def test_cmyk_is_converted_by_its_profile_or_else_plainly() -> None:
+    ink = Image.new("CMYK", (70, 70), (0, 255, 255, 0))
+    for kind in ("JPEG", "TIFF"):
+        red, green, blue = read(saved(ink, kind)).getpixel((5, 5))
+        assert red > 250
+        assert max(green, blue) < 5
+
+
+def test_a_palette_with_several_transparencies_is_blended_onto_white() -> None:
+    keyed = Image.new("P", (50, 50), 1)
+    keyed.putpalette([0, 0, 0, 100, 0, 0])
+    assert read(saved(keyed, "PNG", transparency=bytes([255, 128]))).getpixel((7, 7)) == (177, 127, 127)
+
+
+def test_of_several_pictures_in_one_jpeg_the_first_is_taken() -> None:
+    data = saved(picture(1), "MPO", save_all=True, append_images=[picture(2)], quality=95)
+    assert mean_gap(read(data), picture(1)) < 4
+
+
+def test_of_a_transparent_animation_the_first_frame_stands_on_white() -> None:
+    frames = [Image.new("RGBA", (64, 64), (0, 0, 0, 0)), Image.new("RGBA", (64, 64), (0, 0, 0, 255))]
+    for kind in ("GIF", "PNG", "WEBP"):
+        data = saved(frames[0], kind, save_all=True, append_images=frames[1:], duration=50)
+        assert read(data).getpixel((9, 9)) == (255, 255, 255), kind
+
+
 def test_of_an_animation_the_first_frame_is_taken() -> None:
     for kind in ("GIF", "WEBP", "PNG"):
         data = saved(picture(1), kind, save_all=True, append_images=[picture(2)], duration=100)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from calm.data import prepare as stage
 from calm.data import tables
 from calm.data.images import ImageStore
-from calm.data.prepare import prepare
+from calm.data.prepare import in_order, prepare
+from calm.data.resumable import ShardState
 from calm.data.sources import SourceError, fetch
 from calm.layout import Layout
 from calm.params import Params
@@ -135,6 +141,122 @@ def test_views_differ_from_their_photograph_and_other_seeds_draw_others(photos_p
     reseeded = prepared(photos_params.model_copy(update={"seed": 18}), tmp_path / "b", "photos")
     edits, others = (tables.items(one, "photos")["synthetic_edits"].dropna().tolist() for one in (layout, reseeded))
     assert edits != others
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from calm.data import prepare as stage, resumable
+from calm.layout import Layout
+from calm.params import parse_params
+from ruamel.yaml import YAML
+stage.SHARD_BYTES = int(sys.argv[3])
+finish = resumable.ShardState._finish
+def finish_and_tell(self, following):
+    finish(self, following)
+    print(following, flush=True)
+    if following >= (6, 0):
+        sys.stdin.readline()
+resumable.ShardState._finish = finish_and_tell
+stage.prepare("local", parse_params(YAML(typ="safe").load(Path(sys.argv[1])), "test"), Layout(Path(sys.argv[2])))
+"""
+SMALL_SHARD = 15_000  # bytes: some three photographs
+
+
+def test_killed_it_goes_on_from_its_last_whole_shard_to_the_same_bytes(
+    scored: Path, scored_params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (scored / "p01.png").write_bytes(b"not a picture")
+    monkeypatch.setattr(stage, "SHARD_BYTES", SMALL_SHARD)
+    whole, killed = Layout(tmp_path / "whole"), Layout(tmp_path / "killed")
+    for layout in (whole, killed):
+        fetch("local", scored_params, layout)
+    prepare("local", scored_params, whole)
+    assert not whole.state("prepare-local").exists()
+    assert len(list(whole.prepared("local").glob("*.arrow"))) > 3
+    file = tmp_path / "params.yaml"
+    file.write_text(json.dumps(scored_params.model_dump()), encoding="utf-8")
+    command = [sys.executable, "-c", KILLED, str(file), str(killed.root), str(SMALL_SHARD)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith(b"(6"):
+            assert process.poll() is None
+        process.kill()
+    left = sorted(path.name for path in killed.state("prepare-local").rglob("images-*.json"))
+    assert len(left) >= 2
+    decoded = []
+    real = stage._prepare_one
+    monkeypatch.setattr(stage, "_prepare_one", lambda *given: (decoded.append(given[-1].item_id), real(*given))[1])
+    prepare("local", scored_params, killed)
+    assert 0 < len(decoded) <= 6  # of twelve
+    assert digests(killed.root) == digests(whole.root)
+
+
+@pytest.mark.parametrize("at", [1, 4, 7, 8])
+def test_interrupted_between_the_views_of_a_photograph_it_goes_on_to_the_same_bytes(
+    photos_params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    monkeypatch.setattr(stage, "SHARD_BYTES", 100_000)
+    whole = prepared(photos_params, tmp_path / "whole", "photos")
+    layout = Layout(tmp_path / "broken")
+    fetch("photos", photos_params, layout)
+    finish, count = ShardState._finish, [0]
+
+    def breaking(self: ShardState, following: tuple[int, int]) -> None:
+        finish(self, following)
+        count[0] += 1
+        if count[0] == at:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ShardState, "_finish", breaking)
+    with pytest.raises(KeyboardInterrupt):
+        prepare("photos", photos_params, layout)
+    assert not layout.prepared("photos").exists()
+    prepare("photos", photos_params, layout)
+    assert digests(layout.root) == digests(whole.root)
+
+
+def test_state_of_other_settings_or_damaged_state_is_not_gone_on_with(
+    scored: Path, scored_params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "SHARD_BYTES", SMALL_SHARD)
+    whole = prepared(scored_params, tmp_path / "whole", "local")
+    layout = Layout(tmp_path / "out")
+    fetch("local", scored_params, layout)
+    release = ShardState.release
+    monkeypatch.setattr(ShardState, "release", lambda self: None)
+    prepare("local", scored_params, layout)
+    monkeypatch.setattr(ShardState, "release", release)
+    first = next(layout.state("prepare-local").rglob("images-00001.arrow"))
+    first.unlink()  # before it is cut: the output may be a hard link to it
+    first.write_bytes(b"cut")
+    prepare("local", scored_params, layout)
+    assert digests(layout.root) == digests(whole.root)
+    image = scored_params.data.image.model_copy(update={"max_side": 100})
+    data = scored_params.data.model_copy(update={"image": image})
+    other = scored_params.model_copy(update={"data": data})
+    monkeypatch.setattr(ShardState, "release", lambda self: None)
+    prepare("local", scored_params, layout)
+    monkeypatch.setattr(ShardState, "release", release)
+    prepare("local", other, layout)
+    assert tables.items(layout, "local")["width"].max() == 100
+    assert not layout.state("prepare-local").exists()
+
+
+def test_results_come_in_order_and_wait_in_bounded_number() -> None:
+    running: list[int] = []
+
+    def work(number: int) -> int:
+        running.append(number)
+        time.sleep(0.002 * (number % 3))
+        return number
+
+    with ThreadPoolExecutor(3) as pool:
+        results = in_order(pool, work, range(50), waiting=6)
+        for number, result in enumerate(results):
+            assert result == number
+            assert len(running) <= number + 7
+    assert len(running) == 50
 
 
 @pytest.fixture
