@@ -37,7 +37,9 @@ def source(name: str, params: Params, layout: Layout | None = None) -> Source:
         raise ParamsError(f"data.datasets has no entry '{name}'; it has: {', '.join(params.data.datasets)}")
     if name not in names():
         raise ParamsError(f"data.datasets.{name}: unknown dataset; calm knows: {', '.join(names())}")
-    return source_type(name)(name, params.data.datasets[name], params.seed, layout)
+    made = source_type(name)(name, params.data.datasets[name], params.seed, layout)
+    made.agree(params)
+    return made
 
 
 def fetch(dataset: str, params: Params, layout: Layout) -> None:

@@ -20,7 +20,7 @@ from calm.data.errors import SourceError
 from calm.data.obtain import Obtain
 from calm.io import atomic_dir, sha256_file, write_json
 from calm.layout import Layout
-from calm.params import Section, checked
+from calm.params import Params, Section, checked
 
 MANIFEST = "manifest.json"
 Rows = list[dict[str, Any]] | pd.DataFrame  # of a table in calm.data.schema; frames where there are very many
@@ -122,6 +122,13 @@ class Source:
         self.seed = seed
         self.layout = layout or Layout()
         self._settings = checked(self.settings_type, settings, "params", prefix=f"data.datasets.{name}.")
+
+    def agree(self, params: Params) -> None:
+        """Compare the settings with those of other sections of `params`.
+
+        Raises:
+            ParamsError: they contradict one another; the message names both keys.
+        """
 
     def files(self) -> Iterable[RawFile]:
         """Every file that the dataset consists of, wherever it lies. Raises `SourceError` for what is missing."""

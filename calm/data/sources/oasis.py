@@ -33,7 +33,7 @@ from calm.data.obtain import ByHand
 from calm.data.sources._cells import cell_error, numbers, read_cells, refuse_doubles, require, stems
 from calm.data.sources.base import Card, Photograph
 from calm.data.sources.folder import ROOT_VARIABLE, FolderSettings, FolderSource
-from calm.params import PositiveInt
+from calm.params import Params, ParamsError, PositiveInt
 from calm.seeds import derive, stream
 
 SCALE = (1, 7)
@@ -83,6 +83,15 @@ class Oasis(FolderSource):
         """The checked settings."""
         assert isinstance(self._settings, OasisSettings)
         return self._settings
+
+    def agree(self, params: Params) -> None:
+        """Raters whom no score knows must be those that the stage `split` holds out."""
+        ours, theirs = self.settings.test_raters, params.data.split.raters.test_share
+        if self.name in params.data.roles.raters and ours != theirs:
+            raise ParamsError(
+                f"data.datasets.{self.name}.test_raters ({ours}) and data.split.raters.test_share ({theirs}) must be "
+                "equal: no crowd's score may know what a held-out rater gave"
+            )
 
     def _named(self) -> Path | None:
         """As other folders; $CALM_DATA may also be the dataset itself."""

@@ -18,7 +18,7 @@ from calm.data.prepare import prepare
 from calm.data.schema import COMMENT, RATING
 from calm.data.sources.oasis import Oasis
 from calm.data.splits import split
-from calm.data.tables import comments, items, ratings, splits
+from calm.data.tables import comments, items, raters, ratings, splits
 from calm.layout import Layout
 from calm.params import Params, ParamsError
 from tests.data.conftest import MakeParams, picture
@@ -172,7 +172,7 @@ def test_comments_follow_the_ratings_and_change_with_the_seed_alone(part: Path) 
 
 
 def test_the_whole_way_through_the_data_stages(part: Path, make_params: MakeParams, tmp_path: Path) -> None:
-    params, layout = oasis_params(make_params, part), Layout(tmp_path / "out")
+    params, layout = oasis_params(make_params, part, test_raters=0.5), Layout(tmp_path / "out")
     sources.fetch("oasis", params, layout)
     prepare("oasis", params, layout)
     split(params, layout)
@@ -182,6 +182,9 @@ def test_the_whole_way_through_the_data_stages(part: Path, make_params: MakePara
     merged = items(layout, "oasis").merge(splits(layout, "oasis"), on=["dataset", "item_id"], suffixes=("", "_"))
     assert merged.groupby("group")["split_"].nunique().max() == 1
     assert set(merged["split_"]) == {"train", "test"}
+    held_out = raters(layout, "oasis").loc[lambda rows: rows["split"] == "test", "rater_id"]
+    assert set(held_out) == Oasis("oasis", {"root": str(part), "test_raters": 0.5}, params.seed).test_raters
+    assert len(held_out) == RATERS / 2
     names = [entry["name"] for entry in json.loads((layout.raw("oasis") / "manifest.json").read_text())["files"]]
     assert names[:2] == ["items.csv", "ratings.csv"]
 
@@ -233,6 +236,13 @@ def test_settings_are_checked(part: Path) -> None:
         oasis(part, test_raters=1.0)
     with pytest.raises(ParamsError, match=r"data\.datasets\.oasis\.test_rater: unknown key"):
         oasis(part, test_rater=0.5)
+
+
+def test_the_raters_of_no_score_must_be_those_that_are_held_out(part: Path, make_params: MakeParams) -> None:
+    share = make_params({"oasis": {}}, {"scores": ["oasis"]}).data.split.raters.test_share
+    sources.source("oasis", oasis_params(make_params, part, test_raters=share))
+    with pytest.raises(ParamsError, match=r"data\.datasets\.oasis\.test_raters .* and data\.split\.raters\.test_share"):
+        sources.source("oasis", oasis_params(make_params, part, test_raters=share / 2))
 
 
 def test_the_folder_is_found_by_the_environment(part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
