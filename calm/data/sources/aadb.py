@@ -136,6 +136,7 @@ def read_mat(path: Path) -> pd.DataFrame:
         SourceError: it is no such file.
     """
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     parts = []
     try:
@@ -147,7 +148,7 @@ def read_mat(path: Path) -> pd.DataFrame:
             found = _unprefixed(ids(cells, "image", path))
             score = numbers(cells, ["score"], path, 0, 1)[:, 0]
             parts.append(pd.DataFrame({"item_id": found, "score": score, "split": split}))
-    except (KeyError, TypeError, OSError) as error:
+    except (KeyError, TypeError, OSError, MatReadError, NotImplementedError) as error:
         raise SourceError(f"{path}: no AADBinfo.mat with NameList and Score of train and test: {error!r}") from None
     return pd.concat(parts)
 

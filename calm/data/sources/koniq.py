@@ -118,11 +118,12 @@ def _votes(cells: pd.DataFrame, path: Path) -> np.ndarray:
     """Counts (rows, 5) of int32, from counts or from shares of the total."""
     found = numbers(cells, _STEPS, path, 0)
     total = numbers(cells, ["c_total"], path, 1, whole=True)[:, 0]
-    shares = np.abs(found.sum(axis=1) - 1) < 1e-6
-    votes = np.round(np.where((shares & (total > 1))[:, None], found * total[:, None], found)).astype(np.int32)
-    off = votes.sum(axis=1) != total
+    shares = (np.abs(found.sum(axis=1) - 1) < 1e-6) & (total > 1)
+    exact = np.where(shares[:, None], found * total[:, None], found)
+    votes = np.round(exact).astype(np.int32)
+    off = (votes.sum(axis=1) != total) | (np.abs(exact - votes) > 1e-3).any(axis=1)
     if off.any():
-        raise cell_error(cells, int(off.argmax()), "c_total", path, "is not the sum of c1 to c5")
+        raise cell_error(cells, int(off.argmax()), "c_total", path, "is not what c1 to c5 add up to")
     return votes
 
 
