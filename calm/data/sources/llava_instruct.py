@@ -26,7 +26,7 @@ class LlavaInstruct(ConversationSource):
     card = Card(
         title="LLaVA-1.5 instruction mix (llava_v1_5_mix665k)",
         task="questions and answers about photographs, in several turns",
-        size="665,298 records, 624,610 of them with a photograph; some 60 GB of photographs of five sets",
+        size="665,298 records, 624,610 of them with a photograph of five sets",
         licence="CC BY 4.0 for LLaVA's part, the licences of COCO, GQA, OCR-VQA, TextVQA and Visual Genome for theirs",
         terms="abide by OpenAI's terms of use: part of it was written by GPT-4",
         citation="Liu, Li, Li, Lee: Improved Baselines with Visual Instruction Tuning, CVPR 2024",

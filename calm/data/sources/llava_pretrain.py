@@ -20,7 +20,7 @@ class LlavaPretrain(ConversationSource):
     card = Card(
         title="LLaVA Visual Instruct Pretrain LCS-558K (LAION-CC-SBU)",
         task="one caption by BLIP per photograph",
-        size="558,128 photographs, images.zip of 27.4 GB, captions of 190 MB",
+        size="558,128 photographs, images.zip of 27.4 GB, captions of 181 MB",
         licence="photographs: their owners'; captions: CC-3M's, BLIP's and the hub card's terms",
         terms="abide by the licences of CC-3M and BLIP; LAION's photographs stay their owners'",
         citation="Liu, Li, Li, Lee: Improved Baselines with Visual Instruction Tuning, CVPR 2024",

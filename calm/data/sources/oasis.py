@@ -55,7 +55,7 @@ class Oasis(FolderSource):
     card = Card(
         title="OASIS (Open Affective Standardized Image Set) with beauty ratings",
         task="single persons' ratings and mean ratings of beauty, 1 to 7; norms of valence and arousal",
-        size="900 photographs of 500 x 400 pixels, some 70 MB; people, nudity, injury and war among them",
+        size="900 photographs of 500 x 400 pixels; people, nudity, injury and war among them",
         licence="free use in online and offline research studies (photographs: Pixabay, Wikimedia, Flickr)",
         terms="for research; neither repository holds a licence file, so nothing of it is redistributed here",
         citation=(

@@ -41,7 +41,7 @@ class Pccd(FolderSource):
     card = Card(
         title="PCCD: Photo Critique Captioning Dataset",
         task="critiques of seven aspects by professionals, overall scores from 1 to 10",
-        size="4,235 photographs, some 2 GB",
+        size="4,235 photographs",
         licence="photographs and critiques of GuruShots' users; Aestheval's repository CC BY 4.0",
         terms="for research",
         citation="Chang, Lu, Chen: Aesthetic Critiques Generation for Photos, ICCV 2017; splits: Vera Nieto, Celona, "

@@ -37,7 +37,7 @@ class ShareGpt4v(ConversationSource):
     card = Card(
         title="ShareGPT4V",
         task="one long caption by GPT-4V per photograph; 1.2 million more by Share-Captioner",
-        size="102,025 photographs of COCO, LCS-558K, SAM, WikiArt, TextVQA and web collections, some 60 GB",
+        size="102,025 photographs of COCO, LCS-558K, SAM, WikiArt, TextVQA and web collections",
         licence="captions CC BY-NC 4.0; photographs: their sets' licences",
         terms="non-commercial; abide by OpenAI's terms of use, and SAM's licence for its photographs",
         citation="Chen et al.: ShareGPT4V: Improving Large Multi-Modal Models with Better Captions, ECCV 2024",

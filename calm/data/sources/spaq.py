@@ -29,7 +29,7 @@ class Spaq(FolderSource):
     card = Card(
         title="SPAQ: Smartphone Photography Attribute and Quality",
         task="mean opinion scores of quality, 0 to 100",
-        size="11,125 photographs of 66 smartphones, some 34 GB (8 GB scaled down)",
+        size="11,125 photographs of 66 smartphones",
         licence="use, copy and modify for educational and research purposes, without fee",
         terms="not for commercial products without the authors' permission",
         citation="Fang, Zhu, Zeng, Ma, Wang: Perceptual Quality Assessment of Smartphone Photography, CVPR 2020",

@@ -36,7 +36,7 @@ class Tad66k(FolderSource):
     card = Card(
         title="TAD66K: Theme and Aesthetics Dataset",
         task="mean scores from 1 to 10, given with criteria of the photograph's theme",
-        size="66,327 photographs of 47 themes, some 10 GB",
+        size="66,327 photographs of 47 themes",
         licence="labels and code Apache-2.0; photographs: Flickr, by photographer",
         terms="for research; photographs stay their photographers'",
         citation="He, Zhang, Xie, Jiang, Ming: Rethinking Image Aesthetics Assessment: Models, Datasets and "
