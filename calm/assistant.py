@@ -21,8 +21,9 @@ from calm.model.build import checkpoint_sha256, load_complete, load_pretrained_m
 from calm.model.mfam import LevelTokens
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.model.processing import CalmImageProcessor, CalmProcessor
-from calm.model.readouts import answer_log_likelihood, score_answer
+from calm.model.readouts import answer_log_likelihood, distribution, expectation, score_answer
 from calm.params import Runtime
+from calm.personal import InContext, Observed, read_last
 
 SUGGESTION_FORM = "I would {remedy}."
 
@@ -34,14 +35,16 @@ class Score:
     Attributes:
         text: the number in the model's answer; None if the answer holds none.
         expectation: probability-weighted over the digits of the first answer token.
-        regression: of the head on the language model's last state.
+        regression: of the head on the language model's last state and, where it has that part, on the visual tokens.
         raw: the answer itself.
+        distribution: shares of the steps 1 to 10 of the scale; their mean is `expectation`.
     """
 
     text: float | None
     expectation: float
     regression: float
     raw: str
+    distribution: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -109,10 +112,13 @@ class Calm:
         tokenizer = self._speaker.tokenizer
         scores = []
         for tokens in self._encoded(images, batch_size):
-            embeddings = self._prompt(SCORE_PROMPT, self.model.mfam(tokens))
-            expected, regressed, ids = score_answer(self.model, embeddings, tokenizer.eos_token_id)
-            for row, raw in enumerate(tokenizer.batch_decode(ids, skip_special_tokens=True)):
-                scores.append(Score(parse_score(raw), expected[row].item(), regressed[row].item(), raw.strip()))
+            visual = self.model.mfam(tokens)
+            embeddings = self._prompt(SCORE_PROMPT, visual)
+            shares, regressed, ids = score_answer(self.model, embeddings, visual, tokenizer.eos_token_id)
+            numbers = zip(expectation(shares).tolist(), regressed.tolist(), distribution(shares).tolist(), strict=True)
+            answers = tokenizer.batch_decode(ids, skip_special_tokens=True)
+            for raw, (expected, regression, steps) in zip(answers, numbers, strict=True):
+                scores.append(Score(parse_score(raw), expected, regression, raw.strip(), tuple(steps)))
         return scores
 
     @torch.inference_mode()
@@ -175,6 +181,28 @@ class Calm:
         """The levels' pooled queries side by side: (B, 3 * width) float32, for personal scores."""
         rows = [torch.cat(list(self.model.mfam.pooled(t).values()), dim=-1) for t in self._encoded(images, batch_size)]
         return torch.cat(rows).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def observe(self, images: Sequence[Image.Image], batch_size: int = 16) -> Observed:
+        """Everything that personal scores are made of, each photograph looked at once; no text is written."""
+        parts = []
+        for tokens in self._encoded(images, batch_size):
+            visual = self.model.mfam(tokens)
+            read = read_last(self.model, self._prompt(SCORE_PROMPT, visual), visual, use_cache=False)
+            pooled = torch.cat(list(self.model.mfam.pooled(tokens).values()), dim=-1)
+            parts.append((visual, pooled, read.states, read.expectation, read.regression))
+        visual, pooled, states, expected, regressed = (torch.cat(column) for column in zip(*parts, strict=True))
+        return Observed(
+            visual,
+            pooled.float().cpu().numpy(),
+            states.float().cpu().numpy(),
+            expected.double().cpu().numpy(),
+            regressed.double().cpu().numpy(),
+        )
+
+    def in_context(self, support: torch.Tensor, scores: Sequence[float]) -> InContext:
+        """A rater's photographs (visual tokens of `observe`) and scores, ready to score others the rater's way."""
+        return InContext(self.model, self._speaker, support, scores)
 
     @property
     def _speaker(self) -> CalmProcessor:

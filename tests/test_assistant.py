@@ -11,8 +11,9 @@ import torch
 
 from calm.assistant import Calm, Score
 from calm.attributes.taxonomy import LEVELS, taxonomy
-from calm.instructions import parse_score
+from calm.instructions import parse_score, personal_messages
 from calm.model.build import TRAINED, CheckpointError, checkpoint_sha256
+from calm.personal import ContextError, read_last
 from tests import tiny
 
 
@@ -95,6 +96,42 @@ def test_embeddings_are_a_row_of_floats_a_photograph(who: str, request: pytest.F
     rows = request.getfixturevalue(who).embed(tiny.pictures(3), batch_size=2)
     assert rows.shape == (3, 3 * 16) and rows.dtype == np.float32
     assert not np.allclose(rows[0], rows[1], atol=1e-3)
+
+
+def test_observing_gives_the_readouts_of_scoring_and_the_rows_of_embedding(calm: Calm) -> None:
+    pictures = tiny.pictures(3)
+    seen = calm.observe(pictures, batch_size=2)
+    readings = np.stack([seen.expectation, seen.regression], axis=1)
+    np.testing.assert_allclose(readings, numbers(calm.score(pictures)), rtol=1e-5)
+    np.testing.assert_allclose(seen.pooled, calm.embed(pictures), rtol=1e-4, atol=1e-5)
+    assert seen.tokens.shape[0] == 3 and seen.states.shape == (3, 32)
+
+
+def test_a_shared_support_prompt_gives_the_scores_of_whole_prompts(calm: Calm) -> None:
+    seen = calm.observe(tiny.pictures(5))
+    given = [2.5, 8.0]
+    expected, regressed = calm.in_context(seen.tokens[:2], given).score(seen.tokens[2:], batch_size=2)
+    processor = calm._speaker
+    ids = processor.tokenizer(processor.prompt(personal_messages(given)), return_tensors="pt").input_ids
+    for row in range(3):
+        photographs = torch.cat([seen.tokens[:2], seen.tokens[2 + row : 3 + row]])
+        whole = read_last(calm.model, calm.model.embed_prompt(ids, photographs), photographs[-1:])
+        assert expected[row] == pytest.approx(whole.expectation.item(), abs=1e-4)
+        assert regressed[row] == pytest.approx(whole.regression.item(), abs=1e-4)
+    others = calm.in_context(seen.tokens[:2], [8.0, 2.5]).score(seen.tokens[2:])[0]
+    assert np.abs(others - expected).max() > 1e-5
+
+
+def test_more_rated_photographs_than_fit_are_an_error_that_says_how_many_do(calm: Calm) -> None:
+    tokens = calm.observe(tiny.pictures(1)).tokens
+    with pytest.raises(ContextError, match=r"at most (\d+) fit") as error:
+        calm.in_context(tokens.expand(60, -1, -1), [5.0] * 60)
+    most = int(str(error.value).split("at most ")[1].split()[0])
+    calm.in_context(tokens.expand(most, -1, -1), [5.0] * most)
+    with pytest.raises(ContextError):
+        calm.in_context(tokens.expand(most + 1, -1, -1), [5.0] * (most + 1))
+    with pytest.raises(ValueError, match="one score for each of 1"):
+        calm.in_context(tokens, [5.0, 6.0])
 
 
 def test_the_batch_does_not_change_results(calm: Calm) -> None:

@@ -21,14 +21,16 @@ from calm.seeds import stream
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
 
     from calm.data.images import ImageStore
+    from calm.personal import Observed
 
 Settings = TypeVar("Settings", bound=Section, covariant=True)
 
 
 class Score(Protocol):
-    """The three readouts of one photograph's score, and the text as the model wrote it."""
+    """The three readouts of one photograph's score, its distribution, and the text as the model wrote it."""
 
     @property
     def text(self) -> float | None: ...
@@ -36,6 +38,8 @@ class Score(Protocol):
     def expectation(self) -> float: ...
     @property
     def regression(self) -> float: ...
+    @property
+    def distribution(self) -> tuple[float, ...]: ...
     @property
     def raw(self) -> str: ...
 
@@ -53,6 +57,12 @@ class Suggestion(Protocol):
     def log_odds(self) -> float: ...
 
 
+class InContext(Protocol):
+    """One rater's support set, ready to score other photographs by their visual tokens."""
+
+    def score(self, tokens: Tensor, batch_size: int = 16) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+
+
 class Assistant(Protocol):
     """The part of `calm.assistant.Calm` that tasks and report call."""
 
@@ -64,6 +74,8 @@ class Assistant(Protocol):
     def attributes(self, images: Sequence[Image]) -> list[dict[str, dict[str, float]]]: ...
     def attention(self, images: Sequence[Image]) -> dict[str, NDArray[np.float32]]: ...
     def embed(self, images: Sequence[Image]) -> NDArray[np.float32]: ...
+    def observe(self, images: Sequence[Image], batch_size: int = 16) -> Observed: ...
+    def in_context(self, support: Tensor, scores: Sequence[float]) -> InContext: ...
 
 
 class EvaluationError(ValueError):

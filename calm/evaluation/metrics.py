@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,19 +23,25 @@ class UndefinedMetric(ValueError):
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure over `n` rows with its percentile interval; `value` None comes with the reason."""
+    """A figure over `n` rows with its percentile interval; `value` None comes with the reason.
+
+    `p` is set for differences alone: the two-sided bootstrap probability of a difference of the other sign.
+    """
 
     value: float | None
     low: float | None = None
     high: float | None = None
     n: int = 0
     reason: str | None = None
+    p: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The figure as metrics.json stores it: rounded, and only with the keys that say something."""
         keys: dict[str, Any] = {"value": _rounded(self.value), "n": self.n}
         if self.low is not None:
             keys |= {"low": _rounded(self.low), "high": _rounded(self.high)}
+        if self.p is not None:
+            keys["p"] = _rounded(self.p)
         if self.reason is not None:
             keys["reason"] = self.reason
         return keys
@@ -87,6 +93,18 @@ class Bootstrap:
         low, high = np.quantile(defined, [tail, 1 - tail])
         return float(low), float(high)
 
+    @staticmethod
+    def two_sided(draws: Vector) -> float | None:
+        """How often resampled differences have the less frequent sign, doubled; never 0, as no test by resampling is.
+
+        With B defined draws: min(1, 2 (1 + min(#{d <= 0}, #{d >= 0})) / (B + 1)); None where most are undefined.
+        """
+        defined = draws[np.isfinite(draws)]
+        if 2 * defined.size <= draws.size:
+            return None
+        fewer = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
+        return min(1.0, 2 * (1 + fewer) / (defined.size + 1))
+
 
 def pair(predicted: ArrayLike, target: ArrayLike, least: int) -> tuple[Vector, Vector]:
     """Two finite vectors of one length.
@@ -106,7 +124,8 @@ def pair(predicted: ArrayLike, target: ArrayLike, least: int) -> tuple[Vector, V
     return x, y
 
 
-def _varied(x: Vector, y: Vector) -> None:
+def varied(x: Vector, y: Vector) -> None:
+    """Refuse constants: raises UndefinedMetric."""
     for name, values in (("predictions", x), ("targets", y)):
         if np.ptp(values) == 0:
             raise UndefinedMetric(f"all {name} are equal, so a correlation is not defined")
@@ -115,15 +134,22 @@ def _varied(x: Vector, y: Vector) -> None:
 def srcc(predicted: ArrayLike, target: ArrayLike) -> float:
     """Spearman's rank correlation, -1..1 (SRCC). Raises as `pair`, and UndefinedMetric on constants."""
     x, y = pair(predicted, target, least=2)
-    _varied(x, y)
+    varied(x, y)
     return float(stats.spearmanr(x, y).statistic)
 
 
 def plcc(predicted: ArrayLike, target: ArrayLike) -> float:
     """Pearson's linear correlation, -1..1 (PLCC), without any fitted mapping. Raises as `srcc`."""
     x, y = pair(predicted, target, least=2)
-    _varied(x, y)
+    varied(x, y)
     return float(stats.pearsonr(x, y).statistic)
+
+
+def krcc(predicted: ArrayLike, target: ArrayLike) -> float:
+    """Kendall's rank correlation tau-b, which allows for ties, -1..1 (KRCC). Raises as `srcc`."""
+    x, y = pair(predicted, target, least=2)
+    varied(x, y)
+    return float(stats.kendalltau(x, y).statistic)
 
 
 def mae(predicted: ArrayLike, target: ArrayLike) -> float:
@@ -160,6 +186,29 @@ def _weighted_srcc(x: Vector, y: Vector, weights: Vector) -> Vector:
     return weighted_pearson(weighted_ranks(x, weights), weighted_ranks(y, weights), weights)
 
 
+def _weighted_krcc(x: Vector, y: Vector, weights: Vector) -> Vector:
+    """Tau-b of each resample. Rows that a resample repeats are tied with one another in both vectors."""
+    concordance = np.zeros(len(weights))
+    for start in range(0, len(x), step := max(1, CELLS // len(x))):
+        block = slice(start, start + step)
+        signs = np.sign(x[block, None] - x) * np.sign(y[block, None] - y)
+        concordance += ((weights @ signs.T) * weights[:, block]).sum(axis=1)
+    total = weights.sum(axis=1)
+    pairs = [total * (total - 1) - _tied_pairs(values, weights) for values in (x, y)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        result: Vector = np.where((pairs[0] > 0) & (pairs[1] > 0), concordance / np.sqrt(pairs[0] * pairs[1]), np.nan)
+    return result
+
+
+def _tied_pairs(values: Vector, weights: Vector) -> Vector:
+    """Ordered pairs of rows of each resample that have equal values: (S,)."""
+    order = np.argsort(values, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(values[order]) != 0])
+    counts = np.add.reduceat(weights[:, order], starts, axis=1)
+    pairs: Vector = (counts * (counts - 1)).sum(axis=1)
+    return pairs
+
+
 def _weighted_mae(x: Vector, y: Vector, weights: Vector) -> Vector:
     return weighted_mean(np.abs(x - y), weights)
 
@@ -173,6 +222,7 @@ def weighted_mean(values: Vector, weights: Vector) -> Vector:
 
 SRCC = Metric("srcc", srcc, _weighted_srcc)
 PLCC = Metric("plcc", plcc, weighted_pearson)
+KRCC = Metric("krcc", krcc, _weighted_krcc)
 MAE = Metric("mae", mae, _weighted_mae)
 
 
@@ -216,8 +266,8 @@ def paired_difference(
     except UndefinedMetric as error:
         return Estimate(None, n=len(y), reason=str(error))
     weights = bootstrap.weights(groups)
-    low, high = bootstrap.interval(_draws(metric, a, y, weights) - _draws(metric, b, y, weights))
-    return Estimate(value, low, high, len(y))
+    draws = _draws(metric, a, y, weights) - _draws(metric, b, y, weights)
+    return Estimate(value, *bootstrap.interval(draws), len(y), p=bootstrap.two_sided(draws))
 
 
 def mean(values: ArrayLike, groups: Sequence[Hashable], bootstrap: Bootstrap) -> Estimate:
@@ -227,3 +277,12 @@ def mean(values: ArrayLike, groups: Sequence[Hashable], bootstrap: Bootstrap) ->
         return Estimate(None, reason="no rows")
     low, high = bootstrap.interval(weighted_mean(x, bootstrap.weights(groups)))
     return Estimate(float(x.mean()), low, high, len(x))
+
+
+def mean_difference(values: ArrayLike, groups: Sequence[Hashable], bootstrap: Bootstrap) -> Estimate:
+    """As `mean` for paired differences of rows, with the two-sided p of a difference."""
+    x, _ = pair(values, values, least=0)
+    found = mean(x, groups, bootstrap)
+    if found.value is None:
+        return found
+    return replace(found, p=bootstrap.two_sided(weighted_mean(x, bootstrap.weights(groups))))

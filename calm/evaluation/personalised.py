@@ -1,211 +1,364 @@
-"""Scores for one person from a few of their ratings (PIAA), against the generic score of the same photographs.
+"""Scores for one person from a few of their ratings (PIAA), by the protocol of the literature on FLICKR-AES.
 
-For each rater, `support` of their rated test photographs are shown and the others are ranked; no
-near-duplicate of a shown photograph is ranked. The personal score is the generic one plus a ridge regression of what
-the rater's ratings leave over, on the model's own features of the photographs; how strongly to regularise is chosen
-inside the support set alone.
+Raters and photographs of the test are both new to the model. Stage `split` has drawn, for each test rater and number of
+shots, several support sets; the rater's other test photographs are ranked. SRCC per rater, mean over draws, then mean
+over raters with an interval over raters. docs/evaluation.md describes protocol and methods.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from calm.evaluation import plots
-from calm.evaluation.base import Bench, EvaluationError, Headline, Outcome, Task, csv_bytes, origin_of_labels
-from calm.evaluation.metrics import Bootstrap, UndefinedMetric, mean, srcc
-from calm.params import PositiveInt, TaskSettings
+from calm.evaluation.base import (
+    Bench,
+    EvaluationError,
+    Headline,
+    Outcome,
+    Task,
+    csv_bytes,
+    item_keys,
+    origin_of_labels,
+)
+from calm.evaluation.metrics import Bootstrap, UndefinedMetric, mae, mean, mean_difference, srcc
+from calm.evaluation.piaa import Basis, RaterFactors, Scaling, TaskVectors, fit_rater_factors, ridge
+from calm.instructions import rescale
+from calm.params import PositiveInt, Section, TaskSettings
 
-LEAST_QUERIES = 5  # an SRCC of fewer photographs says next to nothing
-ALPHAS = np.logspace(-2, 4, 13)  # up to where the ridge adds nothing and the generic score stands
-READINGS = ("generic", "personal", "crowd")
+if TYPE_CHECKING:
+    from calm.personal import Observed
+
+PROTOCOL = (10, 100)  # rated photographs a rater, in the literature on FLICKR-AES
+METHODS = {
+    "generic": "generic score",
+    "rater_mean": "rater's mean",
+    "ridge": "ridge on residuals",
+    "factors": "rater factors",
+    "task_vector": "task vectors of the score head",
+    "in_context": "in context",
+    "crowd": "the crowd's true score",
+}
+PERSONAL = ("ridge", "factors", "task_vector", "in_context")
+NO_TRAINING = "no training raters: see evaluation.tasks.personalised.training_photographs"
+OFF = "not asked for: evaluation.tasks.personalised.in_context"
+UNKNOWN = "the photographs have no crowd score"
+CONSTANT = "one value for all photographs of a rater ranks nothing"
 PREDICTIONS = pa.schema(
     [
         pa.field("dataset", pa.string(), nullable=False),
         pa.field("rater_id", pa.string(), nullable=False),
+        pa.field("shots", pa.int32(), nullable=False),
         pa.field("draw", pa.int32(), nullable=False),
         pa.field("item_id", pa.string(), nullable=False),
-        pa.field("rating", pa.float64(), nullable=False),
-        pa.field("generic", pa.float64(), nullable=False),
-        pa.field("personal", pa.float64(), nullable=False),
-        pa.field("crowd", pa.float64()),  # the crowd's own score, where known: what a perfect generic model would say
+        pa.field("rating", pa.float64(), nullable=False),  # this, and what follows, on 1..10
         pa.field("origin", pa.string(), nullable=False),
+        *(pa.field(name, pa.float64()) for name in METHODS),  # null where a method does not apply
     ]
 )
+
+
+class InContextSettings(Section):
+    """In-context scoring reads a prompt for each query: a few raters and draws of all, drawn by seed."""
+
+    support: Annotated[list[PositiveInt], Field(min_length=1)]
+    raters: PositiveInt
+    draws: PositiveInt
 
 
 class PersonalisedSettings(TaskSettings):
     """params.evaluation.tasks.personalised."""
 
-    support: PositiveInt
+    readout: Literal["expectation", "regression"]
+    support: Annotated[list[PositiveInt], Field(min_length=1)]
     draws: PositiveInt
+    training_photographs: PositiveInt | None  # None: no rater factors and no task vectors
+    in_context: InContextSettings | None
+
+    @model_validator(mode="after")
+    def _in_context_has_effect(self) -> PersonalisedSettings:
+        if self.in_context is None:
+            return self
+        if not set(self.in_context.support) <= set(self.support) or self.in_context.draws > self.draws:
+            raise ValueError(
+                "evaluation.tasks.personalised.in_context asks for support or draws that the task does not have"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Photographs as the model saw them, found by their key."""
+
+    place: Mapping[tuple[str, str], int]
+    observed: Observed
+    generic: NDArray[np.float64]
+
+    def rows(self, frame: pd.DataFrame) -> NDArray[np.intp]:
+        """Row of each of the frame's items."""
+        return np.array([self.place[key] for key in item_keys(frame)], dtype=np.intp)
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What training raters teach about raters."""
+
+    basis: Basis
+    factors: RaterFactors
+    tasks: TaskVectors
 
 
 def run(bench: Bench[PersonalisedSettings]) -> Outcome:
-    """Rank the unseen photographs of every rater of role `raters`."""
-    rows, rated = _ratings(bench)
-    size = bench.params.evaluation.batch_size
-    scores = [score for images in bench.batches(rows) for score in bench.model.score(images, batch_size=size)]
-    generic = np.array([score.expectation for score in scores])
-    features = scaled(np.concatenate([bench.model.embed(images) for images in bench.batches(rows)]))
-    place = {key: index for index, key in enumerate(zip(rows["dataset"], rows["item_id"], strict=True))}
-    rated = rated.assign(row=[place[key] for key in zip(rated["dataset"], rated["item_id"], strict=True)])
-    rated = rated.assign(group=rows["group"].to_numpy()[rated["row"]])
-    found = [
-        frame for _, one in rated.groupby(["dataset", "rater_id"]) for frame in _one(bench, one, generic, features)
+    """Rank the query photographs of every test rater of role `raters`, by every method."""
+    sets, raters = drawn_sets(bench)
+    seen = observe(bench, sets)
+    learnt = learn(bench)
+    contexts = _in_context_sets(bench, sets)
+    frames = [
+        predict(bench, one, seen, learnt, in_context=key in contexts)
+        for key, one in sets.groupby(["dataset", "rater_id", "shots", "draw"])
     ]
-    if not found:
-        raise EvaluationError(
-            f"task 'personalised': no rater has {bench.settings.support} test ratings to show and "
-            f"{LEAST_QUERIES} of other photographs to rank; lower evaluation.tasks.personalised.support"
-        )
-    predictions = pd.concat(found, ignore_index=True)
+    predictions = pd.concat(frames, ignore_index=True)
     table = per_rater(predictions)
-    metrics = measure(table, bench.bootstrap)
-    metrics |= {
-        "labels": origin_of_labels(rated["origin"]),
-        "support": bench.settings.support,
+    metrics: dict[str, Any] = {
+        "labels": origin_of_labels(sets["origin"]),
+        "raters": raters,
         "draws": bench.settings.draws,
-        "raters_left_out": rated[["dataset", "rater_id"]].drop_duplicates().shape[0] - len(table),
+        "readout": bench.settings.readout,
     }
+    for shots in sorted({*PROTOCOL, *bench.settings.support}):
+        metrics[f"at_{shots}"] = measure(table[table["shots"] == shots], raters, bench.bootstrap)
+        if shots not in bench.settings.support:
+            metrics[f"at_{shots}"] |= _not_asked(shots)
     return Outcome(metrics, predictions, PREDICTIONS, _plots(table, metrics["labels"]))
 
 
-def _ratings(bench: Bench) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rated test items, and single raters' ratings of them with the crowd's score beside."""
-    from calm.data.tables import ratings
+def drawn_sets(bench: Bench[PersonalisedSettings]) -> tuple[pd.DataFrame, int]:
+    """Support and query rows of the draws asked for, with ratings on 1..10; and the number of test raters.
 
-    rows = bench.items("raters")
-    told = pd.concat([ratings(bench.layout, dataset) for dataset in sorted(rows["dataset"].unique())])
-    keys = ["dataset", "item_id"]
-    crowd = told.loc[told["rater_id"].isna(), [*keys, "score"]].rename(columns={"score": "crowd"})
-    single = told.loc[told["rater_id"].notna(), [*keys, "rater_id", "score", "origin"]]
-    single = single.rename(columns={"score": "rating"}).merge(rows[keys], on=keys).merge(crowd, on=keys, how="left")
-    if single.empty:
-        raise EvaluationError("task 'personalised': no test photograph of role 'raters' has a rating by a single rater")
-    rows = rows.merge(single[keys].drop_duplicates(), on=keys).sort_values(keys, ignore_index=True)
-    return rows, single.sort_values([*keys, "rater_id"], ignore_index=True)
+    Columns of SUPPORT, and rating, origin, crowd (null where unknown).
 
-
-def scaled(features: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Features of zero mean and unit variance over the photographs, over sqrt(D): the kernel's diagonal is about 1."""
-    values = features.astype(np.float64)
-    spread = values.std(axis=0)
-    kept = spread > 1e-8
-    if not kept.any():
-        raise EvaluationError("task 'personalised': the model embeds all photographs alike")
-    result: NDArray[np.float64] = (values - values.mean(axis=0))[:, kept] / spread[kept] / np.sqrt(kept.sum())
-    return result
-
-
-def _one(
-    bench: Bench[PersonalisedSettings],
-    rated: pd.DataFrame,
-    generic: NDArray[np.float64],
-    features: NDArray[np.float64],
-) -> Iterator[pd.DataFrame]:
-    """Query rows of one rater, for each draw of the support set that leaves enough photographs to rank."""
-    dataset, rater = rated.iloc[0][["dataset", "rater_id"]]
-    for draw in range(bench.settings.draws):
-        rng = bench.rng("support", dataset, rater, str(draw))
-        split = support_and_query(rated["group"].tolist(), bench.settings.support, rng)
-        if split is None:
-            continue
-        shown, asked = rated.iloc[split[0]], rated.iloc[split[1]]
-        base = generic[asked["row"]]
-        left_over = shown["rating"].to_numpy(dtype=float) - generic[shown["row"]]
-        yield asked[["dataset", "rater_id", "item_id", "rating", "crowd", "origin"]].assign(
-            draw=np.int32(draw),
-            generic=base,
-            personal=base + ridge(features[shown["row"]], left_over, features[asked["row"]]),
-        )[PREDICTIONS.names]
-
-
-def support_and_query(groups: Sequence[str], size: int, rng: np.random.Generator) -> tuple[list[int], list[int]] | None:
-    """Rows to show and rows to rank, sharing no group; None where too few would be left to rank.
-
-    Groups are shown one after the other in drawn order, so that views of few photographs are shown and views of all
-    others are left to rank; where each photograph is its own group, this is a plain draw of photographs.
+    Raises:
+        EvaluationError: stage split has drawn nothing of that kind.
     """
-    order = list(map(int, rng.permutation(len(groups))))
-    place = {group: number for number, group in enumerate(dict.fromkeys(groups[index] for index in order))}
-    order.sort(key=lambda index: place[groups[index]])
-    support = order[:size]
-    shown = {groups[index] for index in support}
-    query = sorted(index for index in order[size:] if groups[index] not in shown)
-    if len(support) < size or len(query) < LEAST_QUERIES:
+    from calm.data import tables
+
+    settings, keys = bench.settings, ["dataset", "item_id"]
+    listed = bench.items("raters")[keys]
+    names = sorted(listed["dataset"].unique())
+    sets = pd.concat([tables.support_sets(bench.layout, name) for name in names]).merge(listed, on=keys)
+    told = pd.concat([ratings_on_our_scale(bench, name) for name in names])
+    single = told[told["rater_id"].notna()].rename(columns={"score": "rating"})
+    raters = pd.concat([tables.raters(bench.layout, name) for name in names]).query("split == 'test'")
+    rated = raters.merge(single.merge(listed, on=keys)[["dataset", "rater_id"]].drop_duplicates())
+    sets = sets[sets["shots"].isin(settings.support) & (sets["draw"] < settings.draws)]
+    if sets.empty:
+        raise EvaluationError(
+            f"task 'personalised': no test rater has {' or '.join(map(str, settings.support))} test ratings to show "
+            "and enough others to rank; see data.split.raters (shots, least_queries) and "
+            "evaluation.tasks.personalised.support in params.yaml"
+        )
+    single = single[["dataset", "item_id", "rater_id", "rating", "origin"]]
+    crowd = told.loc[told["rater_id"].isna(), [*keys, "score"]].rename(columns={"score": "crowd"})
+    joined = sets.merge(single, on=[*keys, "rater_id"], validate="many_to_one").merge(crowd, on=keys, how="left")
+    return joined.sort_values(["dataset", "rater_id", "shots", "draw", "item_id"], ignore_index=True), len(rated)
+
+
+def ratings_on_our_scale(bench: Bench[Any], dataset: str) -> pd.DataFrame:
+    """A dataset's ratings with scores mapped onto 1..10."""
+    from calm.data import tables
+
+    told = tables.ratings(bench.layout, dataset)
+    scores = zip(told["score"], told["score_min"], told["score_max"], strict=True)
+    return told.assign(score=[rescale(*score) for score in scores])
+
+
+def observe(bench: Bench[PersonalisedSettings], rows: pd.DataFrame) -> Seen:
+    """Look once at every photograph of `rows`, whoever rated it."""
+    import torch
+
+    from calm.personal import Observed
+
+    unique = rows[["dataset", "item_id"]].drop_duplicates().sort_values(["dataset", "item_id"], ignore_index=True)
+    size = bench.params.evaluation.batch_size
+    parts = [bench.model.observe(images, batch_size=size) for images in bench.batches(unique)]
+    arrays = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("pooled", "states", "expectation", "regression")
+    }
+    observed = Observed(torch.cat([part.tokens for part in parts]), **arrays)
+    place = {key: index for index, key in enumerate(item_keys(unique))}
+    return Seen(place, observed, arrays[bench.settings.readout])
+
+
+def learn(bench: Bench[PersonalisedSettings]) -> Learnt | None:
+    """Rater factors and task vectors from the training raters' ratings of training photographs."""
+    from calm.data import tables
+
+    most = bench.settings.training_photographs
+    if most is None:
         return None
-    return sorted(support), query
+    rows = bench.items("raters", "train")[["dataset", "item_id"]]
+    names = sorted(rows["dataset"].unique())
+    raters = pd.concat([tables.raters(bench.layout, name) for name in names]).query("split == 'train'")
+    told = pd.concat([ratings_on_our_scale(bench, name) for name in names])
+    told = told.merge(raters[["dataset", "rater_id"]], on=["dataset", "rater_id"])
+    rated = rows.merge(told[["dataset", "item_id"]].drop_duplicates(), on=["dataset", "item_id"])
+    if rated.empty:
+        return None
+    kept = bench.at_most(rated.sort_values(["dataset", "item_id"], ignore_index=True), most)
+    told = told.merge(kept, on=["dataset", "item_id"]).sort_values(["dataset", "rater_id", "item_id"])
+    seen = observe(bench, kept)
+    basis = Basis.fit(seen.generic, seen.observed.pooled)
+    phi = basis(seen.generic, seen.observed.pooled)
+    by_rater = [
+        (seen.rows(one), one["score"].to_numpy(dtype=float)) for _, one in told.groupby(["dataset", "rater_id"])
+    ]
+    factors = fit_rater_factors([(phi[rows], ratings) for rows, ratings in by_rater])
+    residuals = [(rows, ratings - seen.generic[rows]) for rows, ratings in by_rater]
+    return Learnt(basis, factors, TaskVectors.fit(seen.observed.states, residuals))
 
 
-def ridge(
-    shown: NDArray[np.float64], left_over: NDArray[np.float64], asked: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Ridge regression fitted on the support set; its strength by leave-one-out inside that set alone."""
-    from sklearn.linear_model import Ridge, RidgeCV
+def _in_context_sets(bench: Bench[PersonalisedSettings], sets: pd.DataFrame) -> set[Hashable]:
+    """(dataset, rater_id, shots, draw) that are also scored in context."""
+    settings = bench.settings.in_context
+    if settings is None:
+        return set()
+    raters = list(map(tuple, sets[["dataset", "rater_id"]].drop_duplicates().to_numpy()))
+    chosen = bench.rng("in context").permutation(len(raters))[: settings.raters]
+    names = {raters[index] for index in chosen}
+    rows = sets[sets["shots"].isin(settings.support) & (sets["draw"] < settings.draws)]
+    keys = rows[["dataset", "rater_id", "shots", "draw"]].drop_duplicates().itertuples(index=False, name=None)
+    return {key for key in keys if key[:2] in names}
 
-    model = RidgeCV(alphas=ALPHAS) if len(shown) > 1 else Ridge(alpha=float(ALPHAS[-1]))
-    predicted: NDArray[np.float64] = model.fit(shown, left_over).predict(asked)
-    return predicted
+
+def predict(
+    bench: Bench[PersonalisedSettings], one: pd.DataFrame, seen: Seen, learnt: Learnt | None, *, in_context: bool
+) -> pd.DataFrame:
+    """Query rows of one rater and draw, scored by every method (schema PREDICTIONS)."""
+    shown, asked = one[one["part"] == "support"], one[one["part"] == "query"]
+    given = shown["rating"].to_numpy(dtype=float)
+    a, b = seen.rows(shown), seen.rows(asked)
+    generic, observed = seen.generic, seen.observed
+    scaling = Scaling.fit(observed.pooled)
+    left_over = given - generic[a]
+    found: dict[str, Any] = dict.fromkeys(METHODS)
+    found["generic"] = generic[b]
+    found["rater_mean"] = np.full(len(b), given.mean())
+    found["ridge"] = generic[b] + ridge(scaling(observed.pooled[a]), left_over, scaling(observed.pooled[b]))
+    if learnt is not None:
+        weights, _ = learnt.factors.posterior(learnt.basis(generic[a], observed.pooled[a]), given)
+        found["factors"] = learnt.basis(generic[b], observed.pooled[b]) @ weights
+        tasks = learnt.tasks
+        found["task_vector"] = generic[b] + ridge(tasks(observed.states[a]), left_over, tasks(observed.states[b]))
+    if in_context:
+        context = bench.model.in_context(observed.tokens[a], given.tolist())
+        expected, regressed = context.score(observed.tokens[b], batch_size=bench.params.evaluation.batch_size)
+        found["in_context"] = regressed if bench.settings.readout == "regression" else expected
+    found["crowd"] = asked["crowd"].to_numpy(dtype=float)
+    frame: pd.DataFrame = asked.drop(columns=["part", "crowd"]).assign(**found)[PREDICTIONS.names]
+    return frame.astype(dict.fromkeys(METHODS, "float64"))
 
 
 def per_rater(predictions: pd.DataFrame) -> pd.DataFrame:
-    """SRCC of each reading for each rater, averaged over the draws in which it is defined."""
+    """SRCC and MAE of each method for each rater and number of shots, mean over the draws in which it is defined.
+
+    Columns dataset, rater_id, shots, method, srcc, mae; null where a method has no value in any draw.
+    """
     rows = []
-    for (dataset, rater), one in predictions.groupby(["dataset", "rater_id"]):
-        draws = [_draw(frame) for _, frame in one.groupby("draw")]
-        known = [values for values in draws if values is not None]
-        if known:
-            rows.append((dataset, rater, *np.mean(known, axis=0)))
-    return pd.DataFrame(rows, columns=["dataset", "rater_id", *READINGS])
+    for (dataset, rater, shots), one in predictions.groupby(["dataset", "rater_id", "shots"]):
+        draws = [draw for _, draw in one.groupby("draw")]
+        for method in METHODS:
+            applied = [draw for draw in draws if draw[method].notna().all()]
+            ranked = [value for draw in applied if (value := _srcc(draw[method], draw["rating"])) is not None]
+            errors = [mae(draw[method], draw["rating"]) for draw in applied]
+            rows.append((dataset, rater, shots, method, _mean(ranked), _mean(errors)))
+    return pd.DataFrame(rows, columns=["dataset", "rater_id", "shots", "method", "srcc", "mae"])
 
 
-def _draw(frame: pd.DataFrame) -> list[float] | None:
-    """SRCC of the readings in one draw, the crowd's NaN where unknown; None if the ratings or scores are constant."""
+def _srcc(predicted: pd.Series, rating: pd.Series) -> float | None:
     try:
-        values = [srcc(frame[name], frame["rating"]) for name in ("generic", "personal")]
-        return [*values, srcc(frame["crowd"], frame["rating"]) if frame["crowd"].notna().all() else np.nan]
+        return srcc(predicted, rating)
     except UndefinedMetric:
         return None
 
 
-def measure(table: pd.DataFrame, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Mean SRCC over raters and the paired gain over the generic score, intervals over raters."""
-    raters = list(zip(table["dataset"], table["rater_id"], strict=True))
-    metrics: dict[str, Any] = {"raters": len(table)}
-    for name in ("generic", "personal"):
-        metrics[name] = {"srcc": mean(table[name], raters, bootstrap).to_json()}
-    metrics["gain"] = {"srcc": mean(table["personal"] - table["generic"], raters, bootstrap).to_json()}
-    known = table[table["crowd"].notna()]
-    keys = [key for key, there in zip(raters, table["crowd"].notna(), strict=True) if there]
-    metrics["crowd"] = {"srcc": mean(known["crowd"], keys, bootstrap).to_json()}
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values)) if values else np.nan
+
+
+def measure(table: pd.DataFrame, raters: int, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Mean SRCC and MAE over raters for one number of shots, and paired gains in SRCC, intervals over raters."""
+    there = table[["dataset", "rater_id"]].drop_duplicates().shape[0]
+    metrics: dict[str, Any] = {"raters": there, "left_out": raters - there}
+    wide = {name: table.pivot(index=["dataset", "rater_id"], columns="method", values=name) for name in ("srcc", "mae")}
+    for method in METHODS:
+        metrics[method] = {name: _over_raters(wide[name].get(method), method, bootstrap) for name in wide}
+    metrics["gain"] = {
+        method: {f"over_{base}": _gain(wide["srcc"], method, base, bootstrap) for base in ("generic", "ridge")}
+        for method in PERSONAL
+    }
     return metrics
 
 
+def _over_raters(values: pd.Series | None, method: str, bootstrap: Bootstrap) -> dict[str, Any]:
+    known = pd.Series(dtype=float) if values is None else values.dropna()
+    if len(known):
+        return mean(known, list(known.index), bootstrap).to_json()
+    reasons = {"rater_mean": CONSTANT, "crowd": UNKNOWN, "in_context": OFF, "factors": NO_TRAINING}
+    reason = reasons.get(method, NO_TRAINING if method == "task_vector" else CONSTANT)
+    return {"value": None, "n": 0, "reason": reason}
+
+
+def _gain(wide: pd.DataFrame, method: str, base: str, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Over the raters for whom both are defined; null for a method against itself."""
+    if method == base or wide.empty:
+        return {"value": None, "n": 0, "reason": "the same method" if method == base else "no rater"}
+    gain = (wide[method] - wide[base]).dropna()
+    return mean_difference(gain, list(gain.index), bootstrap).to_json()
+
+
+def _not_asked(shots: int) -> dict[str, Any]:
+    """The protocol's other number of shots, where params do not ask for it."""
+    reason = f"evaluation.tasks.personalised.support does not ask for {shots}"
+    nothing = {"value": None, "n": 0, "reason": reason}
+    return {"left_out": None} | {method: {"srcc": nothing, "mae": nothing} for method in METHODS}
+
+
 def _plots(table: pd.DataFrame, labels: str) -> dict[str, bytes]:
-    return {
-        "raters.svg": plots.scatter(
-            table["generic"],
-            {"personal": table["personal"]},
-            xlabel=f"SRCC of the generic score, one point a rater ({labels})",
-            ylabel="SRCC of the personal score",
-        ),
-        "raters.csv": csv_bytes(table),
-    }
+    drawn = {"raters.csv": csv_bytes(table.dropna(subset=["mae"]))}
+    for shots, rows in table.groupby("shots"):
+        values = {name: rows.loc[rows["method"] == method, "srcc"].dropna() for method, name in METHODS.items()}
+        drawn[f"raters-{shots}.svg"] = plots.strips(
+            {name: one.to_numpy() for name, one in values.items() if len(one)},
+            xlabel=f"SRCC of each rater, {shots} photographs shown ({labels} ratings)",
+        )
+    return drawn
 
 
 TASK = Task(
     title="Personalised scoring",
     about="Do a few ratings of one person make the score theirs? SRCC per rater, averaged.",
-    headlines=(
-        Headline("SRCC per rater, personal score", "personal.srcc", (("generic score", "generic.srcc.value"),)),
-        Headline("gain over the generic score", "gain.srcc"),
-        Headline("SRCC per rater, the crowd's true score", "crowd.srcc"),
+    headlines=tuple(
+        headline
+        for shots in PROTOCOL
+        for headline in (
+            *(
+                Headline(f"SRCC per rater, {METHODS[method]}, {shots} shown", f"at_{shots}.{method}.srcc")
+                for method in ("factors", "ridge", "generic", "task_vector", "in_context", "crowd")
+            ),
+            *(
+                Headline(f"gain by {METHODS[method]}, {shots} shown", f"at_{shots}.gain.{method}.over_generic")
+                for method in PERSONAL
+            ),
+        )
     ),
     run=run,
     settings=PersonalisedSettings,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from calm.evaluation.calibration import Reliability
+
 INK, MUTED, GRID, PAPER = "#1d2329", "#66707b", "#d9dee3", "#fefefd"
 ACCENT, SECOND, THIRD = "#0b7285", "#c2571a", "#7048a8"
 SERIES = (ACCENT, SECOND, THIRD, "#5c7a13", "#a61e5b")
@@ -86,6 +88,35 @@ def scatter(
         axes.set_aspect("equal")
         if len(series) > 1:
             _legend(axes, len(series))
+        return svg(drawn)
+
+
+def reliability(bins: Mapping[str, Sequence[Reliability]], *, xlabel: str, ylabel: str) -> bytes:
+    """Mean given against mean predicted score of each bin, bars of one standard error, and the line of equality."""
+    with figure(height=3.6) as (drawn, axes):
+        for colour, marker, (name, rows) in zip(SERIES, "os^Dv", bins.items(), strict=False):
+            x, y = [row.predicted for row in rows], [row.given for row in rows]
+            error = np.nan_to_num([row.deviation for row in rows])
+            axes.errorbar(x, y, yerr=error, color=colour, marker=marker, markersize=4, linewidth=1.1, label=name)
+        ends = [value for rows in bins.values() for row in rows for value in (row.predicted, row.given)]
+        axes.plot([min(ends), max(ends)], [min(ends), max(ends)], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        _legend(axes, len(bins))
+        return svg(drawn)
+
+
+def strips(values: Mapping[str, NDArray[np.float64]], *, xlabel: str) -> bytes:
+    """One row a name: each value as a tick, the middle half as a bar, the median as a line."""
+    with figure(height=0.7 + 0.38 * len(values)) as (drawn, axes):
+        for row, points in enumerate(values.values()):
+            low, median, high = np.quantile(points, [0.25, 0.5, 0.75])
+            axes.barh(row, high - low, left=low, height=0.55, color=ACCENT, alpha=0.3)
+            axes.plot([median, median], [row - 0.3, row + 0.3], color=SECOND, linewidth=2)
+            axes.scatter(points, np.full(len(points), row), marker="|", s=30, linewidths=0.7, color=INK, alpha=0.5)
+        axes.set_yticks(range(len(values)), list(values))
+        axes.invert_yaxis()
+        axes.set_xlabel(xlabel)
+        axes.grid(visible=False, axis="y")
         return svg(drawn)
 
 

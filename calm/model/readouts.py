@@ -12,28 +12,50 @@ from calm.model.modeling import CalmForConditionalGeneration
 MEAN_DECIMAL = 0.45
 
 
-def expectation(logits: torch.Tensor, digit_token_ids: Sequence[int]) -> torch.Tensor:
-    """Probability-weighted score (B,) from the first answer token's logits (B, vocabulary), over the digits 1 to 9.
+def digit_shares(logits: torch.Tensor, digit_token_ids: Sequence[int]) -> torch.Tensor:
+    """Probabilities (B, 9) of the digits 1 to 9 among themselves, from the first answer token's logits (B, vocabulary).
 
-    One forward pass; the decimal is not read, so the value is exact to half a step of the scale. On a scale that
-    reaches 10 the digit 1 stands for itself: means of votes do not reach 10 (AVA's highest is 8.6).
+    On a scale that reaches 10 the digit 1 stands for itself: means of votes do not reach 10 (AVA's highest is 8.6).
     """
-    probabilities = logits[:, list(digit_token_ids)[1:10]].float().softmax(-1)
-    digits = torch.arange(1, 10, device=logits.device, dtype=torch.float32)
-    return probabilities @ (digits + MEAN_DECIMAL)
+    return logits[:, list(digit_token_ids)[1:10]].float().softmax(-1)
+
+
+def expectation(shares: torch.Tensor) -> torch.Tensor:
+    """Probability-weighted score (B,) from `digit_shares`.
+
+    One forward pass; the decimal is not read, so the value is exact to half a step of the scale.
+    """
+    digits = torch.arange(1, 10, device=shares.device, dtype=torch.float32)
+    return shares @ (digits + MEAN_DECIMAL)
+
+
+def distribution(shares: torch.Tensor) -> torch.Tensor:
+    """Shares (B, 10) of the steps 1 to 10 of the scale, from `digit_shares`; their mean is the expectation.
+
+    A digit's decimals reach to the next step, so each digit's share is divided between the two.
+    """
+    padded = torch.nn.functional.pad(shares, (0, 1))
+    return padded * (1 - MEAN_DECIMAL) + padded.roll(1, dims=1) * MEAN_DECIMAL
 
 
 @torch.inference_mode()
 def score_answer(
-    model: CalmForConditionalGeneration, embeddings: torch.Tensor, eos_token_id: int, max_tokens: int = 5
+    model: CalmForConditionalGeneration,
+    embeddings: torch.Tensor,
+    visual_tokens: torch.Tensor,
+    eos_token_id: int,
+    max_tokens: int = 5,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Read a batch of prompts of one length (B, L, D) once, then decode greedily.
+    """Read a batch of prompts of one length (B, L, D), each about one photograph, once, then decode greedily.
+
+    Args:
+        visual_tokens: (B, tokens, D) of those photographs, which the prompts hold too.
 
     Returns:
-        expectation (B,), regression (B,), token ids of the answers (B, at most `max_tokens`).
+        shares of the digits (B, 9), regression (B,), token ids of the answers (B, at most `max_tokens`).
     """
-    output = model(inputs_embeds=embeddings, use_cache=True, logits_to_keep=1)
-    expected = expectation(output.logits[:, -1], model.config.digit_token_ids)
+    output = model(inputs_embeds=embeddings, visual_tokens=visual_tokens, use_cache=True, logits_to_keep=1)
+    shares = digit_shares(output.logits[:, -1], model.config.digit_token_ids)
     tokens = [output.logits[:, -1].argmax(-1)]
     cache = output.past_key_values
     done = tokens[0] == eos_token_id
@@ -42,7 +64,7 @@ def score_answer(
         tokens.append(step.logits[:, -1].argmax(-1).masked_fill(done, eos_token_id))
         done = done | (tokens[-1] == eos_token_id)
     assert output.score is not None
-    return expected, output.score.float(), torch.stack(tokens, dim=1)
+    return shares, output.score.float(), torch.stack(tokens, dim=1)
 
 
 @torch.inference_mode()

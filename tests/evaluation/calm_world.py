@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import torch
 from PIL import Image
 
 from calm.attributes.edits import Edit, draw_edits, edits_to_json
@@ -18,14 +19,17 @@ from calm.attributes.grammar import comment
 from calm.attributes.taxonomy import taxonomy
 from calm.data import schema
 from calm.data.images import ShardWriter, encode
+from calm.data.supports import draw_support
 from calm.evaluation.editing import edited_copies
 from calm.io import write_table
 from calm.layout import Layout
-from calm.params import Params, load_params
+from calm.params import Params, RaterSplitParams, load_params
+from calm.personal import Observed
 from calm.seeds import stream
 
 REPOSITORY = Path(__file__).parents[2]
-PHOTOS, VIEWS, TRAIN, RATERS = 10, 3, 2, 6
+PHOTOS, VIEWS, TRAIN, RATERS, TEST_RATERS = 10, 3, 2, 8, 5
+SHOTS = RaterSplitParams(test_share=0.5, shots=[5, 10], draws=3, least_queries=5)
 DATASET = "drawn"
 
 
@@ -35,6 +39,7 @@ class Score:
     expectation: float
     regression: float
     raw: str
+    distribution: tuple[float, ...] = (0.1,) * 10
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,17 @@ class World:
 
 def pixel_hash(image: Image.Image) -> str:
     return hashlib.sha256(image.tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class FakeContext:
+    """Half the generic score, half the mean of the support set's."""
+
+    mean: float
+
+    def score(self, tokens: torch.Tensor, batch_size: int = 16) -> tuple[np.ndarray, np.ndarray]:
+        found = (tokens.flatten().numpy() + self.mean) / 2
+        return found, found
 
 
 class FakeCalm:
@@ -119,6 +135,15 @@ class FakeCalm:
             result[attribute.name] = {name: 0.9 if name == right else 0.1 / (len(names) - 1) for name in names}
         return result
 
+    def observe(self, images: Sequence[Image.Image], batch_size: int = 16) -> Observed:
+        """The token of a photograph is its generic score."""
+        generic = np.array([score.expectation for score in self.score(images)])
+        features = self.embed(images)
+        return Observed(torch.tensor(generic).reshape(-1, 1, 1), features, features[:, ::-1].copy(), generic, generic)
+
+    def in_context(self, support: torch.Tensor, scores: Sequence[float]) -> FakeContext:
+        return FakeContext(float(np.mean(scores)))
+
     def attention(self, images: Sequence[Image.Image]) -> dict[str, np.ndarray]:
         grid = np.arange(49, dtype=np.float32).reshape(1, 7, 7)
         return {level: np.repeat(grid / grid.sum(), len(images), axis=0) for level in ("low", "middle", "high")}
@@ -135,7 +160,9 @@ def small_params(root: Path = REPOSITORY) -> Params:
     """The repository's parameters, on the drawn dataset and with few resamples."""
     params = load_params(root / "params.yaml")
     roles = params.data.roles.model_copy(update={role: [DATASET] for role in type(params.data.roles).model_fields})
-    params = with_settings(params, "personalised", draws=2, support=8)
+    shown = {"support": [10], "draws": 2}
+    context = {"support": [10], "raters": 2, "draws": 1}
+    params = with_settings(params, "personalised", **shown, training_photographs=8, in_context=context)
     evaluation = params.evaluation.model_copy(
         update={"bootstrap": params.evaluation.bootstrap.model_copy(update={"samples": 200})}
     )
@@ -173,11 +200,28 @@ def build_world(root: Path, *, photos: int = PHOTOS, views: int = VIEWS) -> Worl
     write_table(folder / "items.parquet", rows(schema.ITEM, tables["items"]), schema.ITEM)
     write_table(folder / "ratings.parquet", rows(schema.RATING, tables["ratings"]), schema.RATING)
     write_table(folder / "comments.parquet", rows(schema.COMMENT, tables["comments"]), schema.COMMENT)
+    _write_raters(world, tables)
     for role in ("generic", "comments", "scores", "raters"):
         write_table(world.layout.lists / f"{role}.parquet", rows(schema.LIST, tables["list"]), schema.LIST)
     plain = [row for row in tables["list"] if "#" not in row["item_id"]]
     write_table(world.layout.lists / "unlabelled.parquet", rows(schema.LIST, plain), schema.LIST)
     return world
+
+
+def _write_raters(world: World, tables: dict[str, list[dict[str, Any]]]) -> None:
+    """Who is held out, and what is drawn of them."""
+    names = sorted({str(row["rater_id"]) for row in tables["ratings"] if "rater_id" in row})
+    held_out = [{"dataset": DATASET, "rater_id": name, "rule": "the last ones"} for name in names]
+    raters = pd.DataFrame(held_out)
+    raters["split"] = ["test" if number >= len(names) - TEST_RATERS else "train" for number in range(len(names))]
+    raters = raters[schema.RATER.names]
+    items = pd.DataFrame(tables["items"])[["item_id", "group"]]
+    split = pd.DataFrame(tables["list"])[["item_id", "split"]]
+    single = pd.DataFrame([row for row in tables["ratings"] if "rater_id" in row])[["item_id", "rater_id"]]
+    single = single.merge(items, on="item_id").merge(split, on="item_id")
+    drawn = draw_support(single.sort_values(["rater_id", "item_id"], ignore_index=True), raters, 0, SHOTS)
+    write_table(world.layout.rater_splits / f"{DATASET}.parquet", raters, schema.RATER)
+    write_table(world.layout.support_sets / f"{DATASET}.parquet", drawn, schema.SUPPORT)
 
 
 def draw_picture(number: int) -> Image.Image:

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from calm.evaluation import metrics
-from calm.evaluation.metrics import MAE, PLCC, SRCC, Bootstrap, UndefinedMetric
+from calm.evaluation.metrics import KRCC, MAE, PLCC, SRCC, Bootstrap, UndefinedMetric
 
 RNG = np.random.default_rng(3)
 X = RNG.normal(size=40).round(1)  # rounding makes ties
@@ -16,11 +16,12 @@ BOOTSTRAP = Bootstrap(samples=300, level=0.95, seed=1)
 
 def test_figures_are_scipys() -> None:
     assert metrics.srcc(X, Y) == pytest.approx(stats.spearmanr(X, Y).statistic)
+    assert metrics.krcc(X, Y) == pytest.approx(stats.kendalltau(X, Y).statistic)
     assert metrics.plcc(X, Y) == pytest.approx(stats.pearsonr(X, Y).statistic)
     assert metrics.mae([1.0, 2.0], [2.0, 4.0]) == 1.5
 
 
-@pytest.mark.parametrize("metric", [SRCC, PLCC, MAE])
+@pytest.mark.parametrize("metric", [SRCC, PLCC, KRCC, MAE])
 def test_weights_mean_repeated_rows(metric: metrics.Metric) -> None:
     weights = BOOTSTRAP.weights(GROUPS)[:20]
     expected = [metric.point(np.repeat(X, w.astype(int)), np.repeat(Y, w.astype(int))) for w in weights]
@@ -54,7 +55,7 @@ def test_groups_widen_an_interval_of_repeated_rows() -> None:
     assert grouped.high - grouped.low > 1.5 * (naive.high - naive.low)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("metric", [metrics.srcc, metrics.plcc, metrics.mae])
+@pytest.mark.parametrize("metric", [metrics.srcc, metrics.plcc, metrics.krcc, metrics.mae])
 def test_nan_and_unequal_lengths_are_errors(metric) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match="row 1 is not finite"):
         metric([1.0, float("nan"), 2.0], [1.0, 2.0, 3.0])
@@ -64,7 +65,7 @@ def test_nan_and_unequal_lengths_are_errors(metric) -> None:  # type: ignore[no-
         metrics.estimate(SRCC, [1.0, float("inf")], [1.0, 2.0], [0, 1], BOOTSTRAP)
 
 
-@pytest.mark.parametrize("metric", [metrics.srcc, metrics.plcc])
+@pytest.mark.parametrize("metric", [metrics.srcc, metrics.plcc, metrics.krcc])
 def test_one_row_and_constants_have_no_correlation(metric) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UndefinedMetric, match="at least 2"):
         metric([1.0], [2.0])
@@ -97,7 +98,31 @@ def test_a_paired_difference_is_tighter_than_two_intervals() -> None:
     assert metrics.paired_difference(SRCC, Y, Y, X, GROUPS, BOOTSTRAP).value == 0
 
 
+def test_p_of_a_difference_is_small_where_there_is_one_and_never_zero() -> None:
+    noise = np.random.default_rng(5).normal(size=40)
+    clear = metrics.paired_difference(SRCC, X, noise, X + 0.01 * Y, GROUPS, BOOTSTRAP)
+    assert clear.p == pytest.approx(2 / 301) and clear.to_json()["p"] > 0
+    assert metrics.paired_difference(SRCC, X, X, Y, GROUPS, BOOTSTRAP).p == 1
+    assert metrics.paired_difference(SRCC, [1.0] * 40, X, Y, GROUPS, BOOTSTRAP).p is None
+    draws = np.array([-1.0, 1, 2, 3, np.nan])
+    assert Bootstrap.two_sided(draws) == pytest.approx(2 * (1 + 1) / 5)
+    assert metrics.mean_difference([0.5, 0.4, 0.6] * 5, range(15), BOOTSTRAP).p == pytest.approx(2 / 301)
+
+
+def test_p_of_no_difference_is_as_often_small_as_it_says() -> None:
+    rng, small = np.random.default_rng(1), 0
+    for trial in range(100):
+        y = rng.normal(size=80)
+        a, b = (y + rng.normal(size=80) for _ in range(2))
+        found = metrics.paired_difference(PLCC, a, b, y, range(80), Bootstrap(200, 0.95, trial)).p
+        assert found is not None
+        small += found < 0.1
+    assert 2 <= small <= 20
+
+
 def test_memory_bound_does_not_change_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = metrics.estimate(SRCC, X, Y, GROUPS, BOOTSTRAP)
+    kendall = metrics.estimate(KRCC, X, Y, GROUPS, BOOTSTRAP)
     monkeypatch.setattr(metrics, "CELLS", 100)
     assert metrics.estimate(SRCC, X, Y, GROUPS, BOOTSTRAP) == whole
+    assert metrics.estimate(KRCC, X, Y, GROUPS, BOOTSTRAP) == kendall

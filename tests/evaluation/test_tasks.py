@@ -16,11 +16,13 @@ import calm.evaluation
 from calm.attributes.edits import Edit
 from calm.attributes.grammar import comment
 from calm.attributes.taxonomy import taxonomy
-from calm.evaluation import EvaluationError, attributes, commenting, evaluate, find_task, personalised
+from calm.data import schema
+from calm.evaluation import EvaluationError, attributes, commenting, evaluate, find_task
 from calm.evaluation.base import elsewhere
+from calm.io import read_table, write_table
 from calm.params import ParamsError
 from calm.seeds import stream
-from tests.evaluation.calm_world import DATASET, PHOTOS, RATERS, TRAIN, VIEWS, FakeCalm, World, with_settings
+from tests.evaluation.calm_world import DATASET, PHOTOS, TRAIN, VIEWS, FakeCalm, World, with_settings
 
 TASKS = ("attributes", "scoring", "commenting", "personalised", "suggesting")
 
@@ -89,6 +91,62 @@ def test_scoring_is_perfect_for_an_oracle_and_near_zero_without_knowledge(world:
         assert guessed[readout]["mae"]["value"] > known["baseline"]["mae"]
 
 
+def rescaled(world: World, low: float, high: float, steps: int) -> None:
+    """Every crowd's score given on another scale, by votes of which all but one are on the nearest step."""
+    file = world.layout.prepared(DATASET) / "ratings.parquet"
+    frame = read_table(file, schema.RATING)
+    place = (frame["score"] - 1) / 9
+    frame["score"], frame["score_min"], frame["score_max"] = low + place * (high - low), low, high
+    nearest = [round(float(p) * (steps - 1)) for p in place.clip(0, 1)]
+    crowd = frame["rater_id"].isna()
+    votes = [[9 * (step == at) + (step == 0) for step in range(steps)] for at in nearest]
+    frame["votes"] = pd.Series([v if c else None for v, c in zip(votes, crowd, strict=True)], dtype=object)
+    write_table(file, frame, schema.RATING)
+
+
+def test_scores_of_other_scales_are_judged_on_ours(world: World) -> None:
+    plain = judged(world, "scoring", world.oracle())
+    assert plain["cut"] == {DATASET: 5.0}
+    assert plain["emd"]["value"] is None and "votes" in plain["emd"]["reason"]
+    rescaled(world, 0, 100, 7)
+    found = judged(world, "scoring", world.oracle())
+    assert found["cut"] == {DATASET: 5.5}
+    for name in ("srcc", "mae", "calibration_error"):
+        assert found["regression"][name]["value"] == pytest.approx(plain["regression"][name]["value"], abs=1e-6)
+    assert found["regression"]["accuracy"]["value"] == 1 > found["baseline"]["accuracy"] >= 0.5
+
+
+def test_the_scores_distribution_is_held_against_the_votes(world: World) -> None:
+    rescaled(world, 1, 10, 10)
+
+    class Voting(FakeCalm):
+        def score(self, images: Any, batch_size: int = 16) -> Any:
+            found = []
+            for one in super().score(images, batch_size):
+                step = round((min(max(one.expectation, 1), 10) - 1) / 9 * 9)
+                shares = tuple(0.9 * (i == step) + 0.1 * (i == 0) for i in range(10))
+                found.append(dataclasses.replace(one, distribution=shares))
+            return found
+
+    known = judged(world, "scoring", Voting(world, knows=True))["emd"]
+    blind = judged(world, "scoring", Voting(world, knows=False))
+    assert known["value"] == pytest.approx(0, abs=1e-6) and known["n"] == (PHOTOS - TRAIN) * (VIEWS + 1)
+    assert blind["emd"]["low"] > 0 and blind["baseline"]["emd"] > 0
+
+
+def test_readouts_are_compared_on_the_same_photographs(world: World) -> None:
+    class Torn(FakeCalm):
+        def score(self, images: Any, batch_size: int = 16) -> Any:
+            noise = FakeCalm(self.world, knows=False).score(images)
+            pairs = zip(super().score(images, batch_size), noise, strict=True)
+            return [dataclasses.replace(s, expectation=n.expectation, text=None) for s, n in pairs]
+
+    found = judged(world, "scoring", Torn(world, knows=True))["compared"]
+    gain = found["regression_minus_expectation"]["srcc"]
+    assert gain["low"] > 0 and gain["p"] < 0.05
+    assert found["regression_minus_text"]["srcc"]["value"] is None
+
+
 def test_texts_without_a_score_are_counted_and_left_out(world: World) -> None:
     class Mumbling(FakeCalm):
         def score(self, images: Any, batch_size: int = 16) -> Any:
@@ -135,42 +193,6 @@ def test_most_comments_of_the_grammar_name_their_edit_and_praise_names_none() ->
     assert named / total > 0.9
     praise = [commenting.states_named(comment((), stream(i, "praise")), rules) for i in range(50)]
     assert np.mean([bool(found) for found in praise]) < 0.2
-
-
-def test_personal_scores_gain_from_features_that_tell_and_not_from_noise(world: World) -> None:
-    known = judged(world, "personalised", world.oracle())
-    assert known["raters"] == RATERS and known["labels"] == "synthetic"
-    assert known["generic"]["srcc"]["value"] == pytest.approx(known["crowd"]["srcc"]["value"])
-    noise = judged(world, "personalised", world.blind())
-    assert abs(noise["generic"]["srcc"]["value"]) < 0.3 < known["generic"]["srcc"]["value"]
-    rows = pd.read_parquet(world.layout.result("personalised") / "predictions.parquet")
-    assert set(rows["draw"]) == {0, 1}
-
-
-def test_ridge_learns_a_taste_from_ten_ratings_and_stays_put_without_one() -> None:
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(60, 4)) / 2
-    taste = features @ np.array([3.0, 0, 0, 0])
-    learnt = personalised.ridge(features[:10], taste[:10], features[10:])
-    assert np.corrcoef(learnt, taste[10:])[0, 1] > 0.9
-    assert np.ptp(personalised.ridge(features[:10], np.full(10, 2.0), features[10:])) < 1e-9
-
-
-def test_support_and_query_share_no_group() -> None:
-    groups = [f"g{i // 3}" for i in range(30)]
-    for seed in range(20):
-        split = personalised.support_and_query(groups, 10, np.random.default_rng(seed))
-        assert split is not None
-        support, query = split
-        assert len(support) == 10 and not {groups[i] for i in support} & {groups[i] for i in query}
-        assert len(query) == 18  # four groups of three are shown, in whole or in part
-    assert personalised.support_and_query(groups[:14], 10, np.random.default_rng(0)) is None
-
-
-def test_a_rater_with_too_few_ratings_is_an_error_when_it_is_all_there_is(world: World) -> None:
-    many = with_settings(world.params, "personalised", support=999)
-    with pytest.raises(EvaluationError, match="no rater has 999 test ratings"):
-        evaluate("personalised", many, world.layout, model=world.oracle())
 
 
 def test_suggestions_of_an_oracle_name_the_edit_and_those_of_chance_seldom(world: World) -> None:
@@ -235,7 +257,7 @@ def test_every_headline_points_at_a_figure(world: World) -> None:
         metrics = judged(world, task, world.oracle())
         for headline in find_task(task).headlines:
             assert "value" in at(metrics, headline.path), headline
-            assert all(isinstance(at(metrics, path), float) for _, path in headline.beside)
+            assert all(isinstance(at(metrics, path), float | None) for _, path in headline.beside)
 
 
 def at(metrics: dict[str, Any], path: str) -> Any:
@@ -274,7 +296,8 @@ def test_a_task_is_one_file(world: World, tmp_path: Path, monkeypatch: pytest.Mo
         ("suggesting", {"max_new_tokens": 40}, "suggesting.max_new_tokens: unknown key"),
         ("commenting", {"max_item": 96}, "commenting.max_item: unknown key"),
         ("commenting", {"max_items": "many"}, "commenting.max_items"),
-        ("personalised", {"support": 0}, "personalised.support"),
+        ("personalised", {"support": [0]}, "personalised.support"),
+        ("personalised", {"in_context": {"support": [11], "raters": 1, "draws": 1}}, "personalised.in_context"),
         ("attributes", {"model": None}, "attributes.model"),
     ],
 )

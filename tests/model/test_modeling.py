@@ -8,7 +8,14 @@ import torch
 from calm.instructions import SCORE_PROMPT, messages, personal_messages
 from calm.model.build import Assembly
 from calm.model.modeling import IGNORED
-from calm.model.readouts import MEAN_DECIMAL, answer_log_likelihood, expectation, score_answer
+from calm.model.readouts import (
+    MEAN_DECIMAL,
+    answer_log_likelihood,
+    digit_shares,
+    distribution,
+    expectation,
+    score_answer,
+)
 
 
 def prompt_ids(assembly: Assembly, count: int = 1) -> torch.Tensor:
@@ -105,18 +112,26 @@ def test_expectation_is_the_hand_computed_mean() -> None:
     logits[0, 20], logits[0, 26], logits[0, 27] = 100.0, 0.0, torch.tensor(3.0).log()  # 0 is no whole number of a score
     logits[1, 24] = 0.0
     expected = torch.tensor([(6 + 3 * 7) / 4, 4]) + MEAN_DECIMAL
-    torch.testing.assert_close(expectation(logits, digits), expected)
+    torch.testing.assert_close(expectation(digit_shares(logits, digits)), expected)
+
+
+def test_the_distribution_over_the_scales_steps_has_the_expectation_as_its_mean() -> None:
+    shares = torch.randn(5, 9).softmax(-1)
+    steps = distribution(shares)
+    assert steps.shape == (5, 10) and bool((steps >= 0).all())
+    torch.testing.assert_close(steps.sum(1), torch.ones(5))
+    torch.testing.assert_close(steps @ torch.arange(1, 11, dtype=torch.float32), expectation(shares))
 
 
 def test_scores_are_those_of_a_plain_pass_and_of_generate(assembly: Assembly, pixels: torch.Tensor) -> None:
     model, embeddings = assembly.model, embedded(assembly, pixels)
     end = assembly.processor.tokenizer.eos_token_id
-    expected, regressed, ids = score_answer(model, embeddings, end, max_tokens=5)
+    shares, regressed, ids = score_answer(model, embeddings, end, max_tokens=5)
     with torch.inference_mode():
         plain = model(inputs_embeds=embeddings)
         mask = torch.ones(embeddings.shape[:2], dtype=torch.long)
         generated = model.generate(inputs_embeds=embeddings, attention_mask=mask, max_new_tokens=5, do_sample=False)
-    torch.testing.assert_close(expected, expectation(plain.logits[:, -1], model.config.digit_token_ids))
+    torch.testing.assert_close(shares, digit_shares(plain.logits[:, -1], model.config.digit_token_ids))
     torch.testing.assert_close(regressed, plain.score)
     assert torch.equal(ids, generated)
 

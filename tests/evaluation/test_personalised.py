@@ -1,0 +1,251 @@
+"""Personal scores: the protocol on the drawn world, and each method against a second way of computing it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from calm.data import schema
+from calm.evaluation import EvaluationError, evaluate, piaa
+from calm.evaluation.metrics import Bootstrap
+from calm.evaluation.personalised import METHODS, PERSONAL, measure, per_rater
+from calm.evaluation.piaa import Basis, RaterFactors, Scaling, TaskVectors, fit_rater_factors
+from calm.io import read_table
+from tests.evaluation.calm_world import DATASET, TEST_RATERS, FakeCalm, World, with_settings
+
+RNG = np.random.default_rng(11)
+
+
+def judged(world: World, model: FakeCalm, **settings: Any) -> tuple[dict[str, Any], pd.DataFrame]:
+    params = with_settings(world.params, "personalised", **settings)
+    evaluate("personalised", params, world.layout, model=model)
+    folder = world.layout.result("personalised")
+    return json.loads((folder / "metrics.json").read_text("utf-8")), pd.read_parquet(folder / "predictions.parquet")
+
+
+def test_features_that_tell_make_a_score_personal_and_noise_does_not(world: World) -> None:
+    known, _ = judged(world, world.oracle())
+    assert known["raters"] == TEST_RATERS and known["labels"] == "synthetic"
+    found = known["at_10"]
+    assert found["generic"]["srcc"]["value"] == pytest.approx(found["crowd"]["srcc"]["value"])
+    assert found["ridge"]["srcc"]["value"] > found["generic"]["srcc"]["value"]
+    noise, _ = judged(world, world.blind())
+    assert abs(noise["at_10"]["generic"]["srcc"]["value"]) < 0.3 < found["generic"]["srcc"]["value"]
+
+
+def test_every_figure_is_the_definitions(world: World) -> None:
+    """SRCC per rater and draw, mean over draws, mean over raters: written again from the protocol."""
+    found, rows = judged(world, world.oracle(), support=[5, 10])
+    for shots in (5, 10):
+        for method in METHODS:
+            of_raters, errors = [], []
+            for rater in sorted(set(rows["rater_id"])):
+                figures, misses = [], []
+                for draw in range(2):
+                    one = rows[(rows["rater_id"] == rater) & (rows["shots"] == shots) & (rows["draw"] == draw)]
+                    if one[method].isna().any() or one.empty:
+                        continue
+                    misses.append(np.abs(one[method] - one["rating"]).mean())
+                    if one[method].nunique() > 1 and one["rating"].nunique() > 1:
+                        ranks = one[[method, "rating"]].rank(method="average")
+                        figures.append(np.corrcoef(ranks[method], ranks["rating"])[0, 1])
+                of_raters += [np.mean(figures)] if figures else []
+                errors += [np.mean(misses)] if misses else []
+            figure = found[f"at_{shots}"][method]
+            assert figure["srcc"]["value"] == (pytest.approx(np.mean(of_raters), abs=1e-6) if of_raters else None)
+            assert figure["srcc"]["n"] == len(of_raters)
+            assert figure["mae"]["value"] == (pytest.approx(np.mean(errors), abs=1e-6) if errors else None)
+
+
+def test_what_is_shown_is_what_the_split_has_drawn_and_is_never_ranked(world: World) -> None:
+    _, rows = judged(world, world.oracle())
+    sets = read_table(world.layout.support_sets / f"{DATASET}.parquet", schema.SUPPORT)
+    sets = sets[(sets["shots"] == 10) & (sets["draw"] < 2)]
+    keys = ["rater_id", "draw", "item_id"]
+    assert set(map(tuple, rows[keys].to_numpy())) == set(map(tuple, sets.loc[sets["part"] == "query", keys].to_numpy()))
+    shown = sets[sets["part"] == "support"]
+    assert shown.groupby(["rater_id", "draw"]).size().eq(10).all()
+    groups = {(r, d): {i.split("#")[0] for i in one["item_id"]} for (r, d), one in shown.groupby(["rater_id", "draw"])}
+    asked = zip(rows["rater_id"], rows["draw"], rows["item_id"], strict=True)
+    assert not any(item.split("#")[0] in groups[rater, draw] for rater, draw, item in asked)
+
+
+def test_a_rater_with_too_few_ratings_is_left_out_and_counted(world: World) -> None:
+    file = world.layout.support_sets / f"{DATASET}.parquet"
+    sets = read_table(file, schema.SUPPORT)
+    first = sorted(sets["rater_id"].unique())[0]
+    from calm.io import write_table
+
+    write_table(file, sets[(sets["rater_id"] != first) | (sets["shots"] == 5)], schema.SUPPORT)
+    found, _ = judged(world, world.oracle(), support=[5, 10])
+    assert found["at_5"]["left_out"] == 0 and found["at_5"]["raters"] == TEST_RATERS
+    assert found["at_10"]["left_out"] == 1 and found["at_10"]["raters"] == TEST_RATERS - 1
+
+
+def test_shots_that_were_never_drawn_are_an_error_that_names_the_key(world: World) -> None:
+    with pytest.raises(EvaluationError, match=r"has 99 test ratings.*data\.split\.raters"):
+        judged(world, world.oracle(), support=[99], in_context=None)
+
+
+def test_methods_that_are_switched_off_are_null_with_the_reason(world: World) -> None:
+    found, rows = judged(world, world.oracle(), training_photographs=None, in_context=None)
+    assert rows[["factors", "task_vector", "in_context"]].isna().all(axis=None)
+    assert "training_photographs" in found["at_10"]["factors"]["srcc"]["reason"]
+    assert "in_context" in found["at_10"]["in_context"]["srcc"]["reason"]
+    assert found["at_100"]["generic"]["srcc"]["value"] is None and "100" in found["at_100"]["generic"]["srcc"]["reason"]
+    assert found["at_10"]["rater_mean"]["srcc"]["value"] is None and found["at_10"]["rater_mean"]["mae"]["value"] > 0
+
+
+def test_in_context_scores_are_asked_for_as_many_raters_as_params_say(world: World) -> None:
+    found, rows = judged(world, world.oracle())
+    scored = rows[rows["in_context"].notna()]
+    assert scored["rater_id"].nunique() == 2 and set(scored["draw"]) == {0}
+    assert found["at_10"]["in_context"]["srcc"]["n"] == 2
+    assert found["at_10"]["gain"]["in_context"]["over_generic"]["n"] == 2
+
+
+def test_training_raters_and_test_raters_are_different_people(world: World) -> None:
+    told = read_table(world.layout.rater_splits / f"{DATASET}.parquet", schema.RATER)
+    _, rows = judged(world, world.oracle())
+    assert set(rows["rater_id"]) == set(told.loc[told["split"] == "test", "rater_id"])
+
+
+def test_gains_are_paired_over_raters_and_have_a_p() -> None:
+    rows = []
+    for rater in range(30):
+        taste = RNG.normal(size=20)
+        for draw in range(2):
+            noise = RNG.normal(size=(2, 20))
+            rows.append(
+                pd.DataFrame({"dataset": "d", "rater_id": str(rater), "shots": 10, "draw": draw, "rating": taste})
+                .assign(**dict.fromkeys(METHODS, np.nan))
+                .assign(generic=taste + 2 * noise[0], ridge=taste + 2 * noise[1], factors=taste + 0.3 * noise[0])
+            )
+    found = measure(per_rater(pd.concat(rows)), 31, Bootstrap(300, 0.95, 0))
+    assert found["left_out"] == 1
+    gain = found["gain"]["factors"]["over_generic"]
+    assert gain["low"] > 0 and gain["p"] == pytest.approx(2 / 301, abs=1e-6)
+    assert found["gain"]["ridge"]["over_generic"]["p"] > 0.01
+    assert set(found["gain"]) == set(PERSONAL)
+
+
+def test_ridge_learns_a_taste_from_ten_ratings_and_stays_put_without_one() -> None:
+    features = RNG.normal(size=(60, 4)) / 2
+    taste = features @ np.array([3.0, 0, 0, 0])
+    learnt = piaa.ridge(features[:10], taste[:10], features[10:])
+    assert np.corrcoef(learnt, taste[10:])[0, 1] > 0.9
+    assert np.ptp(piaa.ridge(features[:10], np.full(10, 2.0), features[10:])) < 1e-9
+
+
+def test_ridge_is_the_best_of_leave_one_out_by_hand() -> None:
+    x, y, asked = RNG.normal(size=(10, 3)), RNG.normal(size=10), RNG.normal(size=(5, 3))
+
+    def fitted(rows: np.ndarray, alpha: float) -> tuple[np.ndarray, float]:
+        centre, level = x[rows].mean(0), y[rows].mean()
+        a = x[rows] - centre
+        weights = np.linalg.solve(a.T @ a + alpha * np.eye(3), a.T @ (y[rows] - level))
+        return weights, level - centre @ weights
+
+    def left_out(alpha: float) -> float:
+        errors = []
+        for row in range(10):
+            weights, bias = fitted(np.delete(np.arange(10), row), alpha)
+            errors.append((x[row] @ weights + bias - y[row]) ** 2)
+        return float(np.mean(errors))
+
+    weights, bias = fitted(np.arange(10), min(piaa.ALPHAS, key=left_out))
+    np.testing.assert_allclose(piaa.ridge(x, y, asked), asked @ weights + bias, rtol=1e-6)
+
+
+def simulated(raters: int, photographs: int, noise: float) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
+    mean, root = np.array([5.0, 1.0, 0.0]), np.diag([0.5, 0.3, 1.0])
+    told = []
+    for _ in range(raters):
+        phi = np.column_stack([np.ones(photographs), RNG.normal(size=(photographs, 2))])
+        told.append((phi, phi @ (mean + root @ RNG.normal(size=3)) + noise * RNG.normal(size=photographs)))
+    return told, mean
+
+
+def test_em_finds_the_raters_distribution_and_never_loses_likelihood(monkeypatch: pytest.MonkeyPatch) -> None:
+    told, mean = simulated(150, 25, 0.5)
+    monkeypatch.setattr(piaa, "TOLERANCE", 0.0)
+    likelihood = []
+    for steps in (1, 2, 5, 20, 60):
+        monkeypatch.setattr(piaa, "ITERATIONS", steps)
+        found = fit_rater_factors(told)
+        likelihood.append(sum(found.log_likelihood(*one) for one in told))
+    assert likelihood == sorted(likelihood)
+    np.testing.assert_allclose(found.mean, mean, atol=0.25)
+    np.testing.assert_allclose(np.diag(found.covariance), [0.25, 0.09, 1.0], rtol=0.4)
+    assert found.noise == pytest.approx(0.25, rel=0.1)
+
+
+def test_log_likelihood_is_the_marginal_normals() -> None:
+    ((phi, ratings),) = simulated(1, 6, 0.5)[0]
+    prior = RaterFactors(np.array([4.0, 0.5, 0.1]), np.diag([1.0, 0.5, 0.2]) + 0.05, 0.3)
+    normal = stats.multivariate_normal(phi @ prior.mean, phi @ prior.covariance @ phi.T + 0.3 * np.eye(6))
+    assert prior.log_likelihood(phi, ratings) == pytest.approx(normal.logpdf(ratings))
+
+
+def test_the_posterior_is_that_of_conditioning_a_joint_normal() -> None:
+    ((phi, ratings),) = simulated(1, 10, 0.5)[0]
+    prior = RaterFactors(np.array([4.0, 0.5, 0.1]), np.diag([1.0, 0.5, 0.2]) + 0.05, 0.3)
+    cross = prior.covariance @ phi.T
+    joint = phi @ cross + prior.noise * np.eye(10)
+    mean = prior.mean + cross @ np.linalg.solve(joint, ratings - phi @ prior.mean)
+    covariance = prior.covariance - cross @ np.linalg.solve(joint, cross.T)
+    found = prior.posterior(phi, ratings)
+    np.testing.assert_allclose(found[0], mean, rtol=1e-9)
+    np.testing.assert_allclose(found[1], covariance, rtol=1e-7, atol=1e-12)
+
+
+def test_what_training_raters_have_in_common_helps_a_new_one() -> None:
+    told, _ = simulated(200, 40, 1.0)
+    prior = fit_rater_factors(told[:150])
+    gains = []
+    for phi, ratings in told[150:]:
+        weights, _ = prior.posterior(phi[:10], ratings[:10])
+        own = piaa.ridge(phi[:10, 1:], ratings[:10], phi[10:, 1:])
+        truth = ratings[10:]
+        gains.append(np.abs(own - truth).mean() - np.abs(phi[10:] @ weights - truth).mean())
+    assert np.mean(gains) > 0.03
+
+
+def test_one_training_rater_is_not_a_distribution() -> None:
+    with pytest.raises(ValueError, match="at least 2 training raters, found 1"):
+        fit_rater_factors(simulated(1, 5, 1.0)[0])
+
+
+def test_a_basis_is_one_the_generic_score_and_unit_components() -> None:
+    generic, pooled = RNG.normal(5, 1, size=50), RNG.normal(size=(50, 30)).astype(np.float32)
+    pooled[:, 3] = 1.0  # never varies
+    phi = Basis.fit(generic, pooled)(generic, pooled)
+    assert phi.shape == (50, 18)
+    np.testing.assert_allclose(phi[:, 0], 1)
+    np.testing.assert_allclose(phi[:, 1:].mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(phi[:, 1:].std(0), 1, rtol=1e-6)
+    np.testing.assert_allclose(np.corrcoef(phi[:, 2:].T), np.eye(16), atol=1e-6)
+    assert Basis.fit(np.full(6, 5.0), pooled[:6])(np.full(6, 5.0), pooled[:6]).shape[1] <= 2 + 6
+    with pytest.raises(ValueError, match="same for all photographs"):
+        Scaling.fit(np.ones((5, 3)))
+
+
+def test_task_vectors_span_what_training_raters_differ_in() -> None:
+    states, tastes = RNG.normal(size=(80, 20)), RNG.normal(size=(2, 20))
+    raters = [(np.arange(80), states @ (RNG.normal() * tastes[0] + RNG.normal() * tastes[1])) for _ in range(12)]
+    found = TaskVectors.fit(states, raters)
+    spread = states.std(0)
+    for taste in tastes * spread:
+        inside = found.directions.T @ (found.directions @ taste)
+        assert np.linalg.norm(inside) / np.linalg.norm(taste) > 0.99
+    left = states @ (0.5 * tastes[0] - tastes[1])
+    learnt = piaa.ridge(found(states[:10]), left[:10], found(states[10:]))
+    plain = piaa.ridge(Scaling.fit(states)(states)[:10], left[:10], Scaling.fit(states)(states)[10:])
+    assert np.corrcoef(learnt, left[10:])[0, 1] > max(0.9, np.corrcoef(plain, left[10:])[0, 1])
+    with pytest.raises(ValueError, match="at least 2 ratings"):
+        TaskVectors.fit(states, [(np.array([1]), np.array([2.0]))])
