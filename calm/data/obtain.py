@@ -78,6 +78,7 @@ class HubFiles:
         Raises:
             DownloadError: the repository asks for consent, is gone, cannot be reached, or a file is damaged.
         """
+        from httpx2 import HTTPError  # what the hub's client raises where there is no connection
         from huggingface_hub import errors, snapshot_download
 
         try:
@@ -96,7 +97,7 @@ class HubFiles:
             raise DownloadError(f"{self.page}: accept its conditions there, then set HF_TOKEN") from None
         except errors.RepositoryNotFoundError:
             raise DownloadError(f"{self.page}: no such repository, or a private one: then set HF_TOKEN") from None
-        except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+        except (HTTPError, errors.LocalEntryNotFoundError, OSError) as error:
             raise DownloadError(f"{self.page}: {error}; what has come is kept, run again to go on") from None
         for one in wanted:
             _check_hub_file(one, folder / one.rfilename, self.page)
