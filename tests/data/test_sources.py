@@ -37,7 +37,7 @@ def local_params(make_params: MakeParams, root: Path | None, **settings: Any) ->
 
 def test_unknown_datasets_and_keys_are_named(make_params: MakeParams) -> None:
     params = make_params({"nowhere": {}}, {"scores": ["nowhere"]})
-    with pytest.raises(ParamsError, match=r"data\.datasets\.nowhere: unknown dataset; calm knows: .*local, photos"):
+    with pytest.raises(ParamsError, match=r"data\.datasets\.nowhere: unknown dataset; calm knows: .*local, .*photos"):
         sources.source("nowhere", params)
     with pytest.raises(ParamsError, match="no entry 'photos'"):
         sources.source("photos", params)

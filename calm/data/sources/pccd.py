@@ -46,13 +46,14 @@ class Pccd(FolderSource):
         terms="for research",
         citation="Chang, Lu, Chen: Aesthetic Critiques Generation for Photos, ICCV 2017; splits: Vera Nieto, Celona, "
         "Fernandez-Labrador: Understanding Aesthetics with Language, NeurIPS 2022",
-        home="https://github.com/ivclab/DeepPhotoCritic-ICCV17 and https://github.com/mediatechnologycenter/Aestheval",
+        home="https://github.com/kunghunglu/DeepPhotoCritic-ICCV17 and https://github.com/mediatechnologycenter/Aestheval",
         acceptance="pccd-research-only",
     )
     obtain = (
         ByHand(
-            "Download PCCD by the link at https://github.com/ivclab/DeepPhotoCritic-ICCV17 and put the json files "
-            "guru_train.json, guru_validation.json and guru_test.json (or raw.json alone) beside the photographs."
+            "Download PCCD (raw.json and images) by the link to Google Drive at "
+            "https://github.com/kunghunglu/DeepPhotoCritic-ICCV17. For the split of Aestheval, put its "
+            "guru_train.json, guru_validation.json and guru_test.json beside them: they are read instead of raw.json."
         ),
     )
     published: ClassVar[Mapping[str, int]] = {"images": 4_235}
