@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -25,7 +26,12 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 Model = TypeVar("Model", bound=BaseModel)
 
-TRAINING_RUNS = (("pretrain", "attributes"), ("pretrain", "alignment"), ("finetune", "comments"), ("finetune", "scores"))
+TRAINING_RUNS = (
+    ("pretrain", "attributes"),
+    ("pretrain", "alignment"),
+    ("finetune", "comments"),
+    ("finetune", "scores"),
+)
 
 
 class ParamsError(ValueError):
@@ -141,19 +147,79 @@ class GrammarWriter(Section):
     provider: Literal["grammar"]
 
 
+class ChatDelivery(Section):
+    """Chat completions, several at a time."""
+
+    kind: Literal["chat"] = "chat"
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 16
+
+
+class BatchDelivery(Section):
+    """The Batch API: half the price, answers within a day. A run that is stopped collects its batch next time."""
+
+    kind: Literal["batch"]
+    poll_seconds: Positive = 60.0
+    wait_hours: Positive = 26.0  # in one run
+
+
+class TokenPrice(Section):
+    """US dollars per million tokens."""
+
+    input: NonNegative
+    output: NonNegative
+
+
+class TextChecks(Section):
+    """What a written text must not be; the rules are listed in docs/texts.md."""
+
+    max_words: PositiveInt = 40
+    duplicate: Annotated[float, Field(gt=0, le=1)] = 0.95  # cosine from which on two texts of a state are one
+    margin: NonNegative = 0.05  # by how much the catalogue's words of another state may be nearer
+
+
 class OpenAIWriter(Section):
-    """Guidance texts from an OpenAI-compatible endpoint; the key comes from OPENAI_API_KEY alone."""
+    """Texts from an OpenAI-compatible endpoint; the key comes from OPENAI_API_KEY alone."""
 
     provider: Literal["openai"]
     model: str = "gpt-3.5-turbo"
-    base_url: str | None = None
+    base_url: str = "https://api.openai.com/v1"
     temperature: NonNegative = 1.0
+    seed: NonNegativeInt = 17  # of the requests: apart from the run's seed, or each new run would have to pay again
+    texts_per_request: PositiveInt = 10
+    max_tokens: PositiveInt = 800  # of one answer
+    token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"  # what the server calls it
+    answer_format: Literal["json_object", "json_schema", "text"] = "json_object"
+    delivery: Annotated[ChatDelivery | BatchDelivery, Field(discriminator="kind")] = ChatDelivery()
+    timeout_seconds: Positive = 60.0
+    retries: NonNegativeInt = 6  # of a request that fails on its way
+    rounds: PositiveInt = 4  # of asking for what is still missing or was rejected
+    checks: TextChecks = TextChecks()
+    price: TokenPrice | None = None  # null = the dated table in calm/writing/prices.yaml
+    budget_usd: NonNegative = 5.0  # for everything that the endpoint's ledger holds
+
+    @model_validator(mode="after")
+    def _address_is_public(self) -> OpenAIWriter:
+        address = urlsplit(self.base_url)
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise ValueError("attributes.texts.writer.base_url must be an address such as http://localhost:8000/v1")
+        if address.username or address.password or address.query or address.fragment:
+            raise ValueError(
+                "attributes.texts.writer.base_url holds more than an address; keys come from OPENAI_API_KEY alone"
+            )
+        return self
+
+
+class TextGate(Section):
+    """When the guidance texts are good enough to train on."""
+
+    accuracy: Share  # least share of texts that are nearest to their own state among those of their level
 
 
 class TextParams(Section):
     """How many guidance texts per attribute state, and who writes them."""
 
     per_state: PositiveInt
+    gate: TextGate
     writer: Annotated[GrammarWriter | OpenAIWriter, Field(discriminator="provider")]
 
 
@@ -166,6 +232,7 @@ class AttributeParams(Section):
 class InstructionParams(Section):
     """How rated and commented photographs become prompts and answers."""
 
+    paraphrases: PositiveInt
     comments_per_item: PositiveInt
     score_share_of_comments: Share
 
@@ -197,6 +264,7 @@ class MFAMParams(Section):
     heads: PositiveInt
     cross_attention_every: PositiveInt
     thematic: Thematic
+    score_width: NonNegativeInt
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> MFAMParams:
@@ -295,10 +363,28 @@ class WeightedLoss(Section):
     weight: NonNegative
 
 
+class EditGap(Section):
+    """A known-harmful edit lowers a photograph's own score by `gap` standard deviations of the training scores."""
+
+    weight: NonNegative
+    gap: NonNegative
+    pairs: PositiveInt
+    views: PositiveInt
+    harm: Annotated[float, Field(gt=0, le=1)]
+
+
+class VisualScores(Optimisation):
+    """S begins without the language model: MFAM and the score head's visual part. 0 steps leave it out."""
+
+    steps: NonNegativeInt  # type: ignore[assignment]  # here alone
+    edit_gap: EditGap
+
+
 class FinetuneScores(Optimisation):
     """S: image-score pairs."""
 
     regression: WeightedLoss
+    visual: VisualScores
 
 
 class FinetuneParams(Section):
@@ -318,6 +404,7 @@ class Strategy(Section):
     nodes: PositiveInt = 1
     processes: PositiveInt = 1
     micro_batch: NonNegativeInt = 0
+    workers: NonNegativeInt = 0
     gradient_checkpointing: bool = False
 
     @property
@@ -334,9 +421,11 @@ class Strategy(Section):
         if self.kind != "single" and self.launcher == "none":
             raise ValueError(f"strategy.launcher: kind '{self.kind}' needs one: torchrun, deepspeed or srun")
         if (self.kind == "deepspeed") != (self.zero > 0):
-            raise ValueError(f"strategy.zero: {self.zero} does not fit kind '{self.kind}': 2 or 3 for deepspeed, else 0")
-        if self.nodes > 1 and self.launcher != "srun":
-            raise ValueError(f"strategy.nodes: {self.nodes} nodes are reached by launcher srun, not {self.launcher}")
+            raise ValueError(f"strategy.zero: {self.zero} with kind '{self.kind}': 2 or 3 for deepspeed, 0 for others")
+        if (self.nodes > 1) != (self.launcher == "srun"):
+            raise ValueError(
+                f"strategy.launcher: {self.launcher} with {self.nodes} nodes: srun reaches several, the others one"
+            )
         return self
 
 
@@ -394,6 +483,24 @@ class Params(Section):
     report: ReportParams
 
     @model_validator(mode="after")
+    def _visual_scores_have_a_head(self) -> Params:
+        width, steps = self.mfam.score_width, self.finetune.scores.visual.steps
+        if steps and not width:
+            raise ValueError(
+                f"finetune.scores.visual.steps ({steps}) would train a part of the score head that "
+                "mfam.score_width = 0 leaves out: set it to 0 too"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _workers_have_something_to_read(self) -> Params:
+        if self.strategy.workers and self.runtime.keep_features and self.pretrain.attributes.views:
+            raise ValueError(
+                "strategy.workers has no effect: runtime.keep_features and pretrain.attributes.views keep all in memory"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _processes_share_every_batch(self) -> Params:
         for section, run in TRAINING_RUNS:
             batch = getattr(getattr(self, section), run).batch_size
@@ -438,7 +545,7 @@ def checked(model: type[Model], raw: object, where: str, prefix: str = "") -> Mo
 
 def _explain(problem: Mapping[str, Any], prefix: str) -> str:
     """One line for one of pydantic's error records."""
-    tags = {"grammar", "openai", "lora", "full", "frozen"}
+    tags = {"grammar", "openai", "chat", "batch", "lora", "full", "frozen"}
     location = [str(part) for part in problem["loc"]]
     key = ".".join(part for i, part in enumerate(location) if i == 0 or part not in tags)
     key = prefix + key if key else prefix.rstrip(".") or "(whole file)"

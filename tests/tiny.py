@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from calm.attributes.writer import generate_texts
+from calm.writing.stage import generate_texts
 from calm.data.images import ShardWriter, encode
 from calm.data.schema import INSTRUCTION, LIST
 from calm.instructions import CAPTION_PROMPT, COMMENT_PROMPT, SCORE_PROMPT, format_score, messages
@@ -154,6 +154,7 @@ def params(parts: Parts, **changes: Any) -> Params:
         raw[section][run] |= RUN
     raw["pretrain"]["attributes"]["batch_size"] = 8  # so that every level has its views in every step
     raw["finetune"]["scores"] |= RUN
+    raw["finetune"]["scores"]["visual"] |= {**RUN, "steps": 0}
     for key, value in changes.items():
         *path, last = key.split("__")
         section = raw

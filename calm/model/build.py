@@ -90,6 +90,7 @@ def calm_config(
         contrast_width=contrastive.width,
         contrast_temperature=contrastive.temperature,
         text_width=text_width(params.parts.text),
+        score_width=mfam.score_width,
         attribute_states=[list(state) for state in attribute_states],
     )
 

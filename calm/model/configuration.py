@@ -73,6 +73,7 @@ class CalmConfig(PreTrainedConfig):
     attribute_states: list[list[str]] = field(default_factory=list)  # [level, attribute, state] of every prototype row
     placeholder_token_ids: list[int] = field(default_factory=list)
     digit_token_ids: list[int] = field(default_factory=list)  # of "0" to "9"
+    score_width: int = 0  # hidden units of the score head's visual part; 0: it reads the language model alone
     score_min: float = 1.0
     score_max: float = 10.0
     provenance: dict[str, Any] = field(default_factory=dict)

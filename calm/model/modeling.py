@@ -14,6 +14,7 @@ from transformers.modeling_outputs import ModelOutput
 
 from calm.model.configuration import CalmConfig
 from calm.model.mfam import MFAM, LevelTokens, level_tokens
+from calm.model.score_head import ScoreHead
 
 IGNORED = -100  # label of positions that are not learned
 
@@ -25,7 +26,7 @@ class CalmOutput(ModelOutput):
     Attributes:
         loss: language-model loss, where labels were given: mean over answers of the mean over their tokens.
         logits: (B, kept positions, vocabulary).
-        score: regression readout (B,), on the score scale.
+        score: regression readout (B,), on the score scale; None unless there is one photograph to each prompt.
         past_key_values: the language model's cache.
     """
 
@@ -75,7 +76,7 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         self.vision_tower = vision_tower or AutoModel.from_config(config.vision_config)
         self.mfam = MFAM(config)
         self.language_model = language_model or AutoModelForCausalLM.from_config(config.text_config)
-        self.score_head = nn.Linear(config.text_config.hidden_size, 1)
+        self.score_head = ScoreHead(config)
         average = torch.zeros(config.vision_tokens, config.text_config.hidden_size)
         self.register_buffer("average_visual_tokens", average)  # over the training photographs
         self.post_init()
@@ -132,7 +133,8 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         Args:
             input_ids: (B, L), with the placeholders of every photograph in place.
             pixel_values: (photographs, 3, S, S), normalised; or
-            visual_tokens: (photographs, tokens, D), if the MFAM's output is at hand already.
+            visual_tokens: (photographs, tokens, D), if the MFAM's output is at hand already; beside `inputs_embeds`,
+                for the regression readout alone.
             labels: (B, L), -100 where nothing is learned.
             logits_to_keep: last positions to give logits for; 0 means all.
             score_positions: (B,) where the score is read; the last position by default, as left padding has it.
@@ -143,6 +145,8 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
             if visual_tokens is None and pixel_values is not None:
                 visual_tokens = self.mfam(self.encode_images(pixel_values))
             inputs_embeds = self.embed_prompt(input_ids, visual_tokens)
+        if labels is not None:
+            kwargs.setdefault("use_cache", False)  # nothing follows an answer that is given; the cache is a copy
         outputs = self.language_model.model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -152,7 +156,11 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         )
         states = outputs.last_hidden_state
         rows = torch.arange(len(states), device=states.device)
-        score = self.regress(states[:, -1] if score_positions is None else states[rows, score_positions])
+        deciding = states[:, -1] if score_positions is None else states[rows, score_positions]
+        # The regression readout is of one whole photograph; a prompt about several, or about one level, has none.
+        score = None
+        if visual_tokens is not None and visual_tokens.shape[:2] == (len(deciding), self.config.vision_tokens):
+            score = self.regress(deciding, visual_tokens)
         if labels is not None:
             return CalmOutput(loss=self._language_loss(states, labels), score=score)
         # Contiguous, or torch copies the head once for every row of the batch.
@@ -171,8 +179,13 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         per_token = torch.zeros(learned.shape, device=losses.device).masked_scatter(learned, losses)
         return (per_token.sum(1) / learned.sum(1).clamp_min(1)).mean()
 
-    def regress(self, state: torch.Tensor) -> torch.Tensor:
-        """Regression readout (B,) from language-model states (B, D); 0 of the head is the middle of the scale."""
+    def regress(self, states: torch.Tensor, visual_tokens: torch.Tensor) -> torch.Tensor:
+        """Regression readout (B,), on the score scale; 0 of the score head is the middle of it.
+
+        Args:
+            states: (B, D), the language model's where it decides on its answer.
+            visual_tokens: (B, tokens, D) of the scored photographs.
+        """
         half = (self.config.score_max - self.config.score_min) / 2
-        raw = self.score_head(state.to(self.score_head.weight.dtype)).squeeze(-1)
-        return self.config.score_min + half + half * raw
+        score: torch.Tensor = self.config.score_min + half + half * self.score_head(states, visual_tokens)
+        return score

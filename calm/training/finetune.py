@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pandas as pd
 import torch
 from peft import PeftModel
 
@@ -28,6 +29,7 @@ from calm.model.build import (
 )
 from calm.model.pretrained import load_language, load_vision
 from calm.params import FinetuneScores, FrozenTuning, FullTuning, LoRATuning, Params
+from calm.training import visual_scores
 from calm.training.engine import Run, finish, train, write_curve
 from calm.training.features import Features, Photographs
 from calm.training.launch import absolute, launch
@@ -47,11 +49,12 @@ def finetune(run: str, params: Params, layout: Layout) -> None:
     """
     if run not in RUNS:
         raise ValueError(f"there is no fine-tuning run '{run}'; there are: {', '.join(RUNS)}")
+    out, curve_file = layout.finetuned(run), layout.curve(f"finetune-{run}")
     if run == "comments":
         start = [layout.pretrained("attributes"), layout.pretrained("alignment")]
+        tune(run, start, out, curve_file, params, layout)
     else:
-        start = [layout.finetuned("comments")]
-    tune(run, start, layout.finetuned(run), layout.curve(f"finetune-{run}"), params, layout)
+        tune_scores(layout.finetuned("comments"), out, curve_file, params, layout)
 
 
 def train_from(start: Sequence[Path], out: Path, params: Params, layout: Layout, label: str) -> None:
@@ -59,7 +62,23 @@ def train_from(start: Sequence[Path], out: Path, params: Params, layout: Layout,
     with TemporaryDirectory(prefix="calm-") as temporary:
         comments = Path(temporary) / "comments"
         tune("comments", start, comments, None, params, layout, label)
-        tune("scores", [comments], out, None, params, layout, label)
+        tune_scores(comments, out, None, params, layout, label)
+
+
+def tune_scores(
+    start: Path, out: Path, curve_file: Path | None, params: Params, layout: Layout, label: str = "finetune"
+) -> None:
+    """S: first its visual phase, where params ask for one, then with the language model."""
+    if not params.finetune.scores.visual.steps:
+        tune("scores", [start], out, curve_file, params, layout, label)
+        return
+    with TemporaryDirectory(prefix="calm-") as temporary:
+        begun = Path(temporary) / "begun"
+        assembly = _assemble([start], params)
+        _trainable(assembly, with_score=True)
+        first = visual_scores.begin(assembly, start, begun, params, layout, label)
+        del assembly
+        tune("scores", [begun], out, curve_file, params, layout, label, first)
 
 
 def tune(
@@ -70,8 +89,13 @@ def tune(
     params: Params,
     layout: Layout,
     label: str = "finetune",
+    before: pd.DataFrame | None = None,
 ) -> None:
-    """Train one process from the checkpoints `start` into `out`."""
+    """Train one process from the checkpoints `start` into `out`.
+
+    Args:
+        before: curve of a phase that led to `start`; the curve that is written begins with it.
+    """
     arguments = {"run": run, "start": absolute(start), "out": str(out.resolve()), "label": label}
     launch("finetune", arguments, params, layout, layout.state(f"{label}-{run}"))
     options = params.finetune.comments if run == "comments" else params.finetune.scores
@@ -80,7 +104,7 @@ def tune(
     assembly = _assemble(start, params)
     adapter = _open_language_model(assembly, start[-1], params)
     trainable = _trainable(assembly, with_score=isinstance(options, FinetuneScores))
-    features = Features(assembly, Photographs(layout, rows["dataset"]), keep=params.runtime.keep_features)
+    features = Features.of(assembly, rows["dataset"], params.runtime, layout)
     weight = options.regression.weight if isinstance(options, FinetuneScores) else 0.0
     objective = InstructionObjective(
         assembly, features, rows, trainable, options, params.seed, f"{label}-{run}", weight
@@ -102,8 +126,14 @@ def tune(
         else:
             _save_between(folder, assembly, adapter)
     if curve_file is not None:
-        write_curve(curve_file, curve)
+        write_curve(curve_file, curve if before is None else _continued(before, curve))
     finish(settings)
+
+
+def _continued(before: pd.DataFrame, curve: pd.DataFrame) -> pd.DataFrame:
+    """One curve of two phases, steps counted on; columns as in the second."""
+    phases = [before.assign(phase="visual"), curve.assign(phase="language", step=curve["step"] + len(before))]
+    return pd.concat(phases, ignore_index=True)[[*dict.fromkeys(["step", "phase", *curve, *before])]]
 
 
 def _assemble(start: Sequence[Path], params: Params) -> Assembly:

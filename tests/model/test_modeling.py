@@ -94,10 +94,35 @@ def test_the_score_is_read_where_the_prompt_ends(assembly: Assembly, pixels: tor
 
 
 def test_zero_of_the_score_head_is_the_middle_of_the_scale(assembly: Assembly) -> None:
-    torch.nn.init.zeros_(assembly.model.score_head.weight)
+    visual = torch.ones(2, assembly.model.config.vision_tokens, 32)
+    for line in (assembly.model.score_head.language, assembly.model.score_head.visual[-1]):
+        torch.nn.init.zeros_(line.weight)
     for bias, score in ((0.0, 5.5), (1.0, 10.0), (-1.0, 1.0)):
-        torch.nn.init.constant_(assembly.model.score_head.bias, bias)
-        assert assembly.model.regress(torch.ones(2, 32)).tolist() == pytest.approx([score] * 2)
+        torch.nn.init.constant_(assembly.model.score_head.language.bias, bias)
+        assert assembly.model.regress(torch.ones(2, 32), visual).tolist() == pytest.approx([score] * 2)
+
+
+def test_the_score_is_of_the_photograph_too_or_of_the_language_model_alone(
+    assembly: Assembly, pixels: torch.Tensor
+) -> None:
+    model = assembly.model
+    states = torch.ones(2, 32)
+    with torch.no_grad():
+        visual = model.mfam(model.encode_images(pixels[:2]))
+        seen = model.score_head.look(visual)
+        assert len(set(seen.tolist())) == 2
+        both, language = model.score_head(states, visual), model.score_head.language(states)
+        torch.testing.assert_close(both, language + seen)
+        model.score_head.visual = None
+        assert torch.equal(model.score_head(states, visual), language)
+
+
+def test_a_prompt_about_several_photographs_has_no_regression_readout(
+    assembly: Assembly, pixels: torch.Tensor
+) -> None:
+    ids = prompt_ids(assembly)
+    assert assembly.model(input_ids=torch.cat([ids, ids], dim=1), pixel_values=pixels[:2]).score is None
+    assert assembly.model(input_ids=torch.cat([ids, ids]), pixel_values=pixels[:2]).score.shape == (2,)
 
 
 def test_the_encoder_builds_no_graph(assembly: Assembly, pixels: torch.Tensor) -> None:
@@ -126,9 +151,11 @@ def test_the_distribution_over_the_scales_steps_has_the_expectation_as_its_mean(
 def test_scores_are_those_of_a_plain_pass_and_of_generate(assembly: Assembly, pixels: torch.Tensor) -> None:
     model, embeddings = assembly.model, embedded(assembly, pixels)
     end = assembly.processor.tokenizer.eos_token_id
-    shares, regressed, ids = score_answer(model, embeddings, end, max_tokens=5)
     with torch.inference_mode():
-        plain = model(inputs_embeds=embeddings)
+        visual = model.mfam(model.encode_images(pixels))
+    shares, regressed, ids = score_answer(model, embeddings, visual, end, max_tokens=5)
+    with torch.inference_mode():
+        plain = model(inputs_embeds=embeddings, visual_tokens=visual)
         mask = torch.ones(embeddings.shape[:2], dtype=torch.long)
         generated = model.generate(inputs_embeds=embeddings, attention_mask=mask, max_new_tokens=5, do_sample=False)
     torch.testing.assert_close(shares, digit_shares(plain.logits[:, -1], model.config.digit_token_ids))
@@ -138,8 +165,9 @@ def test_scores_are_those_of_a_plain_pass_and_of_generate(assembly: Assembly, pi
 
 def test_an_answer_stops_at_its_end(assembly: Assembly, pixels: torch.Tensor) -> None:
     embeddings = embedded(assembly, pixels[:1])
-    first = int(score_answer(assembly.model, embeddings, -1)[2][0, 0])
-    assert score_answer(assembly.model, embeddings, first)[2].tolist() == [[first]]
+    visual = torch.zeros(1, assembly.model.config.vision_tokens, 32)
+    first = int(score_answer(assembly.model, embeddings, visual, -1)[2][0, 0])
+    assert score_answer(assembly.model, embeddings, visual, first)[2].tolist() == [[first]]
 
 
 def test_answer_likelihoods_are_those_of_plain_passes(assembly: Assembly, pixels: torch.Tensor) -> None:

@@ -94,6 +94,7 @@ def test_levels_read_a_third_two_thirds_and_the_last_but_one(config: CalmConfig)
 
 def test_the_language_model_reads_all_visual_tokens_and_the_prompt(model: CalmForConditionalGeneration) -> None:
     embeddings = torch.empty(1, 3 * 32 + 576 + 20, 4096, device="meta")
-    output = model(inputs_embeds=embeddings, logits_to_keep=1)
+    visual = torch.empty(1, 3 * 32 + 576, 4096, device="meta")
+    output = model(inputs_embeds=embeddings, visual_tokens=visual, logits_to_keep=1)
     assert output.logits.shape == (1, 1, 32000)
     assert output.score.shape == (1,)

@@ -109,8 +109,9 @@ def test_the_regression_loss_is_the_squared_error_in_half_scales(assembly: Assem
     of_scores = objective(assembly, tiny_template, "scores", weight=2.0)
     losses = of_scores.losses(0)
     chosen = of_scores.rows.iloc[of_scores.order(0)]
-    torch.nn.init.zeros_(assembly.model.score_head.weight)
-    torch.nn.init.zeros_(assembly.model.score_head.bias)
+    for line in (assembly.model.score_head.language, assembly.model.score_head.visual[-1]):
+        torch.nn.init.zeros_(line.weight)
+        torch.nn.init.zeros_(line.bias)
     at_middle = of_scores.losses(0)["regression"]
     assert at_middle.item() == pytest.approx((((chosen["score"] - 5.5) / 4.5) ** 2).mean(), rel=1e-5)
     assert losses["loss"].item() == pytest.approx((losses["language"] + 2 * losses["regression"]).item())

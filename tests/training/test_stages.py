@@ -107,7 +107,7 @@ def test_fine_tuning_trains_mfam_and_adapter_and_scores_their_head(
     assert all(name.startswith(own) for name in found), found
     assert not any("contrast" in name for name in found)
     assert {"mfam.thematic.weight", "average_visual_tokens"} <= found
-    assert ("score_head.weight" in found) == (run == "scores")
+    assert ("score_head.language.weight" in found) == (run == "scores")
     assert any("lora_B" in name and value.any() for name, value in states[1].items())
 
 

@@ -1,0 +1,52 @@
+"""The regression readout: off the language model's state and, where the configuration has it, off what it was shown."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from calm.attributes.taxonomy import LEVELS
+from calm.model.configuration import CalmConfig
+
+
+class Line(nn.Linear):
+    """One number (B,) of each row (B, D), added up by torch.
+
+    A matrix library's product with a vector has bits that depend on where in memory the weights lie, and a model that
+    was read from a file would not answer as the one that was saved.
+    """
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """`rows` (B, D) to (B,)."""
+        return (rows * self.weight).sum(-1) + self.bias
+
+
+class ScoreHead(nn.Module):
+    """The language model's part plus the visual tokens' part, in half-scales above the middle of the score scale.
+
+    The visual part (chosen here: docs/paper.md) reads H_low, H_middle, H_high and H_thematic, the very tokens that the
+    language model is given: each averaged and normalised, then one hidden layer of `config.score_width` units, none
+    with 0. It can be trained without the language model.
+    """
+
+    def __init__(self, config: CalmConfig) -> None:
+        super().__init__()
+        width = config.text_config.hidden_size
+        self.language = Line(width, 1)
+        self.parts = [config.queries] * len(LEVELS) + [config.thematic_tokens]
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        hidden, inputs = config.score_width, len(self.parts) * width
+        self.visual = nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), Line(hidden, 1)) if hidden else None
+
+    def forward(self, states: torch.Tensor, visual_tokens: torch.Tensor) -> torch.Tensor:
+        """Raw score (B,) of language-model states (B, D) and the visual tokens (B, N, D) of the scored photographs."""
+        raw = self.language(states.to(self.language.weight.dtype))
+        return raw if self.visual is None else raw + self.look(visual_tokens)
+
+    def look(self, visual_tokens: torch.Tensor) -> torch.Tensor:
+        """The visual part alone: (B,) of visual tokens (B, N, D)."""
+        assert self.visual is not None, "config.score_width is 0: there is no visual part"
+        parts = visual_tokens.to(self.language.weight.dtype).split(self.parts, dim=1)
+        means = torch.stack([part.mean(1) for part in parts], dim=1)
+        raw: torch.Tensor = self.visual(self.norm(means).flatten(1))
+        return raw

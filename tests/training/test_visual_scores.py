@@ -1,0 +1,125 @@
+"""S begins without the language model: who is trained, what the edit gap asks for, and that the curve is one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from calm.attributes.taxonomy import taxonomy
+from calm.io import sha256_file
+from calm.model.build import ADAPTER, TRAINED, Assembly, assemble
+from calm.params import EditGap, ParamsError, VisualScores
+from calm.training import visual_scores
+from calm.training.features import Features, Photographs
+from calm.training.finetune import _assemble, _trainable, finetune
+from calm.training.visual_scores import MILDEST, SpoiltViews, VisualScoreObjective
+from tests import tiny
+
+STEPS = 5
+GAP = EditGap(weight=0.5, gap=1.0, pairs=4, views=2, harm=0.6)
+OPTIONS = VisualScores(
+    steps=STEPS,
+    batch_size=4,
+    learning_rate=1e-2,
+    warmup=0.0,
+    weight_decay=0.0,
+    max_grad_norm=1.0,
+    edit_gap=GAP,
+    checkpoint_every=2,
+)
+KEYS = [(tiny.DATASET, f"p{number}") for number in range(4)]
+SCORES = [1.0, 4.0, 7.0, 10.0]
+
+
+@pytest.fixture
+def assembly(tiny_template: Any) -> Assembly:
+    return assemble(tiny_template.params())
+
+
+def objective(assembly: Assembly, world: Any, options: VisualScores = OPTIONS) -> VisualScoreObjective:
+    features = Features(assembly, Photographs(world.layout, [tiny.DATASET]), keep=True)
+    return VisualScoreObjective(assembly, features, {}, KEYS, SCORES, options, 17, "test")
+
+
+@torch.no_grad()
+def test_the_loss_is_the_squared_error_of_the_visual_part_in_half_scales(
+    assembly: Assembly, tiny_template: Any
+) -> None:
+    alone = OPTIONS.model_copy(update={"edit_gap": GAP.model_copy(update={"weight": 0.0})})
+    found = objective(assembly, tiny_template, alone)
+    losses = found.losses(0)
+    model = assembly.model
+    seen = model.score_head.look(model.mfam(found.features(KEYS)))
+    expected = (seen - torch.tensor([-1.0, -1 / 3, 1 / 3, 1.0])).square().mean()
+    assert set(losses) == {"loss", "regression"}
+    torch.testing.assert_close(losses["loss"], expected)
+
+
+@torch.no_grad()
+def test_the_edit_gap_wants_a_spoilt_view_to_score_that_much_less(assembly: Assembly, tiny_template: Any) -> None:
+    found = objective(assembly, tiny_template)
+    losses = found.losses(0)
+    assert losses["loss"].item() == pytest.approx((losses["regression"] + 0.5 * losses["edit_gap"]).item())
+    # A head that always says the same leaves a gap of 0, which is one deviation of the scores too little.
+    torch.nn.init.zeros_(assembly.model.score_head.visual[-1].weight)
+    assert found.losses(0)["edit_gap"].item() == pytest.approx(found.targets.var().item(), rel=1e-5)
+
+
+def test_spoilt_views_carry_one_harmful_edit_and_come_back_the_same(assembly: Assembly, tiny_template: Any) -> None:
+    photographs = Photographs(tiny_template.layout, [tiny.DATASET])
+    views = SpoiltViews(assembly, photographs, KEYS, GAP, 17)
+    edits = {(key, number): views._edit(key, number) for key in KEYS for number in range(2)}
+    assert len(set(edits.values())) > 4
+    for edit in edits.values():
+        assert taxonomy().attribute(edit.attribute).state(edit.state).harm >= GAP.harm
+        assert MILDEST <= edit.severity <= 1
+    again = SpoiltViews(assembly, photographs, KEYS, GAP, 17)
+    first, second = views([(2, 1), (0, 0)]), again([(2, 1), (0, 2)])  # views are met again: 2 is 0
+    assert torch.equal(first.high, second.high) and not torch.equal(first.high[0], first.high[1])
+
+
+def test_mfam_and_visual_part_are_trained_the_adapter_goes_along(trained_world: Any, tmp_path: Path) -> None:
+    params = trained_world.params(finetune__scores__visual__steps=STEPS)
+    layout, start = trained_world.layout, trained_world.layout.finetuned("comments")
+    assembly = _assemble([start], params)
+    _trainable(assembly, with_score=True)
+    before = {name: value.clone() for name, value in assembly.model.state_dict().items()}
+    curve = visual_scores.begin(assembly, start, tmp_path / "out", params, layout, "test")
+    saved = load_file(tmp_path / "out" / TRAINED)
+    changed = {name for name, value in assembly.model.state_dict().items() if not torch.equal(before[name], value)}
+    own = ("mfam.levels.", "mfam.thematic.", "score_head.visual.")
+    assert changed and all(name.startswith(own) for name in changed)
+    assert any(name.startswith("score_head.visual.") for name in changed)
+    assert changed <= saved.keys()
+    assert load_file(start / TRAINED).keys() <= saved.keys()
+    weights = "adapter_model.safetensors"
+    assert sha256_file(tmp_path / "out" / ADAPTER / weights) == sha256_file(start / ADAPTER / weights)
+    assert len(curve) == STEPS
+    assert not layout.state("test-visual").exists()
+
+
+def test_both_phases_are_one_curve_and_the_same_bytes_again(trained_world: Any) -> None:
+    params = trained_world.params(finetune__scores__visual__steps=STEPS)
+    layout, hashes = trained_world.layout, []
+    for _ in range(2):
+        shutil.rmtree(layout.finetuned("scores"))
+        finetune("scores", params, layout)
+        weights = sorted(layout.finetuned("scores").rglob("*.safetensors"))
+        hashes.append([sha256_file(path) for path in [*weights, layout.curve("finetune-scores")]])
+    assert hashes[0] == hashes[1]
+    curve = pd.read_csv(layout.curve("finetune-scores"))
+    assert curve["step"].tolist() == list(range(STEPS + tiny.RUN["steps"]))
+    assert curve["phase"].tolist() == ["visual"] * STEPS + ["language"] * tiny.RUN["steps"]
+    assert curve["language"].notna().tolist() == [False] * STEPS + [True] * tiny.RUN["steps"]
+    assert curve[["loss", "regression"]].notna().all(axis=None)
+
+
+def test_a_visual_phase_without_a_visual_part_is_refused(tiny_template: Any) -> None:
+    with pytest.raises(ParamsError, match=r"finetune.scores.visual.steps \(5\).*mfam.score_width = 0"):
+        tiny_template.params(mfam__score_width=0, finetune__scores__visual__steps=STEPS)
