@@ -68,13 +68,51 @@ class CalmProcessor(ProcessorMixin):
         """Called by transformers for every <image> in a prompt."""
         return self.placeholders
 
-    def prompt(self, messages: Sequence[dict[str, str]]) -> str:
-        """Conversation to text, ready for the model's answer, with <image> expanded."""
+    def prompt(self, messages: Sequence[dict[str, str]], *, number: bool = False) -> str:
+        """Conversation to text, ready for the model's answer, with <image> expanded.
+
+        Args:
+            number: the answer begins with a digit; in every vocabulary it is then the very next token.
+        """
         template = self.chat_template or self.tokenizer.chat_template
         text: str = self.tokenizer.apply_chat_template(
             list(messages), chat_template=template, tokenize=False, add_generation_prompt=True
         )
-        return text.replace(IMAGE_TOKEN, self.placeholders)
+        return text.replace(IMAGE_TOKEN, self.placeholders) + (number_prefix(self.tokenizer) if number else "")
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """Tokens of an answer as they follow its prompt, which says `number` where the answer begins with a digit.
+
+        Answers are data: a special token's name in one stays plain text.
+        """
+        ids: list[int] = self.tokenizer(answer, split_special_tokens=True, add_special_tokens=False).input_ids
+        return ids[1:] if begins_with_digit(answer) and number_prefix(self.tokenizer) else ids
+
+
+def begins_with_digit(answer: str) -> bool:
+    """Whether an answer is a score."""
+    return answer[:1].isdecimal()
+
+
+def number_prefix(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What stands between a prompt and the first digit: a space, where the vocabulary has it as a token of its own.
+
+    Llama's writes " 6.5." as a space, 6, point, 5, point, but " The" as one token. The readouts look at the token after
+    the prompt, so the space has to belong to the prompt of a number, and to the answer of anything else.
+
+    Raises:
+        ValueError: the vocabulary writes 6.5. otherwise than digit by digit, so no digit could be read.
+    """
+    digit = tokenizer.convert_tokens_to_ids("6")
+    ids = tokenizer("6.5.", add_special_tokens=False).input_ids
+    if ids[0] == digit:
+        return ""
+    if ids[1:2] == [digit] and not tokenizer.decode(ids[:1]).strip():
+        return " "
+    raise ValueError(
+        f"parts.language: its vocabulary writes 6.5. as {tokenizer.convert_ids_to_tokens(ids)}: scores are read digit "
+        "by digit, so name a model that writes them so (Llama 1 and 2, Vicuna, SmolLM2)"
+    )
 
 
 def add_placeholders(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> list[int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from calm.model.modeling import IGNORED
-from calm.model.processing import CalmProcessor
+from calm.model.processing import CalmProcessor, begins_with_digit
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Batch:
 def collate(
     processor: CalmProcessor, conversations: Sequence[Sequence[Mapping[str, str]]], answers: Sequence[str]
 ) -> Batch:
-    """Tokenise user messages and answers. Answers are data: a special token's name in one stays plain text."""
+    """Tokenise user messages and answers."""
     tokenizer = processor.tokenizer
-    prompts = [tokenizer(processor.prompt([dict(m) for m in messages])).input_ids for messages in conversations]
-    learned = [
-        [*tokenizer(answer, split_special_tokens=True, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
-        for answer in answers
+    prompts = [
+        tokenizer(processor.prompt([dict(m) for m in messages], number=begins_with_digit(answer))).input_ids
+        for messages, answer in zip(conversations, answers, strict=True)
     ]
+    learned = [[*processor.answer_ids(answer), tokenizer.eos_token_id] for answer in answers]
     length = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, learned, strict=True))
     shape = (len(prompts), length)
     ids = torch.full(shape, tokenizer.pad_token_id)

@@ -79,7 +79,7 @@ def test_vicunas_template_is_the_one_it_was_tuned_with() -> None:
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Score?"}]},
     ]
     text = words.apply_chat_template(chat, chat_template=VICUNA, tokenize=False, add_generation_prompt=True)
-    assert text == "USER: Hello ASSISTANT: Hi</s>USER: <image>Score? ASSISTANT: "
+    assert text == "USER: Hello ASSISTANT: Hi</s>USER: <image>Score? ASSISTANT:"
 
 
 def test_placeholders_inside_the_vocabulary_are_refused() -> None:
