@@ -14,10 +14,11 @@ from typing import Any
 import pandas as pd
 
 from calm.data import tables
+from calm.data.aspects import captions, critiques
 from calm.data.images import ImageStore
-from calm.data.schema import INSTRUCTION
+from calm.data.schema import INSTRUCTION, PROMPT
 from calm.data.text import clean, escape_markers
-from calm.io import atomic_dir, write_table
+from calm.io import atomic_dir, read_table, write_table
 from calm.layout import Layout
 from calm.params import Params
 from calm.seeds import derive
@@ -29,6 +30,13 @@ COMMENT_PROMPT = "Can you comment on the aesthetics of this photograph?"
 CAPTION_PROMPT = "What does this photograph show?"
 SUGGESTION_PROMPT = "How could this photograph be improved?"
 PERSONAL_PROMPT = "Can you give me the aesthetic score that this person would give?"
+PROMPTS = {  # what evaluation and commands ask; training may ask in other words too (data/texts/prompts.parquet)
+    "caption": CAPTION_PROMPT,
+    "comment": COMMENT_PROMPT,
+    "score": SCORE_PROMPT,
+    "personal": PERSONAL_PROMPT,
+    "suggestion": SUGGESTION_PROMPT,
+}
 MAX_ANSWER = 400  # characters
 
 _LABELS, _LABEL_PROBABILITY = 3, 0.1  # ImageNet classes named in a caption: at most, at least
@@ -84,17 +92,54 @@ def safe_answer(text: str) -> str:
 
 def build_instructions(params: Params, layout: Layout) -> None:
     """Stage build_instructions: write data/instructions/{generic,comments,scores}.parquet, test rows too."""
+    from calm.questions import question_rows
+
     settings = params.instructions
     comments = _comment_rows(layout, settings.comments_per_item, params.seed)
     kept = _drawn_share(comments, settings.score_share_of_comments, params.seed)
     uses = {
-        "generic": [*_caption_rows(layout), *_class_rows(params, layout)],
-        "comments": comments,
+        "generic": [
+            *_caption_rows(layout),
+            *_class_rows(params, layout),
+            *question_rows(layout, "generic", params.seed),
+        ],
+        "comments": [*comments, *question_rows(layout, "comments", params.seed)],
         "scores": [*_score_rows(layout), *kept],
     }
+    ways = ways_of_asking(params, layout)
     with atomic_dir(layout.instructions) as folder:
         for use, rows in uses.items():
+            rows = [_asked(row, ways, params.seed) for row in rows]
             write_table(folder / f"{use}.parquet", tables.rows_to_frame(_ordered(rows), INSTRUCTION), INSTRUCTION)
+
+
+def ways_of_asking(params: Params, layout: Layout) -> dict[str, list[str]]:
+    """Prompts of each task for training, first the one that evaluation uses; the others are of stage generate_texts.
+
+    Raises:
+        ValueError: the stage wrote another number of them.
+    """
+    wanted = params.instructions.paraphrases
+    if wanted == 1:
+        return {task: [prompt] for task, prompt in PROMPTS.items()}
+    frame = read_table(layout.prompts, PROMPT)
+    found = {task: [safe_answer(prompt) for prompt in frame.loc[frame["task"] == task, "prompt"]] for task in PROMPTS}
+    for task, prompts in found.items():
+        if len(prompts) != wanted:
+            raise ValueError(
+                f"{layout.prompts} has {len(prompts)} prompts for '{task}', instructions.paraphrases asks for "
+                f"{wanted}: run `calm generate-texts` again"
+            )
+    return found
+
+
+def _asked(row: Row, ways: dict[str, list[str]], seed: int) -> Row:
+    """The row asked for in words drawn by seed; test rows keep the words that evaluation uses."""
+    prompts = ways.get(row["task"], ())  # none for questions: their words are people's or a model's already
+    if row["split"] != "train" or len(prompts) <= 1:
+        return row
+    names = (row["task"], row["dataset"], *row["item_ids"], row["answer"])
+    return {**row, "messages": messages(prompts[derive(seed, "prompt", *names) % len(prompts)])}
 
 
 def _comment_rows(layout: Layout, per_item: int, seed: int) -> list[Row]:
@@ -104,7 +149,7 @@ def _comment_rows(layout: Layout, per_item: int, seed: int) -> list[Row]:
         return derive(seed, "comments", comment["dataset"], comment["comment_id"]), comment["comment_id"]
 
     rows = []
-    for item, said in _listed(layout, "comments", tables.comments, lambda frame: frame["aspect"] != "caption"):
+    for item, said in _listed(layout, "comments", tables.comments, critiques):
         for comment in sorted(said, key=order)[:per_item]:
             rows.append(_row("comment", item, COMMENT_PROMPT, safe_answer(comment["text_clean"]), comment["origin"]))
     return rows
@@ -114,7 +159,7 @@ def _caption_rows(layout: Layout) -> list[Row]:
     """Every caption of each listed item."""
     return [
         _row("caption", item, CAPTION_PROMPT, safe_answer(caption["text_clean"]), caption["origin"])
-        for item, said in _listed(layout, "generic", tables.comments, lambda frame: frame["aspect"] == "caption")
+        for item, said in _listed(layout, "generic", tables.comments, captions)
         for caption in said
     ]
 

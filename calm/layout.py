@@ -50,6 +50,31 @@ class Layout:
         return self.root / "data/texts/attributes.parquet"
 
     @property
+    def prompts(self) -> Path:
+        """Ways of asking for each task's answer."""
+        return self.root / "data/texts/prompts.parquet"
+
+    @property
+    def rejected_texts(self) -> Path:
+        """Written texts that were not taken, with the reason."""
+        return self.root / "data/texts/rejected.parquet"
+
+    @property
+    def text_gate(self) -> Path:
+        """Metrics of the quality gate of guidance texts."""
+        return self.root / "data/texts/gate.json"
+
+    @property
+    def text_confusion(self) -> Path:
+        """Each guidance text's state and the state it is nearest to."""
+        return self.root / "data/texts/confusion.csv"
+
+    @property
+    def ledger(self) -> Path:
+        """Requests to paid services and their answers: kept for ever, the output of no stage."""
+        return self.root / "data/ledger"
+
+    @property
     def instructions(self) -> Path:
         """Prompts and answers, one parquet per use."""
         return self.root / "data/instructions"

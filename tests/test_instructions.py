@@ -15,11 +15,13 @@ from PIL import Image
 from calm.data import tables
 from calm.data.leakage import filter_leakage
 from calm.data.prepare import prepare
+from calm.data.schema import PROMPT
 from calm.data.sources import fetch
 from calm.data.splits import split
 from calm.instructions import (
     IMAGE_TOKEN,
     MAX_ANSWER,
+    PROMPTS,
     SCORE_PROMPT,
     build_instructions,
     format_score,
@@ -28,6 +30,7 @@ from calm.instructions import (
     rescale,
     safe_answer,
 )
+from calm.io import write_table
 from calm.layout import Layout
 from calm.params import Params, Runtime
 from tests.data.conftest import MakeParams, few_photos, folder, make_params, photos_settings, scored, scored_params
@@ -179,3 +182,26 @@ def test_roles_without_datasets_give_empty_tables(
     scores = pd.Series(asked["score"].to_numpy(), index=asked["item_ids"].str[0])
     assert scores["p00"] == 1.0
     assert scores["p06"] == 10.0
+
+
+def test_training_asks_in_other_words_and_evaluation_in_its_own(
+    photos_params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = built(photos_params, tmp_path, monkeypatch)
+    before = {use: tables.instructions(plain, use) for use in ("generic", "comments", "scores")}
+    ways = [
+        {"task": task, "prompt": prompt, "provider": "p", "model": "m", "prompt_sha256": "", "text_sha256": ""}
+        for task, canonical in PROMPTS.items()
+        for prompt in (canonical, f"Another {task}?", f"A third {task} <image>?")
+    ]
+    write_table(plain.prompts, pd.DataFrame(ways), PROMPT)
+    settings = photos_params.instructions.model_copy(update={"paraphrases": 3})
+    build_instructions(photos_params.model_copy(update={"instructions": settings}), plain)
+    for use, frame in before.items():
+        after = tables.instructions(plain, use)
+        pd.testing.assert_frame_equal(after.drop(columns="messages"), frame.drop(columns="messages"))
+        asked = after["messages"].str[0].str["content"]
+        test = after["split"] != "train"
+        assert (asked[test] == frame["messages"].str[0].str["content"][test]).all()
+        assert asked[~test].nunique() > frame.loc[~test, "task"].nunique()
+        assert (asked.str.count(IMAGE_TOKEN) == 1).all()

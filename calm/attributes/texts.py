@@ -5,10 +5,16 @@ from __future__ import annotations
 import pandas as pd
 
 from calm.attributes.taxonomy import Taxonomy, taxonomy
+from calm.data.text import clean, escape_markers
+
+MOST_CHARACTERS = 400  # of one text
 
 
 class TextBank:
     """Guidance texts by attribute and state.
+
+    Whoever wrote them, they are data: control characters leave, the openings of special tokens are made harmless, long
+    texts are cut, empty ones are left out.
 
     Args:
         frame: rows of `calm.data.schema.GUIDANCE`.
@@ -21,7 +27,8 @@ class TextBank:
         self.taxonomy = known or taxonomy()
         self._texts: dict[tuple[str, str], list[str]] = {}
         for attribute, state, text in zip(frame["attribute"], frame["state"], frame["text"], strict=True):
-            self._texts.setdefault((attribute, state), []).append(text)
+            if safe := escape_markers(clean(text, MOST_CHARACTERS)):
+                self._texts.setdefault((attribute, state), []).append(safe)
         for attribute, state in self._texts:
             self.taxonomy.attribute(attribute).state(state)
         missing = [f"{attribute}.{state}" for attribute, state in self.states if (attribute, state) not in self._texts]

@@ -80,12 +80,19 @@ def filter_leakage() -> None:
     leakage.filter_leakage(params, layout)
 
 
-def generate_texts() -> None:
-    """Write guidance texts for every state of every attribute."""
+def generate_texts(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be sent and what it would cost; send nothing.")
+    ] = False,
+) -> None:
+    """Write guidance texts for every state of every attribute, and ways of asking."""
     params, layout = start("generate_texts")
-    from calm.attributes import writer
+    from calm.writing import stage
 
-    writer.generate_texts(params, layout)
+    if dry_run:
+        typer.echo(stage.dry_run(params, layout))
+    else:
+        stage.generate_texts(params, layout)
 
 
 def build_instructions() -> None:

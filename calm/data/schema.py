@@ -59,8 +59,9 @@ COMMENT = pa.schema(
         _required("comment_id", pa.string()),
         _required("text", pa.string()),
         _required("text_clean", pa.string()),
-        pa.field("aspect", pa.string()),  # null = the photograph as a whole; 'caption' = what it shows
-        _required("origin", pa.string()),  # human | synthetic_grammar | file_name | theme | imagenet_class
+        # null = the photograph as a whole; 'caption' = what it shows; 'qa:QUESTION' = an answer (`calm.data.aspects`)
+        pa.field("aspect", pa.string()),
+        _required("origin", pa.string()),  # human | synthetic_* | file_name | theme | imagenet_class
     ]
 )
 
@@ -128,10 +129,34 @@ GUIDANCE = pa.schema(
         _required("attribute", pa.string()),
         _required("state", pa.string()),
         _required("text", pa.string()),
-        _required("provider", pa.string()),
+        _required("provider", pa.string()),  # grammar, or openai@ADDRESS
+        _required("model", pa.string()),  # version of the grammar, or the model that the server says has answered
+        _required("prompt_sha256", pa.string()),  # of the request, its key in the ledger; grammar: of version and place
+        _required("text_sha256", pa.string()),
+    ]
+)
+
+PROMPT = pa.schema(
+    [
+        _required("task", pa.string()),  # caption | comment | score | personal | suggestion
+        _required("prompt", pa.string()),
+        _required("provider", pa.string()),  # calm for the one that evaluation uses, else as in GUIDANCE
         _required("model", pa.string()),
         _required("prompt_sha256", pa.string()),
         _required("text_sha256", pa.string()),
+    ]
+)
+
+REJECTED_TEXT = pa.schema(
+    [
+        _required("scope", pa.string()),  # level, or "instruction"
+        _required("family", pa.string()),  # attribute, or "prompt"
+        _required("name", pa.string()),  # state, or task
+        _required("style", pa.string()),
+        _required("round", pa.int32()),
+        _required("text", pa.string()),  # cleaned and capped; the ledger has the answer as it came
+        _required("reason", pa.string()),
+        _required("prompt_sha256", pa.string()),
     ]
 )
 
@@ -139,7 +164,7 @@ MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])
 
 INSTRUCTION = pa.schema(
     [
-        _required("task", pa.string()),  # caption | comment | score
+        _required("task", pa.string()),  # caption | comment | score | question
         _required("dataset", pa.string()),
         _required("item_ids", pa.list_(pa.string())),
         _required("split", pa.string()),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from calm.data.text import clean
 from calm.evaluation import Bench
 from calm.evaluation.base import group_keys, item_keys
 from calm.evaluation.editing import edit_labels
@@ -55,7 +56,7 @@ def examples(bench: Bench[ReportParams]) -> list[Example]:
                 score=f"{scores[i].expectation:.1f}",
                 given=f"{given:.1f}",
                 synthetic_score=origin.startswith("synthetic"),
-                comment=comments[i],
+                comment=clean(comments[i]),
                 suggestions=texts,
                 overlays=overlays,
             )

@@ -1,0 +1,90 @@
+"""What a run would send and cost, before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from calm.params import OpenAIWriter
+from calm.writing.checks import MOST_BYTES
+from calm.writing.errors import WritingError
+from calm.writing.prices import Price, likely_prompt_tokens, most_prompt_tokens
+from calm.writing.requests import Request
+
+_MARK_BYTES = 10  # around each text of such a list, with its share of the heading
+AVOIDED = 10  # texts that there are already, in a request for more of a style
+_TEXT_TOKENS = 22  # of a text of this kind in JSON, as a rule: some sixteen words
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Tokens and US dollars of a set of requests: likely, and at most."""
+
+    requests: int
+    likely_prompt: int
+    likely_answer: int
+    likely_usd: float
+    most_prompt: int
+    most_answer: int
+    most_usd: float
+
+
+def cost_of(requests: Sequence[Request], writer: OpenAIWriter, price: Price) -> Cost:
+    """Likely and highest cost. At most: a token for each byte sent, and every answer as long as it may be."""
+    messages = [request.body["messages"] for request in requests]
+    likely = sum(map(likely_prompt_tokens, messages)), sum(_TEXT_TOKENS * request.count for request in requests)
+    most = sum(map(most_prompt_tokens, messages)), writer.max_tokens * len(requests)
+    return Cost(len(requests), *likely, price.cost(*likely), *most, price.cost(*most))
+
+
+def ceiling(first: Cost, writer: OpenAIWriter, price: Price) -> float:
+    """US dollars at most, if every text of every round is rejected but for those that make the prompts longest."""
+    listed = first.requests * AVOIDED * (MOST_BYTES + _MARK_BYTES)
+    return first.most_usd + (writer.rounds - 1) * (first.most_usd + price.cost(listed, 0))
+
+
+def within_budget(writer: OpenAIWriter, spent: float, most: float) -> None:
+    """Refuse to send what could cost more than is left.
+
+    Raises:
+        WritingError: says what was spent, what could be spent, and the budget.
+    """
+    if spent + most > writer.budget_usd:
+        raise WritingError(
+            f"nothing was sent: up to {most:.2f} USD in addition to the {spent:.2f} USD that the ledger holds "
+            f"would be more than attributes.texts.writer.budget_usd ({writer.budget_usd:.2f}). "
+            "`calm generate-texts --dry-run` lists requests, tokens and cost"
+        )
+
+
+def summary(
+    writer: OpenAIWriter,
+    price: Price,
+    states: int,
+    tasks: int,
+    all_requests: Sequence[Request],
+    left: Cost,
+    spent: float,
+) -> str:
+    """What `--dry-run` prints."""
+    most = ceiling(left, writer, price)
+    verdict = "within the budget" if spent + most <= writer.budget_usd else "above the budget: nothing would be sent"
+    texts = sum(request.count for request in all_requests)
+    per_million = f"{price.input:g} and {price.output:g} USD per million tokens, {price.date}"
+    rows = [
+        ("model", f"{writer.model} at {writer.base_url}, {_delivery(writer)}"),
+        ("wanted", f"{texts:,} texts for {states} states and {tasks} ways of asking"),
+        ("requests", f"{len(all_requests):,}, of which the ledger answers {len(all_requests) - left.requests:,}"),
+        ("tokens", f"about {left.likely_prompt:,} sent and {left.likely_answer:,} received"),
+        ("at most", f"{left.most_prompt:,} sent and {left.most_answer:,} received, by the first round"),
+        ("prices", per_million),
+        ("cost", f"about {left.likely_usd:.2f} USD; ceiling {most:.2f} USD in {writer.rounds} rounds"),
+        ("spent", f"{spent:.2f} USD"),
+        ("budget", f"{writer.budget_usd:.2f} USD: {verdict}"),
+    ]
+    return "\n".join(f"{name:<9} {value}" for name, value in rows)
+
+
+def _delivery(writer: OpenAIWriter) -> str:
+    delivery = writer.delivery
+    return f"{delivery.concurrency} requests at a time" if delivery.kind == "chat" else "in batches"
