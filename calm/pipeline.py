@@ -54,6 +54,15 @@ class Row:
     mem_mb: int
     minutes: int
 
+    @property
+    def resources(self) -> dict[str, int | str]:
+        """What Snakemake asks a cluster for. A job of several nodes starts its tasks itself, one on each (`srun`)."""
+        of_node: dict[str, int | str] = {"mem_mb": self.mem_mb, "runtime": self.minutes}
+        if self.nodes == 1:
+            return of_node | {"gpu": self.gpus}
+        gpus: dict[str, int | str] = {"gres": f"gpu:{self.gpus}", "tasks_per_gpu": 0} if self.gpus else {}
+        return of_node | {"nodes": self.nodes, "tasks": self.nodes, "mpi": "srun"} | gpus
+
 
 def plan(root: Path = Path(".")) -> list[Row]:
     """Rows of dvc.yaml in an order in which they can run; stamps are brought in line with `dvc status`."""

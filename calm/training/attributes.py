@@ -70,12 +70,20 @@ class AttributeObjective:
         """What strategies share out."""
         return self.assembly.model
 
-    def losses(self, step: int, part: Part = WHOLE) -> dict[str, torch.Tensor]:
+    def read(self, step: int, part: Part) -> tuple[list[View], torch.Tensor | None]:
+        """What is done to every photograph of a step, and the edited photographs of a part."""
+        visits = self.order.visits(step)
+        return self.views.drawn(visits), self.views.pixels(visits[part.slice(len(visits))])
+
+    def losses(
+        self, step: int, part: Part = WHOLE, read: tuple[list[View], torch.Tensor | None] | None = None
+    ) -> dict[str, torch.Tensor]:
         """What a part of a step's edited views contributes to its contrastive loss per level and language loss."""
         rng = stream(self.seed, "pretrain-attributes", step)
         visits = self.order.visits(step)
         own = part.slice(len(visits))
-        views, tokens = self.views.drawn(visits), self.views.encoded(visits[own])
+        views, pixels = read or self.read(step, part)
+        tokens = self.views.encoded(visits[own], pixels)
         states = {level: self.assembly.model.mfam.level(level)(tokens[level]) for level in LEVELS}
         losses: dict[str, torch.Tensor] = {}
         total = torch.zeros(())

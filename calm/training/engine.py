@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,7 +30,9 @@ from calm.training import checkpoints
 from calm.training.checkpoints import WEIGHT, Saved
 from calm.training.errors import TrainingError
 from calm.training.processes import Processes, join
+from calm.training.reading import ahead
 from calm.training.strategies import Losses, Objective, Trainer, open_trainer
+from calm.training.throughput import measured
 
 __all__ = ["Objective", "Run", "TrainingError", "finish", "train", "write_curve"]
 
@@ -72,6 +75,11 @@ class Run:
         """Where this very run, and none with another fingerprint, keeps its checkpoints."""
         return self.state / self.fingerprint[:16]
 
+    @property
+    def throughput(self) -> Path:
+        """Figures of speed: beside the state, since they outlive it and are no output."""
+        return self.state.with_name(f"{self.state.name}.throughput.json")
+
 
 @cache
 def _code_sha256() -> str:
@@ -109,11 +117,16 @@ def _loop(trainer: Trainer, run: Run, curve: list[dict[str, float]]) -> None:
     """The steps that `curve` lacks."""
     options = run.optimisation
     rates = learning_rates(options)
-    with _progress(trainer.processes) as progress:
+    wanted = [(step, part) for step in range(len(curve), options.steps) for part in trainer.parts]
+    read = ahead(trainer.objective.read, wanted, run.strategy.workers)
+    log = run.throughput if trainer.processes.rank == 0 else None
+    watched = trainer.objective.model, options.batch_size, trainer.processes.world
+    with measured(run.title, *watched, log) as stepped, _progress(trainer.processes) as progress:
         bar = progress.add_task(run.title, total=options.steps, completed=len(curve), loss=math.nan)
         for step in range(len(curve), options.steps):
-            row = _step(trainer, step, run, rates(step), curve)
+            row = _step(trainer, step, read, run, rates(step), curve)
             curve.append(row)
+            stepped()
             progress.update(bar, advance=1, loss=row["loss"])
             if (step + 1) % options.checkpoint_every == 0 and step + 1 < options.steps:
                 _save(trainer, run, curve)
@@ -145,12 +158,13 @@ def write_curve(path: Path, curve: pd.DataFrame) -> None:
         curve.to_csv(part, index=False, float_format="%.6g")
 
 
-def _step(trainer: Trainer, step: int, run: Run, rate: float, curve: list[dict[str, float]]) -> dict[str, float]:
-    parts = [trainer.part(number) for number in range(trainer.rounds)]
+def _step(
+    trainer: Trainer, step: int, read: Iterator[Any], run: Run, rate: float, curve: list[dict[str, float]]
+) -> dict[str, float]:
     contributions: list[Losses] = []
-    for part in parts:
+    for part in trainer.parts:
         torch.manual_seed(derive(run.seed, run.title, "torch", step, *(part if part.of > 1 else ())))
-        losses = trainer.learn(step, part, last=part is parts[-1])
+        losses = trainer.learn(step, part, next(read), last=part is trainer.parts[-1])
         contributions.append({name: value.detach() for name, value in losses.items()})
     values = _total(contributions, trainer.processes)
     _check_finite("loss", values["loss"], step, run)

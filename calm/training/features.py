@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from PIL import Image
@@ -15,6 +15,8 @@ from calm.model.build import Assembly
 from calm.model.mfam import LevelTokens
 from calm.model.pretrained import Preprocessing
 from calm.model.processing import normalise, unit_pixels
+from calm.params import Runtime
+from calm.training.feature_cache import FeatureCache
 
 Key = tuple[str, str]  # dataset, item_id
 
@@ -32,6 +34,11 @@ class Photographs:
     def __getitem__(self, key: Key) -> Image.Image:
         dataset, item_id = key
         return self.stores[dataset][item_id]
+
+    def encoded(self, key: Key) -> bytes:
+        """The stored file."""
+        dataset, item_id = key
+        return self.stores[dataset].encoded(item_id)
 
     def _unit_pixels(self, key: Key) -> torch.Tensor:
         return unit_pixels(self[key])
@@ -60,13 +67,22 @@ def render(
 
 
 class Features:
-    """Level tokens of photographs as they are, encoded once and kept if `keep`."""
+    """Level tokens of photographs as they are, encoded once and kept in memory if `keep`, on disk where `cache` is."""
 
-    def __init__(self, assembly: Assembly, photographs: Photographs, *, keep: bool) -> None:
+    def __init__(
+        self, assembly: Assembly, photographs: Photographs, *, keep: bool, cache: FeatureCache | None = None
+    ) -> None:
         self.assembly = assembly
         self.photographs = photographs
         self.keep = keep
+        self.cache = cache
         self._kept: dict[Key, LevelTokens] = {}
+
+    @staticmethod
+    def of(assembly: Assembly, datasets: Iterable[str], runtime: Runtime, layout: Layout) -> Features:
+        """As `runtime` says."""
+        cache = FeatureCache(layout.state("features"), assembly) if runtime.disk_features else None
+        return Features(assembly, Photographs(layout, datasets), keep=runtime.keep_features, cache=cache)
 
     def __call__(self, keys: Sequence[Key]) -> LevelTokens:
         """Features of `keys`, in their order."""
@@ -79,12 +95,29 @@ class Features:
             self._kept.update((key, encoded.rows(slice(i, i + 1))) for i, key in enumerate(chunk))
         return LevelTokens.concatenate([self._kept[key] for key in keys])
 
+    def read(self, keys: Sequence[Key]) -> torch.Tensor | None:
+        """Photographs as the encoder expects them, (B, 3, S, S); None where features are kept instead."""
+        return None if self.keep or self.cache is not None else self._pixels(keys)
+
+    def encode(self, pixels: torch.Tensor) -> LevelTokens:
+        """Features of photographs that were read."""
+        return self.assembly.model.encode_images(pixels.to(self.assembly.model.device))
+
     def prepare(self, keys: Iterable[Key]) -> None:
         """Encode all `keys` now, in an order of their own, so that a resumed run keeps the very same bits."""
         if self.keep:
             self(sorted(set(keys)))
 
     def _encode(self, keys: Sequence[Key]) -> LevelTokens:
+        if self.cache is None:
+            return self._encode_together(keys)
+        read = self.photographs.encoded
+        return LevelTokens.concatenate([self.cache(read(key), partial(self._encode_together, [key])) for key in keys])
+
+    def _encode_together(self, keys: Sequence[Key]) -> LevelTokens:
+        return self.encode(self._pixels(keys))
+
+    def _pixels(self, keys: Sequence[Key]) -> torch.Tensor:
         images = [self.photographs[key] for key in keys]
-        pixels = self.assembly.processor.image_processor(images, return_tensors="pt")["pixel_values"]
-        return self.assembly.model.encode_images(pixels.to(self.assembly.model.device))
+        pixels: torch.Tensor = self.assembly.processor.image_processor(images, return_tensors="pt")["pixel_values"]
+        return pixels

@@ -51,12 +51,7 @@ def launch(stage: str, arguments: Mapping[str, Any], params: Params, layout: Lay
     started = [*command(params.strategy, threads), "-m", WORKER, str(job)]
     if params.strategy.launcher == "deepspeed":
         started.remove("-m")  # it has an option for this
-    with subprocess.Popen(started, cwd=layout.root, env=environment, preexec_fn=_die_with_parent) as process:
-        try:
-            code = process.wait()
-        except BaseException:
-            process.terminate()
-            raise
+    code = _wait(started, layout.root, environment)
     if code:
         said = sorted({path.read_text(encoding="utf-8") for path in state.glob(PROBLEM)})
         why = "; ".join(said) or "one of them died without a word (killed, out of memory?)"
@@ -93,6 +88,19 @@ def command(strategy: Strategy, threads: int) -> list[str]:
             ]
         case launcher:
             raise AssertionError(launcher)
+
+
+def _wait(started: list[str], folder: Path, environment: Mapping[str, str]) -> int:
+    try:
+        process = subprocess.Popen(started, cwd=folder, env=environment, preexec_fn=_die_with_parent)
+    except FileNotFoundError as error:
+        raise TrainingError(f"{started[0]} is not here ({error}): see strategy.launcher and docs/cluster.md") from error
+    with process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            raise
 
 
 def absolute(paths: Sequence[Path]) -> list[str]:

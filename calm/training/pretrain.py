@@ -60,7 +60,7 @@ def _pretrain_alignment(params: Params, layout: Layout) -> None:
     rows = _training_rows(tables.instructions(layout, "generic"))
     assembly = assemble(params)
     use_plain_attention(assembly.model)
-    features = Features(assembly, Photographs(layout, rows["dataset"]), keep=params.runtime.keep_features)
+    features = Features.of(assembly, rows["dataset"], params.runtime, layout)
     parameters = {f"mfam.thematic.{name}": p for name, p in assembly.model.mfam.thematic.named_parameters()}
     options = params.pretrain.alignment
     objective = InstructionObjective(assembly, features, rows, parameters, options, params.seed, "pretrain-alignment")

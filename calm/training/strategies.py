@@ -44,7 +44,11 @@ class Objective(Protocol):
         """What is trained, by its name in the model."""
         ...
 
-    def losses(self, step: int, part: Part) -> Losses:
+    def read(self, step: int, part: Part) -> Any:
+        """What `losses` needs of photographs; made without the model, so that other processes can make it ahead."""
+        ...
+
+    def losses(self, step: int, part: Part, read: Any) -> Losses:
         """What a part contributes to the scalars of a step; "loss" is the one that is minimised.
 
         Contributions of all parts sum to the losses of the whole step. Every part calls the same modules in the same
@@ -61,27 +65,30 @@ class Learner(nn.Module):
         self.model = objective.model
         self._losses = objective.losses
 
-    def forward(self, step: int, part: Part) -> Losses:
+    def forward(self, step: int, part: Part, read: Any) -> Losses:
         """Losses of a part."""
-        return self._losses(step, part)
+        return self._losses(step, part, read)
 
 
 class Trainer:
-    """One process that holds everything."""
+    """One process that holds everything.
+
+    Attributes:
+        rounds: of accumulation, in each step.
+        parts: of each step, that this process computes one after the other.
+    """
 
     def __init__(self, objective: Objective, options: Optimisation, strategy: Strategy, processes: Processes) -> None:
         self.objective, self.options, self.strategy, self.processes = objective, options, strategy, processes
         self.rounds = accumulation(options.batch_size, strategy)
+        total = self.rounds * processes.world
+        self.parts = [Part(number, total) for number in range(processes.rank, total, processes.world)]
         self.parameters = self._wrap()
         self.optimizer = self._optimizer()
 
-    def part(self, number: int) -> Part:
-        """What this process computes in a round of accumulation."""
-        return Part(number * self.processes.world + self.processes.rank, self.rounds * self.processes.world)
-
-    def learn(self, step: int, part: Part, *, last: bool) -> Losses:
+    def learn(self, step: int, part: Part, read: Any, *, last: bool) -> Losses:
         """Add a part's gradients; `last` of this step's rounds is when processes exchange them."""
-        losses = self.objective.losses(step, part)
+        losses = self.objective.losses(step, part, read)
         losses["loss"].backward()
         return losses
 
@@ -127,12 +134,16 @@ class DataParallel(Trainer):
     """Everything on each process, gradients averaged (torch's DistributedDataParallel)."""
 
     def _wrap(self) -> dict[str, nn.Parameter]:
-        self.wrapped = nn.parallel.DistributedDataParallel(Learner(self.objective), broadcast_buffers=False)
+        # A step may leave weights out on every process (a level that was not drawn): they then have no gradient, as in
+        # one process, and Adam passes them by.
+        self.wrapped = nn.parallel.DistributedDataParallel(
+            Learner(self.objective), forward_sync_buffers=False, find_unused_parameters=True
+        )
         return super()._wrap()
 
-    def learn(self, step: int, part: Part, *, last: bool) -> Losses:
+    def learn(self, step: int, part: Part, read: Any, *, last: bool) -> Losses:
         with nullcontext() if last else self.wrapped.no_sync():
-            losses: Losses = self.wrapped(step, part)
+            losses: Losses = self.wrapped(step, part, read)
             (losses["loss"] * self.processes.world).backward()
         return losses
 
@@ -146,13 +157,13 @@ class Sharded(Trainer):
 
         self.wrapped = Learner(self.objective)
         places = {id(p): (m, name) for m in self.wrapped.modules() for name, p in m.named_parameters(recurse=False)}
+        held = {name: places[id(parameter)] for name, parameter in self.objective.parameters.items()}
         device = next(self.wrapped.parameters()).device.type
         mesh = init_device_mesh(device, (self.processes.world,))
         for layer in self._layers():
             fully_shard(layer, mesh=mesh)
         fully_shard(self.wrapped, mesh=mesh)
         # The parameters were replaced by shares of them.
-        held = {name: places[id(parameter)] for name, parameter in self.objective.parameters.items()}
         return {name: getattr(module, attribute) for name, (module, attribute) in held.items()}
 
     def _layers(self) -> Iterator[nn.Module]:
@@ -161,8 +172,8 @@ class Sharded(Trainer):
         names = {name for module in modules for name in getattr(module, "_no_split_modules", None) or ()}
         yield from (module for module in modules if type(module).__name__ in names)
 
-    def learn(self, step: int, part: Part, *, last: bool) -> Losses:
-        losses: Losses = self.wrapped(step, part)
+    def learn(self, step: int, part: Part, read: Any, *, last: bool) -> Losses:
+        losses: Losses = self.wrapped(step, part, read)
         (losses["loss"] * self.processes.world).backward()
         return losses
 
@@ -194,8 +205,8 @@ class Zero(Trainer):
             raise TrainingError(f"{path}: {', '.join(sorted(taken))}: params.yaml decides this")
         return config | own
 
-    def learn(self, step: int, part: Part, *, last: bool) -> Losses:
-        losses: Losses = self.engine(step, part)
+    def learn(self, step: int, part: Part, read: Any, *, last: bool) -> Losses:
+        losses: Losses = self.engine(step, part, read)
         self.engine.backward(losses["loss"] * part.of)  # divided by rounds and by processes there
         if not last:
             self.engine.step()  # only counts

@@ -42,7 +42,13 @@ class InstructionObjective:
         """What strategies share out."""
         return self.assembly.model
 
-    def losses(self, step: int, part: Part = WHOLE) -> dict[str, torch.Tensor]:
+    def read(self, step: int, part: Part) -> torch.Tensor | None:
+        """The photographs of a part of a step's rows, where their features are not kept."""
+        everyone = self.order(step)
+        keys = [key for i in everyone[part.slice(len(everyone))] for key in self._keys(i)]
+        return self.features.read(keys)
+
+    def losses(self, step: int, part: Part = WHOLE, read: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """What a part of a step's rows contributes to its losses, and to the share of its tokens that is padding."""
         model, everyone = self.assembly.model, self.order(step)
         picked = everyone[part.slice(len(everyone))]
@@ -50,7 +56,8 @@ class InstructionObjective:
         batch = collate(
             self.assembly.processor, [list(messages) for messages in chosen["messages"]], list(chosen["answer"])
         )
-        tokens = self.features([key for i in picked for key in self._keys(i)])
+        keys = [key for i in picked for key in self._keys(i)]
+        tokens = self.features(keys) if read is None else self.features.encode(read)
         output = model(
             input_ids=batch.input_ids.to(model.device),
             attention_mask=batch.attention_mask.to(model.device),

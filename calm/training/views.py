@@ -76,10 +76,14 @@ class Views:
         """What is done to each photograph at that visit."""
         return [self._drawn(self._kept(visit)) for visit in visits]
 
-    def encoded(self, visits: Sequence[Visit]) -> LevelTokens:
-        """What the encoder sees of each photograph at that visit."""
+    def pixels(self, visits: Sequence[Visit]) -> torch.Tensor | None:
+        """Each photograph as it is edited at that visit: (B, 3, S, S), normalised; None where views are kept."""
+        return None if self.kept else self._rendered(visits)
+
+    def encoded(self, visits: Sequence[Visit], pixels: torch.Tensor | None = None) -> LevelTokens:
+        """What the encoder sees of each photograph at that visit, whose `pixels` may be at hand."""
         if not self.kept:
-            return self._encode(visits)
+            return self._encode(self._rendered(visits) if pixels is None else pixels)
         kept = [self._kept(visit) for visit in visits]
         rows = [self._everything[visit.epoch].rows(slice(visit.sample, visit.sample + 1)) for visit in kept]
         return LevelTokens.concatenate(rows)
@@ -101,11 +105,16 @@ class Views:
 
     def _encode_all(self, visits: Sequence[Visit]) -> LevelTokens:
         chunks = range(0, len(visits), ENCODED_AT_ONCE)
-        return LevelTokens.concatenate([self._encode(visits[start : start + ENCODED_AT_ONCE]) for start in chunks])
+        return LevelTokens.concatenate(
+            [self._encode(self._rendered(visits[start : start + ENCODED_AT_ONCE])) for start in chunks]
+        )
 
-    def _encode(self, visits: Sequence[Visit]) -> LevelTokens:
-        model = self.assembly.model
+    def _rendered(self, visits: Sequence[Visit]) -> torch.Tensor:
         edits = [[drawn.edit for drawn in self._drawn(visit).values() if drawn.edit] for visit in visits]
         pixels = [self.photographs.unit_pixels(self.keys[visit.sample]) for visit in visits]
         with torch.no_grad():
-            return model.encode_images(render(pixels, edits, self.assembly.preprocessing).to(model.device))
+            return render(pixels, edits, self.assembly.preprocessing)
+
+    def _encode(self, pixels: torch.Tensor) -> LevelTokens:
+        model = self.assembly.model
+        return model.encode_images(pixels.to(model.device))

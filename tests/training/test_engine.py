@@ -14,7 +14,7 @@ import torch
 from calm.params import Optimisation, Strategy
 from calm.training import checkpoints, engine
 from calm.training.engine import Run, TrainingError, finish, train, write_curve
-from calm.training.order import WHOLE, Order, Part
+from calm.training.order import Order, Part
 
 STEPS = 12
 OPTIONS = Optimisation(
@@ -46,11 +46,14 @@ class Line:
         self.stop, self.change = stop, change
         self.points = torch.linspace(-1, 1, 20).view(10, 2)
 
-    def losses(self, step: int, part: Part = WHOLE) -> dict[str, torch.Tensor]:
+    def read(self, step: int, part: Part) -> list[int]:
+        everyone = self.order(step)
+        return everyone[part.slice(len(everyone))]
+
+    def losses(self, step: int, part: Part, read: list[int]) -> dict[str, torch.Tensor]:
         if step == self.stop:
             raise Killed
-        everyone = self.order(step)
-        points = self.points[everyone[part.slice(len(everyone))]]
+        points = self.points[read]
         noise = 0.1 * torch.randn(len(points), 1)
         found = points @ self.weight.T + self.bias + noise
         loss = (found - points.sum(1, keepdim=True) - 1).square().mean() / part.of

@@ -11,15 +11,20 @@ import torch
 
 from calm.attributes.edits import Edit, apply_edits
 from calm.attributes.taxonomy import LEVELS, taxonomy
+from calm.attributes.texts import TextBank
 from calm.data import tables
+from calm.data.schema import GUIDANCE
 from calm.instructions import COMMENT_PROMPT, messages
+from calm.io import read_table
 from calm.model.build import Assembly, assemble
 from calm.model.modeling import IGNORED
+from calm.model.pretrained import load_text_encoder
 from calm.model.processing import normalise
 from calm.params import Optimisation
-from calm.training.attributes import multi_positive
+from calm.training.attributes import AttributeObjective, multi_positive, state_table
 from calm.training.conversations import collate
 from calm.training.features import Features, Photographs, render
+from calm.training.order import Part
 from calm.training.tuning import InstructionObjective
 from tests import tiny
 
@@ -121,15 +126,15 @@ def test_the_regression_loss_is_the_squared_error_in_half_scales(assembly: Assem
 def test_rows_without_a_score_do_not_count(assembly: Assembly, tiny_template: Any) -> None:
     found = objective(assembly, tiny_template, "scores", weight=1.0)
     predicted = torch.tensor([1.0, 10.0, 3.0])
-    some = found._regression(predicted, pd.Series([1.0, None, 7.5]))
+    some = found._regression(predicted, pd.Series([1.0, None, 7.5]), count=2)
     assert some.item() == pytest.approx((0 + (4.5 / 4.5) ** 2) / 2)
-    assert found._regression(predicted, pd.Series([None] * 3)).item() == 0
+    assert found._regression(predicted, pd.Series([None] * 3), count=0).item() == 0
 
 
 @torch.no_grad()
 def test_without_a_weight_there_is_no_regression(assembly: Assembly, tiny_template: Any) -> None:
     losses = objective(assembly, tiny_template, "comments").losses(0)
-    assert set(losses) == {"loss", "language"} and losses["loss"] == losses["language"]
+    assert set(losses) == {"loss", "language", "padding"} and losses["loss"] == losses["language"]
 
 
 @torch.no_grad()
@@ -138,3 +143,57 @@ def test_the_average_photograph_is_the_mean_of_all(assembly: Assembly, tiny_temp
     keys = [(tiny.DATASET, f"p{number}") for number in range(tiny.PICTURES)]
     expected = assembly.model.mfam(found.features(keys)).mean(0)
     torch.testing.assert_close(found.average_visual_tokens(), expected)
+
+
+def summed(found: Any, step: int, of: int) -> dict[str, torch.Tensor]:
+    """Losses and gradients of a step, computed in parts."""
+    for parameter in found.parameters.values():
+        parameter.requires_grad_(True)
+        parameter.grad = None
+    total: dict[str, torch.Tensor] = {}
+    for number in range(of):
+        part = Part(number, of)
+        losses = found.losses(step, part, found.read(step, part))
+        losses["loss"].backward()
+        total = {name: total.get(name, 0) + value.detach() for name, value in losses.items()}
+    gradients = {name: p.grad for name, p in found.parameters.items() if p.grad is not None}
+    return total | {f"gradient of {name}": value for name, value in gradients.items()}
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+def test_parts_of_a_step_sum_to_its_self_supervision(tiny_template: Any, kept: int) -> None:
+    params = tiny_template.params(pretrain__attributes__views=kept)
+    assembly = assemble(params, state_table(taxonomy()))
+    found = AttributeObjective(
+        assembly,
+        TextBank(read_table(tiny_template.layout.texts, GUIDANCE)),
+        load_text_encoder(params.parts.text),
+        Photographs(tiny_template.layout, [tiny.DATASET]),
+        [(tiny.DATASET, f"p{number}") for number in range(tiny.PICTURES)],
+        params.pretrain.attributes,
+        17,
+    )
+    for step in range(3):
+        whole = summed(found, step, 1)
+        assert whole["loss"] > 0
+        for of in (2, 8):  # 8: parts of one view, most without some level
+            for name, value in summed(found, step, of).items():
+                expected = whole.get(name, torch.zeros_like(value))
+                torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_parts_of_a_step_sum_to_its_losses_though_few_rows_have_a_score(assembly: Assembly, tiny_template: Any) -> None:
+    found = objective(assembly, tiny_template, "scores", weight=1.0)
+    found.rows.loc[found.rows.index % 3 > 0, "score"] = None
+    found.parameters = dict(assembly.model.mfam.thematic.named_parameters())
+    whole = summed(found, 0, 1)
+    for name, value in summed(found, 0, 3).items():
+        torch.testing.assert_close(value, whole[name], rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_padding_is_the_share_of_tokens_that_say_nothing(assembly: Assembly, tiny_template: Any) -> None:
+    found = objective(assembly, tiny_template, "comments")
+    found.rows.loc[0, "answer"] = "A much longer answer than all the others that are in this batch have."
+    step = next(step for step in range(9) if 0 in found.order(step))
+    with torch.no_grad():
+        assert 0 < found.losses(step)["padding"] < 1

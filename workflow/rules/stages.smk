@@ -14,9 +14,7 @@ for row in ROWS:
             "../../environment.yml"
         threads: row.threads
         resources:
-            mem_mb=row.mem_mb,
-            runtime=row.minutes,
-            gpu=row.gpus,
+            **row.resources,
         params:
             address=row.address,
         shell:

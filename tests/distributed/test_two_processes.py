@@ -1,0 +1,99 @@
+"""Two processes learn what one does, go on after a kill as if there had been none, and stop together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from calm.training.engine import train
+from tests.distributed.net import STEPS, Net, run_in
+
+KINDS = ["ddp", "fsdp2", "zero2", "zero3"]
+STAGES = ["pretrain-attributes", "pretrain-alignment", "finetune-comments", "finetune-scores"]
+# Sums in another order: six steps at a rate of 1e-2, a hundred times what is trained with, spread the last digits.
+TOLERANCE = 2e-3
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("kind", ["zero2", "zero2-accumulated", "ddp", "fsdp2", "zero3"])
+def test_killed_at_a_step_two_processes_end_with_the_same_bits(two: Any, kind: str) -> None:
+    seen = two(f"resume-{kind}")
+    assert len(seen["ends"]) == (STEPS if kind.startswith("zero2") else 3)
+    assert len(seen["whole"]["curve"]) == STEPS
+    for end in seen["ends"]:
+        assert end["curve"] == seen["whole"]["curve"]  # losses, learning rates and gradient norms
+        assert end["weights"] == seen["whole"]["weights"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_process_goes_on_where_two_have_stopped(two: Any, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = two(f"world-{kind}")
+    curve = train(Net(noise=0.0), run_in(Path(seen["state"])))
+    said = capsys.readouterr().err
+    assert "net: resumed at step 9" in said and "strategy.processes was 2" in said
+    assert curve is not None
+    of_two = [row["loss"] for row in seen["whole"]["curve"]]
+    np.testing.assert_allclose(curve["loss"], of_two, rtol=1e-4)
+    assert (curve["size"] == 8).all() and all(row["size"] == 8 for row in seen["whole"]["curve"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_learn_what_one_learns(two: Any, kind: str, tmp_path: Path) -> None:
+    curve = train(Net(noise=0.0), run_in(tmp_path))
+    assert curve is not None
+    seen = pd.DataFrame(two(f"world-{kind}")["whole"]["curve"])
+    np.testing.assert_allclose(seen["loss"], curve["loss"], rtol=1e-4)
+    np.testing.assert_allclose(seen["gradient_norm"], curve["gradient_norm"], rtol=1e-3)
+    assert seen["learning_rate"].tolist() == curve["learning_rate"].tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_processes_train_every_stage_as_one_does(two: Any, trained_template: Any, kind: str, stage: str) -> None:
+    """Each from the same start, with the same global batch, one sample at a time."""
+    curve = pd.DataFrame(two(f"stages-{kind}")[stage])
+    alone = pd.read_csv(trained_template.layout.curve(stage))
+    for column in alone.columns.drop("gradient_norm"):
+        np.testing.assert_allclose(curve[column], alone[column], rtol=TOLERANCE, atol=1e-5, err_msg=column)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_bfloat16_with_gradient_checkpointing_and_partitioned_weights_stays_near(
+    two: Any, trained_template: Any, stage: str
+) -> None:
+    curve = pd.DataFrame(two("stages-zero3-checkpointing")[stage])
+    alone = pd.read_csv(trained_template.layout.curve(stage))
+    np.testing.assert_allclose(curve["loss"], alone["loss"], rtol=0.1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_loss_that_is_no_number_on_one_process_stops_both(two: Any, kind: str) -> None:
+    seen = two(f"nan-{kind}")
+    assert "the loss of step 7 is nan: try a lower learning rate" in seen["said"]
+    assert seen["left"] == ["step-00000003", "step-00000006"]
+
+
+def test_a_full_disk_on_one_process_stops_both_and_keeps_the_last_checkpoint(two: Any) -> None:
+    seen = two("disk")
+    assert "could not write" in seen["said"] and "No space left on device" in seen["said"]
+    assert "step-00000003 is kept" in seen["said"]
+    assert seen["left"] == ["step-00000003"]
+
+
+def test_a_file_of_one_process_that_is_lost_costs_one_checkpoint(two: Any) -> None:
+    seen = two("damaged")
+    assert seen["lost"] == "step-00000009"
+    assert seen["end"]["curve"] == seen["whole"]["curve"]
+    assert seen["end"]["weights"] == seen["whole"]["weights"]

@@ -1,0 +1,73 @@
+"""One process, killed at every step of twenty, ends with the bits of a run that was not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from calm.params import Strategy
+from calm.training.engine import train
+from calm.training.order import Part
+from tests.distributed.net import STEPS, Killed, Net, run_in
+
+STRATEGIES = {
+    "whole": Strategy(kind="single"),
+    "accumulated": Strategy(kind="single", micro_batch=2),
+}
+
+
+def finished(net: Net, state: Path, strategy: Strategy) -> pd.DataFrame:
+    curve = train(net, run_in(state, strategy))
+    assert curve is not None
+    return curve
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_killed_at_every_step_it_ends_as_if_it_had_not_been(tmp_path: Path, name: str) -> None:
+    strategy = STRATEGIES[name]
+    whole = Net()
+    expected = finished(whole, tmp_path / "whole", strategy)
+    for step in range(STEPS):
+        with pytest.raises(Killed):
+            train(Net(stop=step), run_in(tmp_path / str(step), strategy))
+        net = Net()
+        curve = finished(net, tmp_path / str(step), strategy)
+        pd.testing.assert_frame_equal(curve, expected, check_exact=True)
+        for key, value in whole.parameters.items():
+            assert torch.equal(net.parameters[key], value), (step, key)
+
+
+def test_accumulation_keeps_the_batch_and_what_is_learned(tmp_path: Path) -> None:
+    curves = {name: finished(Net(noise=0.0), tmp_path / name, strategy) for name, strategy in STRATEGIES.items()}
+    assert (curves["accumulated"]["size"] == 8).all()
+    pd.testing.assert_frame_equal(curves["accumulated"], curves["whole"], rtol=1e-4)
+
+
+def test_a_run_goes_on_with_other_rounds_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = finished(Net(noise=0.0), tmp_path / "whole", STRATEGIES["whole"])
+    with pytest.raises(Killed):
+        train(Net(stop=11, noise=0.0), run_in(tmp_path / "state", STRATEGIES["accumulated"]))
+    curve = finished(Net(noise=0.0), tmp_path / "state", STRATEGIES["whole"])
+    assert "strategy.micro_batch was 2" in capsys.readouterr().err
+    pd.testing.assert_frame_equal(curve, whole, rtol=1e-4)
+
+
+class Reads(Net):
+    """Where it was read is part of what it sees."""
+
+    def read(self, step: int, part: Part) -> Any:
+        points = super().read(step, part)
+        return points + torch.nn.functional.avg_pool1d(points.T, 3, 1, 1).T  # arithmetic of the reading process
+
+
+@pytest.mark.parametrize("stop", [0, 7, 19])
+def test_readers_ahead_change_no_bit(tmp_path: Path, stop: int) -> None:
+    here, ahead = Strategy(kind="single", micro_batch=4), Strategy(kind="single", micro_batch=4, workers=2)
+    expected = finished(Reads(), tmp_path / "here", here)
+    with pytest.raises(Killed):
+        train(Reads(stop=stop), run_in(tmp_path / "ahead", ahead))
+    pd.testing.assert_frame_equal(finished(Reads(), tmp_path / "ahead", ahead), expected, check_exact=True)
