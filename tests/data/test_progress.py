@@ -1,0 +1,49 @@
+"""Progress says how far work has come, how fast it goes, and how long it will take."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from calm.data import progress as module
+from calm.data.progress import amounts, progress
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "rate", "unit", "text"),
+    [
+        (3, 95, 12.14, "images", "3 of 95, 12.1 images/s"),
+        (1234567, None, None, "images", "1,234,567"),
+        (2_500_000, 33_000_000_000, 1_200_000, "bytes", "2.5 MB of 33.0 GB, 1.2 MB/s"),
+    ],
+)
+def test_amounts_are_readable(done: float, total: float | None, rate: float | None, unit: str, text: str) -> None:
+    assert amounts(done, total, rate, unit) == text
+
+
+def test_a_log_gets_a_line_a_minute_with_rate_and_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    with progress("prepare ava", 1000, "images", done=100) as advance:
+        for _ in range(120):
+            now[0] += 1.0
+            advance(2)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "prepare ava: 220 of 1,000, 2.0 images/s, 6 min left",
+        "prepare ava: 340 of 1,000, 2.0 images/s, 6 min left",
+    ]
+
+
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(module, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=120))
+    with progress("unpack x.zip", 1000, "bytes", done=0) as advance:
+        advance(500)
+        advance(500)
+    assert "unpack x.zip" in screen.getvalue()
+    assert "1.0 kB of 1.0 kB" in screen.getvalue()
