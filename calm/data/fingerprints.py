@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.fft import dct
 
-from calm.data.hashing import HASH_BITS, Hashes
-
 MARGINS = (0.05, 0.10)  # share of width or height cut off at a side
 # Left, top, right, bottom, as shares of width and height; the whole photograph first.
 BOXES = (
@@ -72,10 +70,10 @@ def _part(grey: Image.Image, box: tuple[float, float, float, float]) -> Thumbnai
     return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box=pixels))
 
 
-def _hashes(pictures: Thumbnails) -> Hashes:
+def _hashes(pictures: Thumbnails) -> NDArray[np.uint64]:
     """ImageHash's phash of (N, SIDE, SIDE) grey pictures: which low DCT coefficients are above their median."""
     basis = dct(np.eye(SIDE), axis=0)[:_FREQUENCIES]
-    spectrum = (basis @ pictures @ basis.T).reshape(len(pictures), HASH_BITS)
+    spectrum = (basis @ pictures @ basis.T).reshape(len(pictures), _FREQUENCIES**2)
     bits = spectrum > np.median(spectrum, axis=1, keepdims=True)
     return np.packbits(bits, axis=1).view(">u8")[:, 0].astype(np.uint64)
 
