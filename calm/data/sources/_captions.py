@@ -20,7 +20,7 @@ from calm.data.sources._cells import numbered
 def read_karpathy(path: Path, field: str) -> pd.DataFrame:
     """A json in Karpathy's layout: {"images": [{"filename", "sentences": [{field: text}]}]}.
 
-    Read as a stream: the file of AVA-Captions takes some gigabytes, mostly tokens, the captions a tenth of them.
+    Read as a stream: tokens make such a file many times as large as the captions in it.
 
     Args:
         field: which text of a sentence; `raw` or `clean` in AVA-Captions.

@@ -28,6 +28,7 @@ TEST_LIST_URL = (
     "AVA_dataset/aesthetics_image_lists/generic_test.jpgl"
 )
 LISTED = 255_530  # rows of the authors' AVA.txt
+UNREADABLE = 28  # of their photographs
 RULE = f"AVA {TEST_LIST}"
 
 
@@ -60,7 +61,7 @@ class Ava(FolderSource):
     @property
     def explained(self) -> Mapping[str, str]:  # type: ignore[override]  # depends on which AVA.txt is there
         """Why the authors' own AVA.txt gives other counts; nothing else is excused."""
-        if len(self.votes) != LISTED:
+        if len(self.votes) != LISTED or len(self.absent()) > UNREADABLE:
             return {}
         reason = f"AVA.txt lists {LISTED:,} photographs; the published split is of the 255,502 that can be read"
         return dict.fromkeys(self.published, reason)
