@@ -12,7 +12,8 @@ min_version("9.27")
 
 # Jobs find `calm` and `dvc` in the environment that snakemake runs in.
 PREFIX = f"export PATH={Path(sys.executable).parent}:$PATH; "
-if (workflow.cores or 1) > (os.cpu_count() or 1):
+CORES = workflow.resource_settings.cores or 1  # no number where a cluster decides
+if CORES > (os.cpu_count() or 1):
     # Threads that spin while they wait slow each other down tenfold when jobs share cores.
     PREFIX += "export OMP_WAIT_POLICY=PASSIVE; "
 shell.prefix(PREFIX)

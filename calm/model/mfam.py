@@ -158,7 +158,8 @@ class MFAM(nn.Module):
         self.thematic_norm = nn.LayerNorm(thematic_width, elementwise_affine=False)
         self.thematic = nn.Linear(thematic_width, config.text_config.hidden_size)
         self.text_to_contrast = nn.Linear(config.text_width, config.contrast_width)
-        self.temperature = nn.Parameter(torch.tensor(log(config.contrast_temperature)))
+        # A vector of one: FSDP2 does not share out scalars.
+        self.temperature = nn.Parameter(torch.tensor([log(config.contrast_temperature)]))
         prototypes = torch.zeros(len(config.attribute_states), config.text_width)
         self.register_buffer("prototypes", prototypes)  # mean guidance embedding of every attribute state
 

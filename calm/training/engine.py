@@ -102,6 +102,7 @@ def train(objective: Objective, run: Run) -> pd.DataFrame | None:
     processes = join()
     if run.strategy.kind != "single" and not processes.together:
         return _table(_collect(objective, run, processes))
+    assert processes.world == run.strategy.world, "started by another launcher than launch.py's"
     saved = _resume(objective, run, processes)
     trainer = open_trainer(objective, run.optimisation, run.strategy, processes, saved)
     curve = list(saved.curve) if saved else []

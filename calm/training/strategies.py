@@ -170,7 +170,7 @@ class Sharded(Trainer):
         """Transformer layers, as transformers names them for this purpose."""
         modules = list(self.wrapped.modules())
         names = {name for module in modules for name in getattr(module, "_no_split_modules", None) or ()}
-        yield from (module for module in modules if type(module).__name__ in names)
+        yield from (module for module in reversed(modules) if type(module).__name__ in names)  # inner ones first
 
     def learn(self, step: int, part: Part, read: Any, *, last: bool) -> Losses:
         losses: Losses = self.wrapped(step, part, read)
