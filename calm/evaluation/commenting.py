@@ -6,9 +6,8 @@ nothing about the photograph in front of them score that much.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,27 +25,25 @@ from calm.evaluation.base import (
     group_keys,
     origin_of_labels,
 )
-from calm.evaluation.captions import BLEU, CaptionScores, bleu_from_counts, several_caption_scores, spice
+from calm.evaluation.captions import CaptionScores, scored, spice, tokenised
 from calm.evaluation.editing import edit_labels
-from calm.evaluation.metrics import Bootstrap, Estimate, mean, weighted_mean
+from calm.evaluation.metrics import Bootstrap, Estimate, Vector, mean
+from calm.evaluation.naming import Rules, naming_rules, states_named
+from calm.evaluation.ngrams import BLEU
 from calm.params import PositiveInt, TaskSettings
 
-if TYPE_CHECKING:
-    from calm.attributes.taxonomy import Taxonomy
-
-METRICS = {"cider": "CIDEr", "meteor": "METEOR", "rouge_l": "ROUGE-L"} | {
-    name: name.upper().replace("_", "-") for name in BLEU
+METRICS = {
+    "cider": "CIDEr-D (pycocoevalcap's CIDEr)",
+    "meteor": "METEOR",
+    "rouge_l": "ROUGE-L",
+    **{name: name.upper().replace("_", "-") for name in BLEU},
+    "cider_original": "CIDEr as first defined",
 }
-NOT_RESAMPLED = "METEOR is computed over the whole set by Java; no interval"
+FORMS = {
+    "usual": "all references at once; BLEU and METEOR from counts of the whole set, the others mean over photographs",
+    "best_over_references": "the best over a photograph's references taken singly, mean over photographs",
+}
 NO_EDITS = "no photograph of the list has known edits"
-# Words that carry no state: a rule made of these alone would fire on any comment.
-FILLERS = frozenset(
-    """
-    a an and are as at be been by far for from has have in into is it its like looks of on or seems shot so that the
-    there this to too very was were with image images photo photos photograph picture frame scene slightly rather quite
-    little bit much clearly somewhat
-    """.split()  # noqa: SIM905 (a list of 60 quoted words reads worse)
-)
 PREDICTIONS = pa.schema(
     [
         pa.field("dataset", pa.string(), nullable=False),
@@ -81,7 +78,11 @@ def run(bench: Bench[CommentingSettings]) -> Outcome:
     for images in bench.batches(rows):
         texts += bench.model.comment(images, batch_size=size, max_new_tokens=length)
     others = [texts[i] for i in elsewhere(group_keys(rows), bench.rng("shuffle"))]
-    own, shuffled = several_caption_scores([texts, others], list(rows["references"]))
+    tokens = tokenised([texts, others], list(rows["references"]))
+    weights = bench.bootstrap.weights(group_keys(rows))
+    processes = bench.params.threads.evaluate
+    own = scored(tokens.captions[0], tokens.references, weights=weights, processes=processes)
+    shuffled = scored(tokens.captions[1], tokens.references, processes=processes)
     rules = naming_rules(taxonomy())
     predictions = rows[["dataset", "item_id", "group", "references", "origin", "edits"]].assign(
         comment=texts,
@@ -90,11 +91,10 @@ def run(bench: Bench[CommentingSettings]) -> Outcome:
         cider=own.per_photo["cider"],
         named=pd.Series([sorted(states_named(text, rules)) for text in texts], dtype=object),
     )
-    metrics = _captions(own, shuffled, group_keys(rows), bench.bootstrap)
+    metrics = _captions(own, shuffled, bench.bootstrap)
     metrics |= {"labels": origin_of_labels(rows["origin"]), "items": len(rows), "groups": len(set(group_keys(rows)))}
-    metrics["spice"]["value"], reason = spice(texts, list(rows["references"]))
-    if reason:
-        metrics["spice"]["reason"] = reason
+    metrics["spice"] = {"n": len(rows)} | spice(tokens.captions[0], tokens.references)
+    metrics["diversity"] = _diversity(tokens.captions[0], [texts[0] for texts in tokens.references])
     metrics["names_an_edit"] = _naming(predictions, rules, bench.bootstrap)
     return Outcome(metrics, predictions, PREDICTIONS, _plots(metrics))
 
@@ -120,49 +120,49 @@ def commented(bench: Bench[CommentingSettings]) -> pd.DataFrame:
     return rows.assign(edits=pd.Series([edit_labels(text) for text in rows["synthetic_edits"]], dtype=object))
 
 
-def _captions(
-    own: CaptionScores, shuffled: CaptionScores, groups: Sequence[Hashable], bootstrap: Bootstrap
-) -> dict[str, Any]:
-    """Each caption metric with its interval over groups of photographs, and its value when shuffled."""
-    weights = bootstrap.weights(groups)
-    bleu = bleu_from_counts(own.bleu_counts, weights)
-    metrics: dict[str, Any] = {"spice": {"n": len(groups)}}
-    for name in METRICS:
-        if name == "meteor":
-            figure = Estimate(own.corpus[name], n=len(groups), reason=NOT_RESAMPLED)
-        else:
-            draws = bleu[:, BLEU.index(name)] if name in BLEU else weighted_mean(own.per_photo[name], weights)
-            figure = Estimate(own.corpus[name], *bootstrap.interval(draws), len(groups))
-        metrics[name] = figure.to_json() | {"shuffled": round(shuffled.corpus[name], 6)}
-    return metrics
+def _captions(own: CaptionScores, shuffled: CaptionScores, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Each caption metric in both forms, with its interval over groups of photographs and its value when shuffled."""
+    count = len(own.per_photo["cider"])
+
+    def figures(values: dict[str, float], draws: dict[str, Vector], others: dict[str, float]) -> dict[str, Any]:
+        return {
+            name: Estimate(value, *bootstrap.interval(draws[name]), count).to_json()
+            | {"shuffled": round(others[name], 6)}
+            for name, value in values.items()
+        }
+
+    metrics = figures(own.corpus, own.draws, shuffled.corpus)
+    return metrics | {"forms": FORMS, "best_over_references": figures(own.best, own.best_draws, shuffled.best)}
 
 
-Rules = dict[str, list[frozenset[str]]]
+def _diversity(captions: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
+    """How much the comments differ from one another: distinct n-grams over all n-grams, and lengths in words.
+
+    The share of distinct n-grams falls as a set grows, so the first reference of each photograph stands beside it; a
+    resample repeats comments, so there is no bootstrap interval for it.
+    """
+    told = {"comments": captions, "references": references}
+    found: dict[str, Any] = {
+        kind: {f"distinct_{n}": distinct(texts, n) for n in (1, 2)} for kind, texts in told.items()
+    }
+    for kind, texts in told.items():
+        found[kind]["words"] = round(float(np.mean([len(text.split()) for text in texts])), 6)
+    found["different_comments"] = round(len(set(captions)) / len(captions), 6)
+    return found
 
 
-def naming_rules(known: Taxonomy) -> Rules:
-    """For each 'attribute: state', the sets of words of which one has to occur in a sentence that names it."""
-    rules: Rules = {}
-    for attribute in known.attributes:
-        for state in attribute.states:
-            texts = (*state.phrases, *state.nouns, *state.remedies)
-            words = {_words(re.sub(r"\{\w+\}", " ", text)) for text in texts}
-            rules[f"{attribute.name}: {state.name}"] = sorted((w for w in words if w), key=lambda w: sorted(w))
-    return rules
-
-
-def states_named(comment: str, rules: Rules) -> set[str]:
-    """The 'attribute: state' labels that a comment names: a sentence holds all content words of a phrase."""
-    sentences = [_words(sentence) for sentence in re.split(r"[.!?;\n]+", comment)]
-    return {label for label, sets in rules.items() if any(w <= sentence for w in sets for sentence in sentences)}
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(re.findall(r"[a-z]+(?:-[a-z]+)*", text.lower())) - FILLERS
+def distinct(texts: Sequence[str], n: int) -> float | None:
+    """distinct-n (Li et al., 2016): different n-grams over n-grams of all tokenised texts; None without any."""
+    words = [text.split() for text in texts]
+    ngrams = [tuple(one[i : i + n]) for one in words for i in range(len(one) - n + 1)]
+    return round(len(set(ngrams)) / len(ngrams), 6) if ngrams else None
 
 
 def _naming(predictions: pd.DataFrame, rules: Rules, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Share of edited photographs whose comment names one of their edits, own and shuffled comments."""
+    """Share of edited photographs whose comment names one of their edits, own and shuffled comments.
+
+    And of all states that comments name, how many are really there (precision), and the other way round (recall).
+    """
     rows = predictions[predictions["edits"].notna()]
     if rows.empty:
         return {"value": None, "reason": NO_EDITS}
@@ -173,7 +173,19 @@ def _naming(predictions: pd.DataFrame, rules: Rules, bootstrap: Bootstrap) -> di
         others = [states_named(text, rules) for text in rows["shuffled"]]
         chance = [_hit(edits, named, part) for edits, named in zip(rows["edits"], others, strict=True)]
         result[kind] = mean(own, groups, bootstrap).to_json() | {"shuffled": round(float(np.mean(chance)), 6)}
+    there = [len(set(edits) & set(named)) for edits, named in zip(rows["edits"], rows["named"], strict=True)]
+    weights = bootstrap.weights(groups)
+    for name, all_ in (("precision", rows["named"]), ("recall", rows["edits"])):
+        result[name] = _share(np.array(there, float), np.array([len(one) for one in all_], float), weights, bootstrap)
     return result
+
+
+def _share(part: Vector, whole: Vector, weights: Vector, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Of all states named (or there), the share that is there (or named): pooled over photographs."""
+    if not whole.sum():
+        return {"value": None, "n": 0, "reason": "no comment names a state"}
+    draws = np.divide(weights @ part, total := weights @ whole, out=np.full(len(weights), np.nan), where=total > 0)
+    return Estimate(part.sum() / whole.sum(), *bootstrap.interval(draws), int(whole.sum())).to_json()
 
 
 def _hit(edits: Iterable[str], named: Iterable[str], part: int) -> float:
@@ -183,7 +195,7 @@ def _hit(edits: Iterable[str], named: Iterable[str], part: int) -> float:
 
 
 def _plots(metrics: dict[str, Any]) -> dict[str, bytes]:
-    names = [name for name in METRICS if name != "cider"]  # CIDEr is on another scale (0..10)
+    names = [name for name in METRICS if not name.startswith("cider")]  # CIDEr is on another scale (0..10)
     own = [Estimate(*(metrics[name].get(key) for key in ("value", "low", "high"))) for name in names]
     table = [(name, metrics[name]["value"], metrics[name]["shuffled"]) for name in METRICS]
     return {
@@ -212,6 +224,16 @@ TASK = Task(
         ),
         *(Headline(label, name, (("shuffled", f"{name}.shuffled"),)) for name, label in METRICS.items()),
         Headline("SPICE", "spice"),
+        *(
+            Headline(
+                f"{METRICS[name]}, best over references",
+                f"best_over_references.{name}",
+                (("shuffled", f"best_over_references.{name}.shuffled"),),
+            )
+            for name in ("cider", "meteor", "rouge_l", *BLEU)
+        ),
+        Headline("states named that are there (precision)", "names_an_edit.precision"),
+        Headline("states there that are named (recall)", "names_an_edit.recall"),
     ),
     run=run,
     settings=CommentingSettings,

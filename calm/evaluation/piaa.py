@@ -93,7 +93,7 @@ class RaterFactors:
     def posterior(self, phi: Matrix, ratings: Vector) -> tuple[Vector, Matrix]:
         """Mean and covariance of a rater's weights after ratings of photographs phi (n, F)."""
         precision = np.linalg.inv(self.covariance)
-        covariance = np.linalg.inv(precision + phi.T @ phi / self.noise)
+        covariance = np.asarray(np.linalg.inv(precision + phi.T @ phi / self.noise), dtype=np.float64)
         return covariance @ (precision @ self.mean + phi.T @ ratings / self.noise), covariance
 
     def log_likelihood(self, phi: Matrix, ratings: Vector) -> float:

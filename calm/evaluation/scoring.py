@@ -102,17 +102,19 @@ def predict(bench: Bench, rows: pd.DataFrame) -> pd.DataFrame:
     scores = [score for images in bench.batches(rows) for score in bench.model.score(images, batch_size=size)]
     frame = rows[["dataset", "item_id", "group", "score", "cut", "origin"]].assign(
         edited=rows["synthetic_edits"].notna(),
-        emd=[_emd(score.distribution, votes) for score, votes in zip(scores, rows["votes"], strict=True)],
+        emd=np.array(
+            [_emd(score.distribution, votes) for score, votes in zip(scores, rows["votes"], strict=True)], float
+        ),
     )
     for name in (*READOUTS, "raw"):
         frame[name] = [getattr(score, name) for score in scores]
-    frame = frame.astype({"text": "float64", "emd": "float64"})
+    frame["text"] = frame["text"].astype("float64")
     predictions: pd.DataFrame = frame[PREDICTIONS.names]
     return predictions
 
 
-def _emd(shares: Sequence[float], votes: Sequence[float] | None) -> float | None:
-    return None if votes is None else emd(shares, votes, *SCORE_RANGE)
+def _emd(shares: Sequence[float], votes: Sequence[float] | None) -> float:
+    return float("nan") if votes is None else emd(shares, votes, *SCORE_RANGE)
 
 
 def measure(predictions: pd.DataFrame, bootstrap: Bootstrap) -> dict[str, Any]:

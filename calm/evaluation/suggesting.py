@@ -1,8 +1,13 @@
-"""Zero-shot suggestions: does the model suggest undoing what was really done to a held-out photograph?"""
+"""Zero-shot suggestions: does the model suggest undoing what was really done to a held-out photograph?
+
+No public protocol exists; docs/evaluation.md publishes this one. Three ways of suggesting are judged alike: remedies
+that the language model ranks, its own words read by a text encoder, and, without any language model, the states that
+the Q-formers recognise.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from math import comb
 from typing import TYPE_CHECKING, Any
 
@@ -22,15 +27,22 @@ from calm.evaluation.base import (
     group_keys,
     item_keys,
 )
+from calm.evaluation.decisions import KINDS, cross_fitted, figures, key
 from calm.evaluation.editing import edit_labels, edited_copies, labels_of, lacking
 from calm.evaluation.metrics import Bootstrap, Estimate, mean
+from calm.evaluation.naming import naming_rules, states_named
+from calm.evaluation.parsing import Parser, agreement
 from calm.params import PositiveInt, TaskSettings
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from calm.attributes.taxonomy import Taxonomy
 
 TOP = (1, 3)
-KINDS = ("attribute", "state")  # named by its attribute; named by attribute and state
+PROTOCOL = "calm-suggesting-1"
+WAYS = {"ranked": "ranked remedies", "classifier": "attribute classifier", "written": "own words"}
+NOT_WRITTEN = "not asked for: evaluation.tasks.suggesting.written_tokens"
 PREDICTIONS = pa.schema(
     [
         pa.field("dataset", pa.string(), nullable=False),
@@ -41,6 +53,12 @@ PREDICTIONS = pa.schema(
         pa.field("suggested", pa.list_(pa.string()), nullable=False),  # the same labels, best first
         pa.field("texts", pa.list_(pa.string()), nullable=False),
         pa.field("log_odds", pa.list_(pa.float64()), nullable=False),
+        pa.field("classifier", pa.list_(pa.string()), nullable=False),  # states recognised, most likely first
+        pa.field("classifier_log_odds", pa.list_(pa.float64()), nullable=False),  # of the state against unchanged
+        pa.field("written", pa.string()),  # the model's own words; null where not asked for
+        pa.field("ranked_made", pa.list_(pa.string()), nullable=False),  # suggestions that pass the threshold
+        pa.field("classifier_made", pa.list_(pa.string()), nullable=False),
+        pa.field("written_made", pa.list_(pa.string())),  # what the text encoder reads in the words
     ]
 )
 
@@ -49,6 +67,7 @@ class SuggestingSettings(TaskSettings):
     """params.evaluation.tasks.suggesting."""
 
     max_items: PositiveInt
+    written_tokens: PositiveInt | None  # of a suggestion in the model's own words; None leaves these out
 
 
 def run(bench: Bench[SuggestingSettings]) -> Outcome:
@@ -62,50 +81,132 @@ def run(bench: Bench[SuggestingSettings]) -> Outcome:
     parts = [_asked(bench, plain)]
     parts.append(_asked(bench, views) if len(views) else _edited_here(bench, plain, taxonomy()))
     predictions = pd.concat([part for part in parts if len(part)], ignore_index=True)
-    edited = predictions[predictions["edits"].notna()].reset_index(drop=True)
-    if edited.empty:
+    known, bootstrap = taxonomy(), bench.bootstrap
+    if predictions["edits"].isna().all():
         raise EvaluationError("task 'suggesting': no edited test photograph in the list of role 'scores'")
-    hits = hit_table(edited, taxonomy(), bench.rng("shuffle"))
-    metrics = measure(hits, group_keys(edited), bench.bootstrap)
+    metrics: dict[str, Any] = {"protocol": PROTOCOL, "labels": "exact: known edits of real photographs"}
+    metrics |= _written_read(bench, predictions, known)
+    for way in ("ranked", "classifier"):
+        predictions[f"{way}_made"] = _lists(_decided(predictions, way, bench.rng("halves")))
+    edited = predictions[predictions["edits"].notna()].reset_index(drop=True)
+    swap = elsewhere(group_keys(edited), bench.rng("shuffle"))
+    metrics |= measure(hit_table(edited, known, swap, "suggested"), group_keys(edited), bootstrap)
+    metrics["classifier"] = measure(hit_table(edited, known, swap, "classifier"), group_keys(edited), bootstrap)
+    metrics["decided"] = _decisions(predictions, bench)
     metrics |= {
-        "labels": "exact: known edits of real photographs",
         "items": len(edited),
         "groups": len(set(group_keys(edited))),
         "unedited": _unedited(predictions),
     }
-    return Outcome(metrics, predictions, PREDICTIONS, _plots(metrics))
+    return Outcome(metrics, predictions[PREDICTIONS.names], PREDICTIONS, _plots(metrics))
 
 
-def _asked(bench: Bench, rows: pd.DataFrame) -> pd.DataFrame:
-    """Suggestions for stored photographs (schema PREDICTIONS)."""
-    answers = [answer for images in bench.batches(rows) for answer in bench.model.suggest(images, top=max(TOP))]
+def _written_read(bench: Bench[SuggestingSettings], predictions: pd.DataFrame, known: Taxonomy) -> dict[str, Any]:
+    """Fill column written_made from the model's own words; how well the parser reads."""
+    if bench.settings.written_tokens is None:
+        predictions["written_made"] = None
+        return {"parser": None}
+    from calm.model.pretrained import load_text_encoder
+
+    encoder = load_text_encoder(bench.params.parts.text)
+    parser = Parser.build(known, lambda texts: encoder.embed(list(texts)).numpy())
+    texts = predictions["written"].tolist()
+    predictions["written_made"] = _lists(parser(texts))
+    rules = naming_rules(known)
+    read = {
+        "held_out_remedies": parser.held_out(),
+        "agreement_with_rules": agreement(parser, lambda text: states_named(text, rules), texts),
+    }
+    return {"parser": read}
+
+
+def _decided(predictions: pd.DataFrame, way: str, rng: np.random.Generator) -> list[list[str]]:
+    """Of a way's ranking, the suggestions that pass a threshold from the other half of the groups."""
+    ranking, strength = {"ranked": ("suggested", "log_odds"), "classifier": ("classifier", "classifier_log_odds")}[way]
+    edits = [list(one) if one is not None else [] for one in predictions["edits"]]
+    return cross_fitted(
+        predictions[ranking].tolist(), predictions[strength].tolist(), edits, group_keys(predictions), rng
+    )
+
+
+def _decisions(predictions: pd.DataFrame, bench: Bench[SuggestingSettings]) -> dict[str, Any]:
+    """Precision, recall and what is left alone, of each way, and of its answers shuffled between photographs."""
+    edits = [list(one) if one is not None else [] for one in predictions["edits"]]
+    groups = group_keys(predictions)
+    swap = elsewhere(groups, bench.rng("shuffle decisions"))
+    found: dict[str, Any] = {}
+    for way in WAYS:
+        made = predictions[f"{way}_made"].tolist()
+        if any(one is None for one in made):
+            nothing = {"value": None, "n": 0, "reason": NOT_WRITTEN}
+            found[way] = {kind: dict.fromkeys(("precision", "recall", "f1"), nothing) for kind in KINDS}
+            found[way] |= {"unedited_left_alone": nothing, "edited_left_alone": nothing}
+            continue
+        found[way] = figures(made, edits, groups, bench.bootstrap)
+        found[way]["shuffled"] = figures([made[index] for index in swap], edits, groups, bench.bootstrap)
+    return found
+
+
+def _asked(bench: Bench[SuggestingSettings], rows: pd.DataFrame) -> pd.DataFrame:
+    """Suggestions for stored photographs."""
     edits = [edit_labels(text) for text in rows["synthetic_edits"]]
-    return _table(rows, edits, answers, made_here=False)
+    return _table(bench, rows, edits, bench.batches(rows), made_here=False)
 
 
-def _edited_here(bench: Bench, rows: pd.DataFrame, known: Taxonomy) -> pd.DataFrame:
+def _edited_here(bench: Bench[SuggestingSettings], rows: pd.DataFrame, known: Taxonomy) -> pd.DataFrame:
     """The same for seeded edits of unedited photographs: for datasets that come without edited views."""
     from calm.attributes.edits import draw_edits
 
-    edits: list[list[str] | None] = []
-    answers: list[Any] = []
+    drawn = []
     for dataset, item_id in item_keys(rows):
         rng = bench.rng("edits", dataset, item_id)
-        photograph = bench.photograph(dataset, item_id)
-        drawn = draw_edits(rng, int(rng.integers(1, 4)), known, avoid=lacking(photograph))
-        edits.append(labels_of(drawn))
-        answers += bench.model.suggest(edited_copies(photograph, [drawn]), top=max(TOP))
-    return _table(rows, edits, answers, made_here=True)
+        avoid = lacking(bench.photograph(dataset, item_id))
+        drawn.append(draw_edits(rng, int(rng.integers(1, 4)), known, avoid=avoid))
+    pairs = zip(item_keys(rows), drawn, strict=True)
+    copies = (edited_copies(bench.photograph(*place), [edits]) for place, edits in pairs)
+    return _table(bench, rows, [labels_of(one) for one in drawn], copies, made_here=True)
 
 
-def _table(rows: pd.DataFrame, edits: list[list[str] | None], answers: list[Any], *, made_here: bool) -> pd.DataFrame:
+def _table(
+    bench: Bench[SuggestingSettings],
+    rows: pd.DataFrame,
+    edits: Sequence[list[str] | None],
+    batches: Iterable[list[Image]],
+    *,
+    made_here: bool,
+) -> pd.DataFrame:
+    """What the model says of photographs, by every way: the columns of PREDICTIONS but the decisions."""
+    answers: list[Any] = []
+    odds: list[list[tuple[str, float]]] = []
+    written: list[str | None] = []
+    for images in batches:
+        answers += bench.model.suggest(images, top=max(TOP))
+        odds += [recognised(shares)[: max(TOP)] for shares in bench.model.attributes(images)]
+        tokens = bench.settings.written_tokens
+        if tokens is None:
+            written += [None] * len(images)
+        else:
+            written += bench.model.write_suggestion(images, max_new_tokens=tokens)
     return rows[["dataset", "item_id", "group"]].assign(
         edits=_lists(edits),
         made_here=made_here,
         suggested=_lists([f"{s.attribute}: {s.state}" for s in answer] for answer in answers),
         texts=_lists([s.text for s in answer] for answer in answers),
         log_odds=_lists([float(s.log_odds) for s in answer] for answer in answers),
+        classifier=_lists([label for label, _ in one] for one in odds),
+        classifier_log_odds=_lists([value for _, value in one] for one in odds),
+        written=pd.Series(written, dtype=object),
     )
+
+
+def recognised(shares: Mapping[str, Mapping[str, float]]) -> list[tuple[str, float]]:
+    """Each attribute's likeliest state other than unchanged, with its log-odds against unchanged, likeliest first."""
+    tiny, odds = 1e-9, []
+    for attribute, states in shares.items():
+        state = max(sorted(set(states) - {"unchanged"}), key=states.__getitem__)
+        value = np.log(states[state] + tiny) - np.log(states["unchanged"] + tiny)
+        odds.append((f"{attribute}: {state}", float(value)))
+    return sorted(odds, key=lambda one: (-one[1], one[0]))
 
 
 def _lists(values: Iterable[list[Any] | None]) -> pd.Series:
@@ -113,31 +214,26 @@ def _lists(values: Iterable[list[Any] | None]) -> pd.Series:
     return pd.Series(list(values), dtype=object)
 
 
-def hit_table(edited: pd.DataFrame, known: Taxonomy, rng: np.random.Generator) -> pd.DataFrame:
-    """For each photograph, kind and top: is an edit among the suggestions, the same for another photograph's
-    suggestions (`shuffled`), and the exact probability that a random ranking of all states hits (`uniform`).
+def hit_table(edited: pd.DataFrame, known: Taxonomy, swap: Sequence[int], ranking: str) -> pd.DataFrame:
+    """For each photograph, kind and top: is an edit among the suggestions of column `ranking`, the same for another
+    photograph's suggestions (`shuffled`), and the exact probability of a random ranking of all states (`uniform`).
     """
     labels = [f"{attribute.name}: {state.name}" for attribute in known.attributes for state in attribute.states]
-    swap = elsewhere(group_keys(edited), rng)
-    suggested = list(edited["suggested"])
+    suggested = list(edited[ranking])
     table: dict[str, list[float]] = {}
     for kind in KINDS:
-        wanted = [{_key(label, kind) for label in edits} for edits in edited["edits"]]
+        wanted = [{key(label, kind) for label in edits} for edits in edited["edits"]]
         for top in TOP:
             name = f"{kind}_top{top}"
             table[name] = [_hit(w, suggested[i], kind, top) for i, w in enumerate(wanted)]
             table[f"{name}_shuffled"] = [_hit(w, suggested[swap[i]], kind, top) for i, w in enumerate(wanted)]
-            right = [sum(_key(label, kind) in w for label in labels) for w in wanted]
+            right = [sum(key(label, kind) in w for label in labels) for w in wanted]
             table[f"{name}_uniform"] = [1 - comb(len(labels) - r, top) / comb(len(labels), top) for r in right]
     return pd.DataFrame(table)
 
 
-def _key(label: str, kind: str) -> str:
-    return label.split(": ")[0] if kind == "attribute" else label
-
-
 def _hit(wanted: set[str], suggested: Sequence[str], kind: str, top: int) -> float:
-    return float(any(_key(label, kind) in wanted for label in suggested[:top]))
+    return float(any(key(label, kind) in wanted for label in suggested[:top]))
 
 
 def measure(hits: pd.DataFrame, groups: Sequence[Hashable], bootstrap: Bootstrap) -> dict[str, Any]:
@@ -184,17 +280,43 @@ def _plots(metrics: dict[str, Any]) -> dict[str, bytes]:
     }
 
 
+def _shuffled(way: str, figure: str) -> tuple[str, str]:
+    return "shuffled", f"decided.{way}.shuffled.{figure}.value"
+
+
 TASK = Task(
     title="Suggesting",
-    about="Is the remedy of a photograph's known edit among the first suggestions?",
-    headlines=tuple(
-        Headline(
-            f"{kind} named, top {top}",
-            f"{kind}_top{top}",
-            (("shuffled", f"{kind}_top{top}.shuffled"), ("random", f"{kind}_top{top}.chance")),
-        )
-        for kind in KINDS
-        for top in TOP
+    about="Is the remedy of a photograph's known edit suggested, and is a photograph without any left alone?",
+    headlines=(
+        *(
+            Headline(
+                f"{kind} named, top {top}",
+                f"{kind}_top{top}",
+                (
+                    ("shuffled", f"{kind}_top{top}.shuffled"),
+                    ("random", f"{kind}_top{top}.chance"),
+                    ("attribute classifier", f"classifier.{kind}_top{top}.value"),
+                ),
+            )
+            for kind in KINDS
+            for top in TOP
+        ),
+        *(
+            Headline(
+                f"{figure} by state, {name}", f"decided.{way}.state.{figure}", (_shuffled(way, f"state.{figure}"),)
+            )
+            for figure in ("precision", "recall")
+            for way, name in WAYS.items()
+        ),
+        *(
+            Headline(f"{label}, {name}", f"decided.{way}.{figure}", (_shuffled(way, figure),))
+            for figure, label in (
+                ("unedited_left_alone", "unedited left as they are"),
+                ("edited_left_alone", "edited left as they are"),
+            )
+            for way, name in WAYS.items()
+        ),
+        Headline("parser agrees with exact rules", "parser.agreement_with_rules"),
     ),
     run=run,
     settings=SuggestingSettings,

@@ -12,6 +12,7 @@ from calm.layout import Layout
 from calm.params import ReportParams
 from calm.report import plots, tables
 from calm.report.examples import Example, examples
+from calm.report.parts import Part, parts
 from calm.report.tables import Comparison, Section
 
 
@@ -36,6 +37,7 @@ class Page:
     figures: dict[str, list[Figure]]
     confusions: dict[str, list[Figure]]
     curves: Sequence[Figure]
+    parts: Sequence[Part]
     ablations: dict[str, list[Comparison]]
     starts: dict[str, str]
     reported: dict[str, Any]
@@ -50,6 +52,7 @@ def collect(bench: Bench[ReportParams]) -> Page:
     drawn = _Drawer()
     figures = {section.name: drawn.of_task(layout, section) for section in found}
     sources = tables.sources(params, layout)
+    ablations = tables.ablations(params, layout)
     return Page(
         profile=params.profile,
         level=f"{100 * params.evaluation.bootstrap.level:g} %",
@@ -60,7 +63,8 @@ def collect(bench: Bench[ReportParams]) -> Page:
         figures={name: [f for f in all_ if not f.name.startswith("confusion-")] for name, all_ in figures.items()},
         confusions={name: [f for f in all_ if f.name.startswith("confusion-")] for name, all_ in figures.items()},
         curves=[drawn(name, svg, f"learning curve of {name}") for name, svg in plots.curves(layout.curves)],
-        ablations=tables.ablations(params, layout),
+        parts=parts(params, layout, ablations),
+        ablations=ablations,
         starts={name: ablation.start for name, ablation in params.ablations.items()},
         reported=tables.reported(),
         examples=examples(bench),

@@ -120,6 +120,18 @@ class FakeCalm:
         text = {(a.name, s.name): s.remedies[0] for a, s in states}
         return [Suggestion(*key, text[key], odds[key]) for key in sorted(odds, key=lambda key: (-odds[key], key))]
 
+    def write_suggestion(
+        self, images: Sequence[Image.Image], batch_size: int = 16, max_new_tokens: int = 40
+    ) -> list[str]:
+        """The oracle says the second remedy of each edit, in words of its own."""
+        if not self.knows:
+            return ["Lovely colours and a nice subject."] * len(images)
+        known = taxonomy()
+        remedies = [
+            [known.attribute(e.attribute).state(e.state).remedies[1] for e in self._truth(image)] for image in images
+        ]
+        return [" ".join(f"You could {one}." for one in texts) or "I would leave it as it is." for texts in remedies]
+
     def _truth(self, image: Image.Image) -> tuple[Edit, ...]:
         return self.world.edits.get(pixel_hash(image)) or image.info.get("edits", ())
 
@@ -127,7 +139,7 @@ class FakeCalm:
         return [self._states(image) for image in images]
 
     def _states(self, image: Image.Image) -> dict[str, dict[str, float]]:
-        rng, truth = self._rng(image), {edit.attribute: edit.state for edit in image.info.get("edits", ())}
+        rng, truth = self._rng(image), {edit.attribute: edit.state for edit in self._truth(image)}
         result = {}
         for attribute in taxonomy().attributes:
             names = [state.name for state in attribute.all_states]

@@ -1,7 +1,12 @@
+"""Caption figures against pycocoevalcap's own classes, called as documented, and captions that break things."""
+
 from __future__ import annotations
 
 import json
+import os
 import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +14,16 @@ import pytest
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.meteor.meteor import Meteor
-from pycocoevalcap.rouge.rouge import Rouge
+from pycocoevalcap.rouge.rouge import Rouge, my_lcs
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-from calm.evaluation import captions
-from calm.evaluation.captions import (
-    CaptionMetricError,
-    CaptionScores,
-    caption_scores,
-    java_on_path,
-    normalise,
-    several_caption_scores,
-    spice,
-    tokenised,
-)
+from calm.attributes.edits import draw_edits
+from calm.attributes.grammar import comment
+from calm.attributes.taxonomy import taxonomy
+from calm.evaluation import captions, meteor, ngrams, spice
+from calm.evaluation.captions import CaptionMetricError, CaptionScores, caption_scores, normalise, scored, tokenised
+from calm.evaluation.commenting import distinct
+from calm.seeds import stream
 
 CANDIDATES = [
     "The photo is far too dark.",
@@ -34,16 +35,36 @@ REFERENCES = [
     ["The horizon is tilted to the left, straighten it."],
     ["A calm harbour at dusk.", "Lovely evening light over the harbour."],
 ]
+RNG = np.random.default_rng(2)
 
 
-def reference_figures() -> dict[str, float]:
+@contextmanager
+def java_on_path() -> Iterator[None]:
+    before = os.environ.get("PATH", "")
+    os.environ["PATH"] = f"{captions.java().parent}{os.pathsep}{before}"
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = before
+
+
+def told(number: int) -> str:
+    """A synthetic comment of known edits."""
+    rng = stream(number, "comment")
+    return comment(draw_edits(rng, 1 + number % 3, taxonomy()), rng)
+
+
+MANY = [told(number) for number in range(40)], [[told(100 + 3 * n + r) for r in range(1 + n % 3)] for n in range(40)]
+
+
+def reference_figures(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
     """pycocoevalcap as its own documentation calls it."""
     with java_on_path():
         tokenizer = PTBTokenizer()
-        truth = tokenizer.tokenize({i: [{"caption": t} for t in texts] for i, texts in enumerate(REFERENCES)})
-        result = tokenizer.tokenize({i: [{"caption": text}] for i, text in enumerate(CANDIDATES)})
+        truth = tokenizer.tokenize({i: [{"caption": t} for t in texts] for i, texts in enumerate(references)})
+        result = tokenizer.tokenize({i: [{"caption": text}] for i, text in enumerate(candidates)})
         figures = {"meteor": Meteor().compute_score(truth, result)[0]}
-    figures |= zip(captions.BLEU, Bleu(4).compute_score(truth, result, verbose=0)[0], strict=True)
+    figures |= zip(ngrams.BLEU, Bleu(4).compute_score(truth, result, verbose=0)[0], strict=True)
     return figures | {
         "rouge_l": Rouge().compute_score(truth, result)[0],
         "cider": Cider().compute_score(truth, result)[0],
@@ -51,27 +72,125 @@ def reference_figures() -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def scored() -> CaptionScores:
+def few() -> CaptionScores:
     return caption_scores(CANDIDATES, REFERENCES)
 
 
-def test_figures_are_pycocoevalcaps(scored: CaptionScores) -> None:
-    assert scored.corpus == pytest.approx(reference_figures())
+def test_figures_are_pycocoevalcaps_to_the_last_digit() -> None:
+    candidates, references = [*CANDIDATES, *MANY[0]], [*REFERENCES, *MANY[1]]
+    expected = reference_figures(candidates, references)
+    found = caption_scores(candidates, references).corpus
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_one_photograph_has_pycocoevalcaps_figures_too() -> None:
+    one = CANDIDATES[:1], REFERENCES[:1]
+    expected = reference_figures(*one)
+    found = caption_scores(*one).corpus
+    assert {name: found[name] for name in expected} == expected
 
 
 def test_perfect_and_unrelated_captions() -> None:
-    both = several_caption_scores([[texts[0] for texts in REFERENCES], ["zebra"] * 3], REFERENCES)
-    perfect, unrelated = both[0].corpus, both[1].corpus
+    perfect = caption_scores([texts[0] for texts in REFERENCES], REFERENCES).corpus
+    unrelated = caption_scores(["zebra"] * 3, REFERENCES).corpus
     assert perfect["bleu_4"] == pytest.approx(1) and perfect["rouge_l"] == pytest.approx(1) and perfect["cider"] > 5
     assert max(unrelated.values()) < 0.02
+
+
+def test_the_best_over_references_is_that_of_each_reference_alone() -> None:
+    """Written again from the definition, a reference at a time through pycocoevalcap."""
+    tokens = tokenised([MANY[0]], MANY[1])
+    given, expected = tokens.captions[0], tokens.references
+    found = scored(given, expected)
+    best: dict[str, list[float]] = {name: [] for name in (*ngrams.BLEU, "rouge_l", "meteor")}
+    with java_on_path():
+        jar = Meteor()
+        for caption, texts in zip(given, expected, strict=True):
+            alone = [({0: [text]}, {0: [caption]}) for text in texts]
+            bleu = [Bleu(4).compute_score(*pair, verbose=0)[1] for pair in alone]
+            for number, name in enumerate(ngrams.BLEU):
+                best[name].append(max(one[number][0] for one in bleu))
+            best["rouge_l"].append(max(Rouge().compute_score(*pair)[0] for pair in alone))
+            best["meteor"].append(max(jar.compute_score(*pair)[0] for pair in alone))
+    for name, values in best.items():
+        assert found.best[name] == pytest.approx(np.mean(values), abs=1e-9), name
+
+
+def test_cider_by_reference_averages_to_pycocoevalcaps_and_the_original_is_a_cosine() -> None:
+    tokens = tokenised([MANY[0]], MANY[1])
+    given, expected = tokens.captions[0], tokens.references
+    _, reference = Cider().compute_score(dict(enumerate(expected)), {i: [text] for i, text in enumerate(given)})
+    by_reference = ngrams.cider_by_reference(given, expected)
+    np.testing.assert_allclose([one.mean() for one in by_reference], reference, rtol=1e-12, atol=1e-12)
+    own = [texts[0] for texts in expected]
+    cosine = ngrams.cider_by_reference(own, expected, original=True)
+    assert all(one[0] == pytest.approx(10) for one in cosine)
+    longer = [f"{text} {text}" for text in own]
+    plain, clipped = (ngrams.cider_by_reference(longer, expected, original=which) for which in (True, False))
+    assert np.mean([one[0] for one in plain]) > 2 * np.mean([one[0] for one in clipped])
+
+
+def test_several_processes_score_meteor_as_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meteor, "LEAST", 5)
+    tokens = tokenised([MANY[0]], MANY[1])
+    given, expected, java = tokens.captions[0], tokens.references, captions.java()
+    weights = RNG.integers(0, 3, size=(4, 40)).astype(float)
+    alone, draws = meteor.meteor(given, expected, java, 1, weights)
+    several, same = meteor.meteor(given, expected, java, 3, weights)
+    assert alone.score == several.score and (alone.per_photo == several.per_photo).all()
+    assert (draws == same).all()
+    rows = np.repeat(np.arange(40), weights[0].astype(int))
+    again, _ = meteor.meteor([given[i] for i in rows], [expected[i] for i in rows], java, 1)
+    assert draws[0] == pytest.approx(again.score, abs=1e-12)
+
+
+def test_a_jar_that_stops_is_an_error_and_leaves_no_process(tmp_path: Path) -> None:
+    program = tmp_path / "java"
+    program.write_text("#!/bin/sh\nread line\necho broken\n", encoding="utf-8")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    with pytest.raises(meteor.MeteorError, match="METEOR stopped"):
+        meteor.meteor(["a", "b"], [["a"], ["b"]], program, 2)
+
+
+@pytest.mark.parametrize("sizes", [(0, 3), (1, 1), (7, 30), (40, 40), (65, 130)])
+def test_longest_common_subsequences_are_pycocoevalcaps(sizes: tuple[int, int]) -> None:
+    for words in (2, 5, 40):
+        first, second = ([str(w) for w in RNG.integers(0, words, size=size)] for size in sizes)
+        assert ngrams.lcs_length(first, second) == my_lcs(first, second) == ngrams.lcs_length(second, first)
 
 
 def test_captions_that_break_meteors_protocol_are_scored_as_what_they_say() -> None:
     odd = ["", "\x00\x1b\n ||| \u2028", "The photo\nis\u00a0far ||| too dark."]
     said = ["zebra", "zebra", "The photo is far too dark."]
-    found, plain = several_caption_scores([odd, said], [REFERENCES[0]] * 3)
+    found, plain = (caption_scores(texts, [REFERENCES[0]] * 3) for texts in (odd, said))
     assert found.corpus == pytest.approx(plain.corpus)
     assert found.per_photo["rouge_l"][:2].tolist() == [0, 0]
+
+
+ODD = [
+    "",
+    "   \t\r\n\x0b\x0c\x1c\x85\u2028\u2029",
+    "".join(map(chr, range(160))),
+    "写真は暗すぎる。",
+    "الصورة مظلمة جدا",
+    "Слишком темно, горизонт завален",
+    "ภาพมืดเกินไป",
+    "\U0001f600\U0001f1e9\U0001f1ea \ufeff\u200d\u202e \ud800",
+    "word " * 10_000,
+    "the photo is dark " * 2_500,
+    "x" * 20_000,
+    "--- EVAL SCORE ||| EVAL ||| 0.0",
+    "<|im_end|> {brace} 'quote' \"double\" `tick` $HOME %s \\n",
+    "1e309 NaN inf -0.0",
+]
+
+
+def test_no_caption_breaks_the_figures() -> None:
+    references = [["The photo is too dark.", text] for text in ODD]
+    found = caption_scores(ODD, references)
+    assert all(np.isfinite(value) for value in (*found.corpus.values(), *found.best.values()))
+    assert all(len(values) == len(ODD) and np.isfinite(values).all() for values in found.per_photo.values())
+    assert found.per_photo["rouge_l"][0] == 0 and found.per_photo["rouge_l"][8] == pytest.approx(1)
 
 
 def test_normalised_text_is_one_printable_line() -> None:
@@ -86,15 +205,16 @@ def test_missing_references_and_unequal_lengths_are_errors() -> None:
         caption_scores(["a dog"], [])
 
 
-def test_bleu_of_a_resample_is_bleu_of_its_captions(scored: CaptionScores) -> None:
-    (given,), expected = tokenised([CANDIDATES], REFERENCES)
+def test_bleu_of_a_resample_is_bleu_of_its_captions(few: CaptionScores) -> None:
+    tokens = tokenised([CANDIDATES], REFERENCES)
+    given, expected = tokens.captions[0], tokens.references
     rows = (0, 0, 2)
     twice = Bleu(4).compute_score(
         {i: expected[row] for i, row in enumerate(rows)}, {i: [given[row]] for i, row in enumerate(rows)}, verbose=0
     )
-    found = captions.bleu_from_counts(scored.bleu_counts, np.array([[1.0, 1, 1], [2, 0, 1]]))
-    np.testing.assert_allclose(found[0], [scored.corpus[name] for name in captions.BLEU], rtol=1e-9)
-    np.testing.assert_allclose(found[1], twice[0], rtol=1e-9)
+    drawn = scored(given, expected, weights=np.array([[1.0, 1, 1], [2, 0, 1]])).draws
+    for number, name in enumerate(ngrams.BLEU):
+        np.testing.assert_allclose(drawn[name], [few.corpus[name], twice[0][number]], rtol=1e-9)
 
 
 def test_nothing_is_written_into_the_installed_packages() -> None:
@@ -115,27 +235,34 @@ def test_without_java_the_error_says_what_to_install(monkeypatch: pytest.MonkeyP
         caption_scores(CANDIDATES, REFERENCES)
 
 
+def test_distinct_ngrams_are_counted_over_all_texts() -> None:
+    assert distinct(["a b a", "a b"], 1) == 0.4
+    assert distinct(["a b a", "a b"], 2) == pytest.approx(2 / 3, abs=1e-6)
+    assert distinct(["", "a"], 2) is None
+
+
 def test_spice_is_null_with_the_reason_unless_its_jars_are_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("CALM_CORENLP_DIR", raising=False)
-    value, reason = spice(CANDIDATES, REFERENCES)
-    assert value is None and reason is not None and "CALM_CORENLP_DIR" in reason
+    found = captions.spice(CANDIDATES, REFERENCES)
+    assert found["value"] is None and found["best"] is None and "CALM_CORENLP_DIR" in str(found["reason"])
     monkeypatch.setenv("CALM_CORENLP_DIR", str(tmp_path))
     with pytest.raises(CaptionMetricError, match=r"has no stanford-corenlp-3\.6\.0\.jar"):
-        spice(CANDIDATES, REFERENCES)
+        captions.spice(CANDIDATES, REFERENCES)
 
 
 def test_spice_runs_its_jar_with_the_named_corenlp(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in captions.CORENLP:
+    for name in spice.CORENLP:
         (tmp_path / name).touch()
     program = tmp_path / "java"
     program.write_text(_FAKE_SPICE, encoding="utf-8")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("CALM_CORENLP_DIR", str(tmp_path))
     monkeypatch.setattr(captions, "java", lambda: program)
-    monkeypatch.setattr(captions, "ptb_tokenise", lambda lines: list(lines))
-    assert spice(CANDIDATES, REFERENCES) == (pytest.approx(0.2), None)
+    found = captions.spice(CANDIDATES, REFERENCES)
+    # Five pairs in all: of a photograph's references, the later one is the better one here.
+    assert found == {"value": pytest.approx(0.2), "best": pytest.approx((0.2 + 0.3 + 0.5) / 3)}
     called = json.loads((tmp_path / "called.json").read_text(encoding="utf-8"))
     assert "-cache" not in called and str(tmp_path / "*") in called[called.index("-cp") + 1]
 
@@ -147,3 +274,43 @@ json.dump(sys.argv, open(pathlib.Path(__file__).with_name("called.json"), "w"))
 scores = [{"image_id": r["image_id"], "scores": {"All": {"f": 0.1 * (1 + r["image_id"])}}} for r in rows]
 json.dump(scores, open(sys.argv[sys.argv.index("-out") + 1], "w"))
 """
+
+
+class Shelf:
+    """What the publisher's server would answer."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, honest: bool = True) -> None:
+        self.asked: list[str] = []
+        self.honest = honest
+        monkeypatch.setattr("calm.data.download.download", self)
+
+    def __call__(self, url: str, target: Path) -> str:
+        import hashlib
+
+        self.asked.append(url)
+        content = f"jar of {url.removesuffix('.sha1')}".encode()
+        if url.endswith(".sha1"):
+            content = hashlib.sha1(content if self.honest else b"other").hexdigest().encode()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+        return hashlib.sha256(content).hexdigest()
+
+
+def test_fetched_jars_are_checked_against_the_publishers_checksums_and_ours(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shelf = Shelf(monkeypatch)
+    sums = spice.fetch(tmp_path)
+    assert set(sums) == set(spice.CORENLP) and all(url.startswith("https://") for url in shelf.asked)
+    monkeypatch.setenv("CALM_CORENLP_DIR", str(tmp_path))
+    assert spice.folder() == tmp_path
+    (tmp_path / spice.CORENLP[0]).write_bytes(b"changed")
+    with pytest.raises(spice.SpiceError, match="is not the file whose sha256"):
+        spice.folder()
+
+
+def test_a_jar_that_is_not_the_published_one_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    Shelf(monkeypatch, honest=False)
+    with pytest.raises(spice.SpiceError, match="removed, try again"):
+        spice.fetch(tmp_path)
+    assert not list(tmp_path.glob("*.jar"))

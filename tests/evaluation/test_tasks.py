@@ -17,8 +17,9 @@ from calm.attributes.edits import Edit
 from calm.attributes.grammar import comment
 from calm.attributes.taxonomy import taxonomy
 from calm.data import schema
-from calm.evaluation import EvaluationError, attributes, commenting, evaluate, find_task
+from calm.evaluation import EvaluationError, attributes, evaluate, find_task
 from calm.evaluation.base import elsewhere
+from calm.evaluation.naming import naming_rules, states_named
 from calm.io import read_table, write_table
 from calm.params import ParamsError
 from calm.seeds import stream
@@ -183,15 +184,15 @@ def test_commenting_rewards_the_right_comment_on_the_right_photograph(world: Wor
 
 
 def test_most_comments_of_the_grammar_name_their_edit_and_praise_names_none() -> None:
-    rules = commenting.naming_rules(taxonomy())
+    rules = naming_rules(taxonomy())
     named = total = 0
     for one in taxonomy().attributes:
         for state in one.states:
             text = comment([Edit(one.name, state.name, 0.9, 1)], stream(0, one.name, state.name))
-            named += f"{one.name}: {state.name}" in commenting.states_named(text, rules)
+            named += f"{one.name}: {state.name}" in states_named(text, rules)
             total += 1
     assert named / total > 0.9
-    praise = [commenting.states_named(comment((), stream(i, "praise")), rules) for i in range(50)]
+    praise = [states_named(comment((), stream(i, "praise")), rules) for i in range(50)]
     assert np.mean([bool(found) for found in praise]) < 0.2
 
 
@@ -206,6 +207,33 @@ def test_suggestions_of_an_oracle_name_the_edit_and_those_of_chance_seldom(world
     assert known["unedited"]["items"] == PHOTOS - TRAIN
 
 
+@pytest.mark.usefixtures("marked_copies")
+def test_every_way_of_suggesting_is_judged_alike(world: World) -> None:
+    known = judged(world, "suggesting", world.oracle())
+    guessed = judged(world, "suggesting", world.blind())
+    assert known["protocol"] == "calm-suggesting-1"
+    for way in ("ranked", "classifier", "written"):
+        found = known["decided"][way]
+        assert found["unedited_left_alone"]["value"] == 1 and found["edited_left_alone"]["value"] == 0
+        assert found["state"]["precision"]["value"] > 0.9 and found["state"]["recall"]["value"] > 0.9
+        assert found["shuffled"]["state"]["f1"]["value"] < 0.6
+    assert known["classifier"]["state_top1"]["value"] == 1
+    blind = guessed["decided"]
+    assert blind["written"]["edited_left_alone"]["value"] == 1
+    assert blind["written"]["state"]["precision"]["value"] is None
+    for way in ("ranked", "classifier"):
+        assert (blind[way]["state"]["precision"]["value"] or 0) < 0.4
+
+
+def test_own_words_are_left_out_where_params_say_so(world: World) -> None:
+    found_by = with_settings(world.params, "suggesting", written_tokens=None)
+    evaluate("suggesting", found_by, world.layout, model=world.oracle())
+    found = json.loads((world.layout.result("suggesting") / "metrics.json").read_text(encoding="utf-8"))
+    assert found["parser"] is None
+    assert found["decided"]["written"]["state"]["recall"]["value"] is None
+    assert "written_tokens" in found["decided"]["written"]["state"]["recall"]["reason"]
+
+
 def test_chance_of_suggesting_is_that_of_a_random_ranking(drawn: World) -> None:
     from calm.evaluation.suggesting import hit_table
 
@@ -214,7 +242,7 @@ def test_chance_of_suggesting_is_that_of_a_random_ranking(drawn: World) -> None:
     ranked = [list(rng.permutation(labels)) for _ in range(4000)]
     frame = pd.DataFrame({"dataset": DATASET, "group": [str(i) for i in range(4000)], "suggested": ranked})
     frame["edits"] = [[labels[0], labels[-1]]] * 4000
-    hits = hit_table(frame, taxonomy(), rng).mean()
+    hits = hit_table(frame, taxonomy(), list(rng.permutation(4000)), "suggested").mean()
     for name in ("attribute_top1", "state_top1", "attribute_top3", "state_top3"):
         assert hits[name] == pytest.approx(hits[f"{name}_uniform"], abs=0.025)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,9 +20,10 @@ from tests.evaluation.calm_world import World, build_world, with_settings
 @pytest.fixture(scope="session")
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> World:
     world = build_world(tmp_path_factory.mktemp("evaluated"), photos=8, views=2)
-    world.params = with_settings(world.params, "personalised", support=5)
+    world.params = with_settings(world.params, "personalised", support=[5], in_context=None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commenting, "several_caption_scores", _without_java)
+        patch.setattr(commenting, "tokenised", lambda given, expected: captions.Tokenised(given, expected))
+        patch.setattr(commenting, "scored", _without_java)
         for task in world.params.evaluation.tasks:
             evaluate(task, world.params, world.layout, model=world.oracle())
     bench = Bench("scoring", world.params, world.layout, world.blind(), settings("scoring", world.params))
@@ -34,12 +36,12 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> World:
     return world
 
 
-def _without_java(candidates: list[list[str]], references: list[list[str]]) -> list[captions.CaptionScores]:
+def _without_java(given: list[str], expected: list[list[str]], **settings: Any) -> captions.CaptionScores:
     """Caption figures by hand: the report shows them, it does not compute them."""
-    count = len(references)
     corpus = dict.fromkeys(commenting.METRICS, 0.5)
-    per_photo = {name: np.full(count, 0.5) for name in ("rouge_l", "cider")}
-    return [captions.CaptionScores(corpus, per_photo, np.ones((count, 10))) for _ in candidates]
+    draws = {name: np.full(200, 0.5) for name in corpus}
+    per_photo = {name: np.full(len(given), 0.5) for name in ("rouge_l", "cider")}
+    return captions.CaptionScores(corpus, corpus, draws, draws, per_photo)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from calm.io import read_table, write_table
 from calm.report import plots, report, tables
 from calm.report.examples import chosen
 from calm.report.page import table_cell
+from calm.report.parts import parts
 from tests.evaluation.calm_world import FakeCalm, World
 
 
@@ -138,6 +139,27 @@ def test_an_ablation_is_compared_row_by_row(world: World) -> None:
     shutil.copytree(world.layout.result("scoring"), world.layout.ablation("no_selfsupervision"), dirs_exist_ok=True)
     equal = tables.ablations(world.params, world.layout)["no_selfsupervision"]
     assert {row.verdict for row in equal} == {"no difference shown"}
+
+
+def test_one_table_says_whether_each_part_earns_its_place(world: World) -> None:
+    rows = {
+        (row.part, row.figure): row
+        for row in parts(world.params, world.layout, tables.ablations(world.params, world.layout))
+    }
+    full = rows["full recipe, not no selfsupervision", "SRCC, regression"]
+    assert full.with_it == "1.000" and full.verdict == "better with it"
+    same = rows["readout: regression instead of expectation", "SRCC"]
+    assert same.difference.startswith("+0.000") and same.verdict == "no difference shown"
+    assert any(part.startswith("personal: rater factors instead of generic") for part, _ in rows)
+    html, markdown = written(world)
+    for text in (html, markdown):
+        assert "Does each part earn its place?" in text and "rater factors instead of ridge" in text
+
+
+def test_parts_that_were_not_measured_are_no_rows(world: World) -> None:
+    found = parts(world.params, world.layout, {})
+    assert not any(row.part.startswith("full recipe") for row in found)
+    assert not any("in context" in row.part for row in found)
 
 
 def test_an_ablation_of_other_photographs_is_refused(world: World) -> None:

@@ -1,0 +1,89 @@
+"""How much faster caption figures are than pycocoevalcap's, with exactly equal scores.
+
+    python benchmarks/meteor.py [--captions 2000] [--references 3] [--processes 2]
+
+Synthetic comments: the grammar's, of seeded edits. First METEOR alone on tokenised captions: pycocoevalcap asks its jar
+caption by caption; calm asks as many jars as processes, a window of captions at a time. Then all figures but SPICE of
+two models' comments, each with the tokenizer as its package starts it. Scores are compared before a time is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Sequence
+
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.meteor.meteor import Meteor
+from pycocoevalcap.rouge.rouge import Rouge
+from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+from calm.attributes.edits import draw_edits
+from calm.attributes.grammar import comment
+from calm.attributes.taxonomy import taxonomy
+from calm.evaluation.captions import java, scored, tokenised
+from calm.evaluation.meteor import meteor
+from calm.evaluation.ngrams import BLEU
+from calm.seeds import stream
+
+
+def comments(number: int, kind: str) -> str:
+    """A synthetic comment of one to three edits."""
+    rng = stream(number, "benchmark", kind)
+    return comment(draw_edits(rng, 1 + number % 3, taxonomy()), rng)
+
+
+def theirs(given: Sequence[str], expected: Sequence[Sequence[str]]) -> dict[str, float]:
+    """The figures of pycocoevalcap for one model's captions, from raw text."""
+    tokenizer = PTBTokenizer()
+    truth = tokenizer.tokenize({i: [{"caption": text} for text in texts] for i, texts in enumerate(expected)})
+    result = tokenizer.tokenize({i: [{"caption": text}] for i, text in enumerate(given)})
+    found = dict(zip(BLEU, Bleu(4).compute_score(truth, result, verbose=0)[0], strict=True))
+    found["meteor"] = Meteor().compute_score(truth, result)[0]
+    found["rouge_l"] = Rouge().compute_score(truth, result)[0]
+    found["cider"] = Cider().compute_score(truth, result)[0]
+    return found
+
+
+def main() -> None:
+    """Print equality, seconds and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--captions", type=int, default=2000)
+    parser.add_argument("--references", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=2)
+    chosen = parser.parse_args()
+    os.environ["PATH"] = f"{java().parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    models = [[comments(i, kind) for i in range(chosen.captions)] for kind in ("first", "second")]
+    references = [[comments(i, f"reference {r}") for r in range(chosen.references)] for i in range(chosen.captions)]
+    tokens = tokenised(models, references)
+
+    start = time.perf_counter()
+    truth, result = dict(enumerate(tokens.references)), {i: [text] for i, text in enumerate(tokens.captions[0])}
+    score, per_photo = Meteor().compute_score(truth, result)
+    alone = time.perf_counter() - start
+    start = time.perf_counter()
+    found, _ = meteor(tokens.captions[0], tokens.references, java(), chosen.processes)
+    parallel = time.perf_counter() - start
+    assert found.score == score and found.per_photo.tolist() == per_photo, "METEOR differs"
+
+    start = time.perf_counter()
+    expected = [theirs(given, references) for given in models]
+    whole = time.perf_counter() - start
+    start = time.perf_counter()
+    again = tokenised(models, references)
+    ours = [scored(given, again.references, processes=chosen.processes).corpus for given in again.captions]
+    together = time.perf_counter() - start
+    for own, other in zip(ours, expected, strict=True):
+        assert {name: own[name] for name in other} == other, "figures differ"
+
+    print(f"{chosen.captions} captions, {chosen.references} references each; all scores exactly equal")
+    print(f"METEOR       pycocoevalcap {alone:7.2f} s  calm, {chosen.processes} processes {parallel:7.2f} s")
+    print(f"ratio {alone / parallel:.2f}")
+    print(f"two models   pycocoevalcap {whole:7.2f} s  calm, both forms of each figure {together:7.2f} s")
+    print(f"ratio {whole / together:.2f}")
+
+
+if __name__ == "__main__":
+    main()

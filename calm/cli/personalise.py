@@ -1,0 +1,140 @@
+"""What `calm personalise` reads and computes: a person's csv, and the methods of the task `personalised`."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import typer
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from calm.assistant import Calm
+    from calm.personal import Observed
+
+LEAST = 3  # scored photographs; fewer cannot be left out one by one
+MAX_PIXELS = 200_000_000
+
+
+@dataclass(frozen=True)
+class Given:
+    """Photographs that a person has scored, with scores on calm's scale of 1 to 10."""
+
+    paths: tuple[Path, ...]
+    scores: tuple[float, ...]
+
+
+def read_ratings(path: Path, low: float, high: float) -> tuple[Given, list[str]]:
+    """A csv with columns file and score; names are relative to the csv.
+
+    Returns:
+        What is scored, and the photographs of rows with an empty score.
+
+    Raises:
+        ValueError: naming the csv, the line and the column.
+        FileNotFoundError: there is no such csv.
+    """
+    from calm.instructions import rescale
+
+    if not low < high:
+        raise ValueError(f"--min {low:g} is not below --max {high:g}")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: a csv with columns file, score")
+    scored: dict[Path, float] = {}
+    unscored: list[str] = []
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        if missing := {"file", "score"} - set(reader.fieldnames or ()):
+            raise ValueError(f"{path}, line 1: no column '{min(missing)}'; needed are file, score")
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            photograph = path.parent / (row["file"] or "").strip()
+            if not photograph.is_file():
+                raise ValueError(f"{where}, column 'file': no photograph '{row['file']}' beside the csv")
+            text = (row["score"] or "").strip()
+            if not text:
+                unscored.append(str(photograph))
+            elif photograph in scored:
+                raise ValueError(f"{where}, column 'file': '{row['file']}' is scored twice")
+            else:
+                scored[photograph] = rescale(_number(text, low, high, where), low, high)
+    if len(scored) < LEAST:
+        raise ValueError(f"{path}: {len(scored)} photographs are scored, at least {LEAST} are needed")
+    if len(set(scored.values())) == 1:
+        raise ValueError(f"{path}: every photograph has the same score: there is nothing to learn")
+    return Given(tuple(scored), tuple(scored.values())), unscored
+
+
+def _number(text: str, low: float, high: float, where: str) -> float:
+    try:
+        score = float(text)
+    except ValueError:
+        raise ValueError(f"{where}, column 'score': '{text}' is not a number") from None
+    if not (math.isfinite(score) and low <= score <= high):
+        raise ValueError(f"{where}, column 'score': {text} is not in {low:g}..{high:g} (--min, --max)")
+    return score
+
+
+def rows_of(
+    calm: Calm, images: Sequence[Image], given: Given, *, scale: tuple[float, float], how: str, readout: str
+) -> Iterator[dict[str, Any]]:
+    """Personal and generic score of each photograph, on the person's own scale."""
+    support = _observed(calm, given, readout)
+    seen = calm.observe(images)
+    generic = getattr(seen, readout)
+    if how == "ridge":
+        personal = _ridge(support, seen, np.array(given.scores), readout)
+    else:
+        expected, regressed = calm.in_context(support.tokens, given.scores).score(seen.tokens)
+        personal = regressed if readout == "regression" else expected
+    low, high = scale
+    for own, plain in zip(personal.tolist(), generic.tolist(), strict=True):
+        yield {"score": low + (own - 1) * (high - low) / 9, "generic": low + (plain - 1) * (high - low) / 9}
+
+
+@cache
+def _observed(calm: Calm, given: Given, readout: str) -> Observed:
+    """The scored photographs, looked at once; how well they predict one another is told."""
+    from calm.data.images import read_image
+    from calm.evaluation.metrics import UndefinedMetric, srcc
+
+    support = calm.observe([read_image(path, max_pixels=MAX_PIXELS) for path in given.paths])
+    scores = np.array(given.scores)
+    try:
+        generic = srcc(getattr(support, readout), scores)
+        personal = srcc(_left_out(support, scores, readout), scores)
+        told = f"SRCC {personal:.2f}, generic score {generic:.2f}"
+    except UndefinedMetric as error:
+        told = f"not defined, {error}"
+    typer.echo(f"Ridge on your own {len(scores)} photographs, each left out in turn: {told}", err=True)
+    return support
+
+
+def _left_out(support: Observed, scores: np.ndarray, readout: str) -> np.ndarray:
+    """Each photograph's score as ridge predicts it from the others."""
+    generic = getattr(support, readout)
+    from calm.evaluation.piaa import Scaling, ridge
+
+    features = Scaling.fit(support.pooled)(support.pooled)
+    left_over = scores - generic
+    others = [np.delete(np.arange(len(scores)), row) for row in range(len(scores))]
+    return np.array(
+        [generic[row] + ridge(features[rest], left_over[rest], features[[row]])[0] for row, rest in enumerate(others)]
+    )
+
+
+def _ridge(support: Observed, seen: Observed, scores: np.ndarray, readout: str) -> np.ndarray:
+    """As the task `personalised`; features are scaled by the scored photographs, so a batch does not change them."""
+    from calm.evaluation.piaa import Scaling, ridge
+
+    scaling = Scaling.fit(support.pooled)
+    left_over = scores - getattr(support, readout)
+    personal: np.ndarray = getattr(seen, readout) + ridge(scaling(support.pooled), left_over, scaling(seen.pooled))
+    return personal

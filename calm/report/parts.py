@@ -1,0 +1,79 @@
+"""One table that says whether each part of the method earns its place, from whatever was measured, good or bad."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from calm.evaluation.personalised import METHODS, PERSONAL
+from calm.evaluation.scoring import COMPARED
+from calm.layout import Layout
+from calm.params import Params
+from calm.report.tables import Comparison, at, number, read_metrics
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the method: a figure with it and without it, their paired difference, what that allows to say."""
+
+    part: str
+    figure: str
+    with_it: str
+    without: str
+    difference: str
+    verdict: str
+
+
+def parts(params: Params, layout: Layout, ablations: Mapping[str, Sequence[Comparison]]) -> list[Part]:
+    """Rows of every ablation, readout and personal method that results/ has."""
+    rows = list(_ablated(ablations))
+    if "scoring" in params.evaluation.tasks:
+        rows += _readouts(read_metrics(layout, "scoring"))
+    if "personalised" in params.evaluation.tasks:
+        rows += _personal(read_metrics(layout, "personalised"))
+    return rows
+
+
+def _ablated(ablations: Mapping[str, Sequence[Comparison]]) -> Iterator[Part]:
+    for name, rows in ablations.items():
+        for row in rows:
+            if row.label.startswith("SRCC"):
+                label = f"full recipe, not {name.replace('_', ' ')}"
+                yield Part(label, row.label, row.full, row.without, row.difference, row.verdict)
+
+
+def _readouts(metrics: Mapping[str, Any]) -> Iterator[Part]:
+    for first, second in COMPARED:
+        gap = at(metrics, f"compared.{first}_minus_{second}.srcc")
+        ours, theirs = (number(at(metrics, f"{name}.srcc.value")) for name in (first, second))
+        yield Part(f"readout: {first} instead of {second}", "SRCC", ours, theirs, *_said(gap))
+
+
+def _personal(metrics: Mapping[str, Any]) -> Iterator[Part]:
+    shots = [key.removeprefix("at_") for key in metrics if key.startswith("at_")]
+    for count in sorted(shots, key=int):
+        for method in PERSONAL:
+            figure = at(metrics, f"at_{count}.{method}.srcc")
+            if not figure or figure["value"] is None:
+                continue
+            for base in ("generic", "ridge"):
+                if base != method:
+                    gap = at(metrics, f"at_{count}.gain.{method}.over_{base}")
+                    beside = number(at(metrics, f"at_{count}.{base}.srcc.value"))
+                    label = f"personal: {METHODS[method]} instead of {METHODS[base]}"
+                    where = f"SRCC per rater, {count} shown"
+                    yield Part(label, where, number(figure["value"]), beside, *_said(gap))
+
+
+def _said(gap: Mapping[str, Any]) -> tuple[str, str]:
+    """A difference with its interval, and what that allows to say; higher is better."""
+    if not gap or gap["value"] is None:
+        return "not available", str(gap.get("reason", ""))
+    value = f"{gap['value']:+.3f}"
+    if "low" not in gap:
+        return value, "no interval"
+    value += f" ({gap['low']:+.3f} to {gap['high']:+.3f})"
+    if gap["low"] <= 0 <= gap["high"]:
+        return value, "no difference shown"
+    return value, "better with it" if gap["low"] > 0 else "better without it"
