@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from calm.cli import datasets, people, profile, results, stages
+from calm.cli import datasets, people, plan, profile, results, stages
 from calm.cli.errors import ReportedErrors
 from calm.version import __version__
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 people.register(app)
 results.register(app)
+plan.register(app)
 stages.register(app)
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(profile.app, name="profile")

@@ -66,8 +66,9 @@ class Meter:
         self.timed_from = (0.0, 0, 0, 0)  # seconds, steps, tokens, FLOPs
         self._started = time.perf_counter()
         self._hooks = [module.register_forward_hook(self._count) for module in _multiplying(model)]
-        if hasattr(model, "get_input_embeddings"):
-            self._hooks.append(model.get_input_embeddings().register_forward_hook(self._count_tokens))
+        embedding: Any = getattr(model, "get_input_embeddings", None)
+        if embedding is not None:
+            self._hooks.append(embedding().register_forward_hook(self._count_tokens))
 
     def step(self) -> None:
         """One optimisation step has ended."""

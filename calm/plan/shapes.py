@@ -1,0 +1,238 @@
+"""The model of a profile, and one training step of each stage, in shapes alone: nothing is downloaded or computed.
+
+The steps follow the objectives of `calm.training` operation by operation; tests run both and compare what they cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+
+from calm.attributes.taxonomy import LEVELS, taxonomy
+from calm.model.build import add_lora, calm_config
+from calm.model.mfam import LevelTokens
+from calm.model.modeling import CalmForConditionalGeneration
+from calm.params import FullTuning, LoRATuning, Params
+from calm.plan.trace import FUSED, Operation, Trace
+from calm.training.attributes import state_table
+from calm.training.finetune import CONTRASTIVE
+from calm.training.strategies import recompute_activations
+from calm.training.views import SKIPPED
+
+META = torch.device("meta")
+STAGES = ("attributes", "alignment", "comments", "scores")
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of one sample, padding included.
+
+    Attributes:
+        prompt: without the visual tokens.
+        answer: with the token that ends it.
+    """
+
+    prompt: int
+    answer: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a trace found.
+
+    Attributes:
+        peak: bytes held at once beside weights, gradients and optimiser state.
+    """
+
+    flops: int
+    moved: int
+    peak: int
+    operations: tuple[Operation, ...]
+
+
+def build(params: Params, dtype: torch.dtype, *, fused: bool) -> CalmForConditionalGeneration:
+    """The profile's model without values, all frozen.
+
+    Args:
+        dtype: of the encoder and the language model; all else is in float32, as when it is trained.
+        fused: attention of the language model as on GPUs, else the plain one that calm trains with on processors.
+    """
+    config = calm_config(params, state_table(taxonomy()))
+    config.provenance = {"language": {"name": params.parts.language}}
+    with META:
+        model = CalmForConditionalGeneration(config)
+        model.vision_tower.to(dtype)
+        model.language_model.to(dtype)
+        model.language_model.set_attn_implementation(FUSED if fused else "eager")
+        for part in (model.vision_tower, *(mfam_level.qformer for mfam_level in map(model.mfam.level, LEVELS))):
+            part.set_attn_implementation(FUSED)
+    return model.eval().requires_grad_(False)
+
+
+def add_adapters(model: CalmForConditionalGeneration, params: Params) -> None:
+    """What fine-tuning puts into the language model before it begins."""
+    if isinstance(params.finetune.tuning, LoRATuning):
+        with META:
+            add_lora(model, params.finetune.tuning, params.seed)
+
+
+def open_stage(model: CalmForConditionalGeneration, stage: str, params: Params) -> dict[str, nn.Parameter]:
+    """Make trainable what a stage trains, and nothing else; returns it by name."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(_is_trained(name, stage, isinstance(params.finetune.tuning, FullTuning)))
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _is_trained(name: str, stage: str, full: bool) -> bool:
+    part, _, rest = name.partition(".")
+    match stage:
+        case "attributes":
+            return part == "mfam" and rest.startswith(("levels.", "text_to_contrast.", "temperature"))
+        case "alignment":
+            return part == "mfam" and rest.startswith("thematic.")
+        case _:
+            if part == "mfam":
+                return not any(word in CONTRASTIVE for word in name.split("."))
+            if part == "score_head":
+                return stage == "scores"
+            return part == "language_model" and (full or "lora_" in name)
+
+
+@contextmanager
+def checkpointing(model: CalmForConditionalGeneration, on: bool) -> Iterator[None]:
+    """The language model computes its activations twice instead of keeping them, if `on`."""
+    if on:
+        recompute_activations(model)
+    try:
+        yield
+    finally:
+        model.language_model.gradient_checkpointing_disable()
+        model.language_model.eval()
+
+
+def step_costs(
+    model: CalmForConditionalGeneration,
+    stage: str,
+    params: Params,
+    samples: int,
+    lengths: Lengths,
+    questions: int = 0,
+    *,
+    encode: bool,
+) -> Cost:
+    """Cost of the loss of `samples` samples of a stage and of its gradient.
+
+    Args:
+        questions: that self-supervision asks the language model about its views.
+        encode: photographs pass the encoder in this step; otherwise their features are at hand.
+    """
+    trained = open_stage(model, stage, params)
+    for parameter in trained.values():
+        parameter.grad = torch.empty_like(parameter)
+    side = model.config.image_size
+    pixels = torch.empty(samples, 3, side, side, device=META)
+    features = None if encode else model.encode_images(pixels)
+    loss: Callable[[LevelTokens], torch.Tensor]
+    if stage == "attributes":
+        loss = partial(_attributes, model, params, questions, lengths)
+    else:
+        loss = partial(_instructions, model, lengths)
+    gradients = [parameter.grad for parameter in trained.values() if parameter.grad is not None]
+    trace = Trace([*model.parameters(), *model.buffers(), *gradients, pixels])
+    with trace:
+        loss(model.encode_images(pixels) if features is None else features).backward()
+    for parameter in trained.values():
+        parameter.grad = None
+    return Cost(trace.flops, trace.moved, trace.peak, tuple(trace.operations))
+
+
+@torch.no_grad()
+def read_prompts(model: CalmForConditionalGeneration, samples: int, lengths: Lengths) -> Cost:
+    """Cost of photographs and prompts up to the first token of the answers, as `score_answer` begins."""
+    side = model.config.image_size
+    pixels = torch.empty(samples, 3, side, side, device=META)
+    trace = Trace([*model.parameters(), *model.buffers(), pixels])
+    with trace:
+        visual = model.mfam(model.encode_images(pixels))
+        embeddings, mask = _embedded(model, visual, lengths.prompt)
+        # What the cache holds is counted apart, as it outlives this.
+        outputs = model.language_model.model(inputs_embeds=embeddings, attention_mask=mask, use_cache=False)
+        states = outputs.last_hidden_state
+        model.language_model.lm_head(states[:, -1:])
+        model.regress(states[:, -1], visual)
+    return Cost(trace.flops, trace.moved, trace.peak, tuple(trace.operations))
+
+
+def asked(params: Params, views: int) -> float:
+    """How many questions the language model is asked about so many views, on average."""
+    options = params.pretrain.attributes
+    if not options.language.weight:
+        return 0.0
+    drawn = (1 - SKIPPED) * len(LEVELS) * options.batch_size
+    return min(options.language.samples, drawn) * views / options.batch_size
+
+
+def _instructions(model: CalmForConditionalGeneration, lengths: Lengths, features: LevelTokens) -> torch.Tensor:
+    """As `InstructionObjective.losses`, one photograph a sample."""
+    visual = model.mfam(features)
+    loss, states = _answered(model, visual, lengths)
+    score = model.regress(states, visual)
+    return loss + score.square().mean() if model.score_head.language.weight.requires_grad else loss
+
+
+def _attributes(
+    model: CalmForConditionalGeneration, params: Params, questions: int, lengths: Lengths, features: LevelTokens
+) -> torch.Tensor:
+    """As `AttributeObjective.losses`."""
+    options, mfam = params.pretrain.attributes, model.mfam
+    states = {level: mfam.level(level)(features[level]) for level in LEVELS}
+    total = torch.zeros((), device=META)
+    if options.contrastive.weight:
+        for level, of_level in states.items():
+            rows = max(1, round((1 - SKIPPED) * len(of_level)))
+            columns = sum(row[0] == level for row in model.config.attribute_states)
+            texts = torch.empty(columns * options.contrastive.texts, model.config.text_width, device=META)
+            similarity = mfam.similarity(level, of_level[:rows].mean(1), texts)
+            total = total - similarity.log_softmax(-1).mean() - similarity.log_softmax(-1).mean()
+    visual = []
+    for number in range(questions):
+        level = LEVELS[number % len(LEVELS)]
+        row = number // len(LEVELS) % len(states[level])
+        visual.append(mfam.language_tokens(level, states[level][row : row + 1]))
+    return total + _answered(model, torch.cat(visual), lengths)[0] if visual else total
+
+
+def _answered(
+    model: CalmForConditionalGeneration, visual: torch.Tensor, lengths: Lengths
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `CalmForConditionalGeneration.forward`, whose checks of ids need values.
+
+    Returns:
+        loss of the answers, states (B, D) that the score is read from.
+    """
+    language = model.language_model
+    embeddings, mask = _embedded(model, visual, lengths.prompt + lengths.answer)
+    states = language.model(inputs_embeds=embeddings, attention_mask=mask, use_cache=False).last_hidden_state
+    logits = language.lm_head(states[:, -lengths.answer :].flatten(0, 1))
+    answers = torch.empty(len(logits), dtype=torch.long, device=META)
+    return nn.functional.cross_entropy(logits.float(), answers, reduction="none").mean(), states[:, -1]
+
+
+def _embedded(
+    model: CalmForConditionalGeneration, visual: torch.Tensor, words: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Visual tokens (B, N, D) before so many words: embeddings (B, L, D), and the mask that transformers makes."""
+    samples, tokens, _ = visual.shape
+    length = tokens + words
+    ids = torch.empty(samples, length, dtype=torch.long, device=META)
+    places = torch.empty(samples, length, dtype=torch.bool, device=META)
+    embeddings = model.get_input_embeddings()(ids.masked_fill(places, 0))
+    embeddings = embeddings.masked_scatter(places.unsqueeze(-1), visual.to(embeddings.dtype))
+    plain = model.language_model.config._attn_implementation == "eager"
+    kind = embeddings.dtype if plain else torch.bool
+    return embeddings, torch.empty(samples, 1, length, length, dtype=kind, device=META)
