@@ -8,7 +8,7 @@ over raters with an interval over raters. docs/evaluation.md describes protocol 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -118,7 +118,7 @@ class Learnt:
 def run(bench: Bench[PersonalisedSettings]) -> Outcome:
     """Rank the query photographs of every test rater of role `raters`, by every method."""
     sets, raters = drawn_sets(bench)
-    seen = observe(bench, sets)
+    seen = observe(bench, sets, keep_tokens=bench.settings.in_context is not None)
     learnt = learn(bench)
     contexts = _in_context_sets(bench, sets)
     frames = [
@@ -180,20 +180,27 @@ def ratings_on_our_scale(bench: Bench[Any], dataset: str) -> pd.DataFrame:
     return told.assign(score=[rescale(*score) for score in scores])
 
 
-def observe(bench: Bench[PersonalisedSettings], rows: pd.DataFrame) -> Seen:
-    """Look once at every photograph of `rows`, whoever rated it."""
+def observe(bench: Bench[PersonalisedSettings], rows: pd.DataFrame, *, keep_tokens: bool) -> Seen:
+    """Look once at every photograph of `rows`, whoever rated it.
+
+    Visual tokens are kept for in-context scores alone: those of a few thousand photographs may not fit into memory.
+    """
     import torch
 
     from calm.personal import Observed
 
     unique = rows[["dataset", "item_id"]].drop_duplicates().sort_values(["dataset", "item_id"], ignore_index=True)
     size = bench.params.evaluation.batch_size
-    parts = [bench.model.observe(images, batch_size=size) for images in bench.batches(unique)]
+    parts = []
+    for images in bench.batches(unique):
+        part = bench.model.observe(images, batch_size=size)
+        parts.append(part if keep_tokens else replace(part, tokens=part.tokens[:0]))
     arrays = {
         name: np.concatenate([getattr(part, name) for part in parts])
         for name in ("pooled", "states", "expectation", "regression")
     }
-    observed = Observed(torch.cat([part.tokens for part in parts]), **arrays)
+    tokens = torch.cat([part.tokens for part in parts])
+    observed = Observed(tokens, **arrays)
     place = {key: index for index, key in enumerate(item_keys(unique))}
     return Seen(place, observed, arrays[bench.settings.readout])
 
@@ -215,7 +222,7 @@ def learn(bench: Bench[PersonalisedSettings]) -> Learnt | None:
         return None
     kept = bench.at_most(rated.sort_values(["dataset", "item_id"], ignore_index=True), most)
     told = told.merge(kept, on=["dataset", "item_id"]).sort_values(["dataset", "rater_id", "item_id"])
-    seen = observe(bench, kept)
+    seen = observe(bench, kept, keep_tokens=False)
     basis = Basis.fit(seen.generic, seen.observed.pooled)
     phi = basis(seen.generic, seen.observed.pooled)
     by_rater = [
