@@ -20,6 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from PIL import Image, ImageCms, ImageOps
 
@@ -44,7 +45,9 @@ Images a second of processor time: what one core does; the wall clock depends on
 READING = """
 How to read it: the roofline decodes and does nothing else. `prepare` does all that the plain loop does, and besides
 checks every file against the manifest (sha256) and hashes each photograph, whole and cropped, for the leakage filter;
-its steps are shown on their own. It runs on as many threads as `threads.prepare` says, since Pillow lets go of the
+its steps are shown on their own, for all photographs. Most of its time goes into colour profiles,
+which are applied to every pixel before scaling, and into scaling: both could be had for less by decoding smaller, but
+then the pixels would be others. It runs on as many threads as `threads.prepare` says, since Pillow lets go of the
 interpreter while it decodes, scales and encodes; the last column is what that brought on the wall clock of a machine
 that others used at the time.
 """
@@ -72,12 +75,8 @@ def plain_loop(paths: list[Path], side: int, quality: int, out: Path) -> None:
     """What one would write first, a photograph after another."""
     for path in paths:
         with Image.open(path) as image:
-            profile = image.info.get("icc_profile")
             image = ImageOps.exif_transpose(image)
-            if profile:
-                embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-                image = ImageCms.profileToProfile(image, embedded, SRGB, outputMode="RGB")
-            image = image.convert("RGB")
+            image = convert(image) if "icc_profile" in image.info else image.convert("RGB")
         scale = side / max(image.size)
         if scale < 1:
             width, height = (max(1, round(edge * scale)) for edge in image.size)
@@ -85,10 +84,22 @@ def plain_loop(paths: list[Path], side: int, quality: int, out: Path) -> None:
         image.save(out / f"{path.stem}.jpg", quality=quality, subsampling=0)
 
 
-def decode(path: Path) -> None:
+def decoded(path: Path) -> Image.Image:
     """Pixels, and nothing else."""
     with Image.open(path) as image:
         image.load()
+    return image
+
+
+def decode(path: Path) -> None:
+    """Pixels, that are thrown away."""
+    decoded(path)
+
+
+def convert(image: Image.Image) -> Image.Image:
+    """By the embedded profile to sRGB, as the plain loop and `prepare` do."""
+    embedded = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+    return cast(Image.Image, ImageCms.profileToProfile(image, embedded, SRGB, outputMode="RGB"))
 
 
 def with_threads(params: Params, threads: int, side: int) -> Params:
@@ -147,6 +158,7 @@ def measure(paths: list[Path], params: Params, many: Params, options: argparse.N
 
     images = [read_image(path, max_pixels=params.data.image.max_pixels) for path in paths]
     small = [fit(image, side) for image in images]
+    profiled = [image for image in map(decoded, paths) if "icc_profile" in image.info]
     pool = ThreadPoolExecutor(options.threads)
     rows = {
         "decoding alone (roofline)": best(lambda: [decode(path) for path in paths], rounds),
@@ -154,6 +166,9 @@ def measure(paths: list[Path], params: Params, many: Params, options: argparse.N
         "plain Pillow loop": best(lambda: plain_loop(paths, side, quality, loose), rounds),
         "`prepare`, 1 thread": best(lambda: prepare("photos", params, one), rounds),
         f"`prepare`, {options.threads} threads": best(lambda: prepare("photos", many, several), rounds),
+        f"of it: colour profiles, which {len(profiled)} have": best(
+            lambda: [convert(image) for image in profiled], rounds
+        ),
         "of it: scaling": best(lambda: [fit(image, side) for image in images], rounds),
         "of it: encoding": best(lambda: [encode(image, quality) for image in small], rounds),
         "of it: perceptual hashes": best(
