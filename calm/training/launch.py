@@ -48,10 +48,7 @@ def launch(stage: str, arguments: Mapping[str, Any], params: Params, layout: Lay
     content = {"stage": stage, "arguments": arguments, "params": params.model_dump(mode="json"), "threads": threads}
     write_json(job, content)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    started = [*command(params.strategy, threads), "-m", WORKER, str(job)]
-    if params.strategy.launcher == "deepspeed":
-        started.remove("-m")  # it has an option for this
-    code = _wait(started, layout.root, environment)
+    code = _wait([*command(params.strategy, threads), WORKER, str(job)], layout.root, environment)
     if code:
         said = sorted({path.read_text(encoding="utf-8") for path in state.glob(PROBLEM)})
         why = "; ".join(said) or "one of them died without a word (killed, out of memory?)"
@@ -67,7 +64,7 @@ def command(strategy: Strategy, threads: int) -> list[str]:
     torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={strategy.processes}"]
     match strategy.launcher:
         case "torchrun":
-            return [*torchrun, "--standalone"]
+            return [*torchrun, "--standalone", "-m"]
         case "deepspeed":
             options = [
                 f"--num_gpus={strategy.processes}",
@@ -84,7 +81,7 @@ def command(strategy: Strategy, threads: int) -> list[str]:
                 *("srun", *tasks, cores, "--kill-on-bad-exit=1"),
                 *(*torchrun, f"--nnodes={strategy.nodes}"),
                 *("--rdzv-backend=c10d", f"--rdzv-endpoint={meeting}"),
-                f"--rdzv-id={os.environ.get('SLURM_JOB_ID', 'calm')}",
+                *(f"--rdzv-id={os.environ.get('SLURM_JOB_ID', 'calm')}", "-m"),
             ]
         case launcher:
             raise AssertionError(launcher)

@@ -21,7 +21,13 @@ Seen = Callable[[str], Any]
 
 def environment() -> dict[str, str]:
     """As this process's, for one thread and with this checkout's tests importable."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tiny.REPOSITORY), "DS_ACCELERATOR": "cpu"}
+    own = {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(tiny.REPOSITORY),
+        "DS_ACCELERATOR": "cpu",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    return {**os.environ, **own}
 
 
 @pytest.fixture(scope="session")

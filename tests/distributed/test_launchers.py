@@ -21,6 +21,7 @@ from calm.model.build import TRAINED
 from calm.params import Strategy
 from calm.training import launch
 from calm.training.engine import TrainingError
+from calm.training.finetune import finetune
 from calm.training.pretrain import pretrain
 from calm.training.worker import _hold
 from tests.distributed.conftest import environment
@@ -28,7 +29,7 @@ from tests.tiny import REPOSITORY
 
 LAUNCHERS = {
     "torchrun": {"kind": "ddp", "launcher": "torchrun", "processes": 2},
-    "deepspeed": {"kind": "deepspeed", "zero": 2, "launcher": "deepspeed", "processes": 2},
+    "deepspeed": {"kind": "deepspeed", "zero": 3, "launcher": "deepspeed", "processes": 2},
 }
 
 
@@ -51,22 +52,35 @@ def world(trained_world: Any) -> Any:
     return trained_world
 
 
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors that a stage has left."""
+    return {
+        f"{file.name}: {key}": value for file in folder.rglob("*.safetensors") for key, value in load_file(file).items()
+    }
+
+
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_a_stage_trains_on_two_processes_and_writes_what_one_would(world: Any, name: str) -> None:
+    """LoRA under ZeRO-3 among them: what was shared out is whole again."""
     if name == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
         pytest.skip("DeepSpeed is not installed (calm[cluster])")
-    layout = world.layout
-    alone, weights = (
-        pd.read_csv(layout.curve("pretrain-alignment")),
-        load_file(layout.pretrained("alignment") / TRAINED),
-    )
-    pretrain("alignment", world.params(strategy=LAUNCHERS[name]), layout)
-    curve = pd.read_csv(layout.curve("pretrain-alignment"))
+    layout, params = world.layout, world.params(strategy=LAUNCHERS[name])
+    if name == "torchrun":
+        stage, folder, curve_file = pretrain, layout.pretrained("alignment"), layout.curve("pretrain-alignment")
+    else:
+        stage, folder, curve_file = finetune, layout.finetuned("comments"), layout.curve("finetune-comments")
+    alone, weights = pd.read_csv(curve_file), weights_of(folder)
+    stage(folder.name, params, layout)
+    curve = pd.read_csv(curve_file)
     assert curve.columns.tolist() == alone.columns.tolist()
     np.testing.assert_allclose(curve["loss"], alone["loss"], rtol=1e-4)
-    for key, value in load_file(layout.pretrained("alignment") / TRAINED).items():
-        torch.testing.assert_close(value, weights[key], rtol=1e-2, atol=1e-3)
-    assert not layout.state("pretrain-alignment").exists()
+    found = weights_of(folder)
+    assert found.keys() == weights.keys()
+    for key, value in found.items():
+        torch.testing.assert_close(
+            value, weights[key], rtol=1e-2, atol=1e-3, msg=lambda text, key=key: f"{key}: {text}"
+        )
+    assert not layout.state(curve_file.stem).exists()
 
 
 DYING = """
