@@ -28,7 +28,7 @@ from calm.evaluation.spice import NO_SPICE, SpiceError, spice_f
 from calm.evaluation.spice import folder as corenlp_folder
 
 EMPTY = "emptycaption"  # stands for a caption without words: matches no reference, and METEOR's line stays whole
-MAX_WORDS = 400  # of a caption that METEOR reads: its search for an alignment takes minutes on ten thousand
+MAX_WORDS = 200  # that METEOR reads: its search for an alignment of ten thousand words does not end
 
 
 class CaptionMetricError(RuntimeError):
