@@ -97,6 +97,7 @@ def build_instructions(params: Params, layout: Layout) -> None:
     settings = params.instructions
     comments = _comment_rows(layout, settings.comments_per_item, params.seed)
     kept = _drawn_share(comments, settings.score_share_of_comments, params.seed)
+    kept = [{**row, "weight": settings.score_weight_of_comments} for row in kept]
     uses = {
         "generic": [
             *_caption_rows(layout),

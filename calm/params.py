@@ -236,6 +236,7 @@ class InstructionParams(Section):
     paraphrases: PositiveInt
     comments_per_item: PositiveInt
     score_share_of_comments: Share
+    score_weight_of_comments: Positive
 
 
 class Thematic(Section):

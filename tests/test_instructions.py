@@ -154,7 +154,10 @@ def test_a_share_of_the_training_comments_is_kept_among_the_scores(
     comments, scores = (tables.instructions(layout, use) for use in ("comments", "scores"))
     kept = scores[scores["task"] == "comment"]
     assert set(kept["split"]) == {"train"}
-    assert len(kept) == round(0.2 * (comments["split"] == "train").sum())
+    settings = photos_params.instructions
+    assert len(kept) == round(settings.score_share_of_comments * (comments["split"] == "train").sum()) > 0
+    assert set(kept["weight"]) == {settings.score_weight_of_comments}
+    assert set(scores["weight"][scores["task"] == "score"]) == {1.0}
     assert set(kept["answer"]) <= set(comments["answer"])
 
 

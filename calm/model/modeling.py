@@ -124,6 +124,7 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         inputs_embeds: torch.Tensor | None = None,
         visual_tokens: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        answer_weights: torch.Tensor | None = None,
         logits_to_keep: int = 0,
         score_positions: torch.Tensor | None = None,
         **kwargs: Any,
@@ -136,6 +137,7 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
             visual_tokens: (photographs, tokens, D), if the MFAM's output is at hand already; beside `inputs_embeds`,
                 for the regression readout alone.
             labels: (B, L), -100 where nothing is learned.
+            answer_weights: (B,), what each answer counts in the loss; 1 by default.
             logits_to_keep: last positions to give logits for; 0 means all.
             score_positions: (B,) where the score is read; the last position by default, as left padding has it.
         """
@@ -162,13 +164,15 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         if visual_tokens is not None and visual_tokens.shape[:2] == (len(deciding), self.config.vision_tokens):
             score = self.regress(deciding, visual_tokens)
         if labels is not None:
-            return CalmOutput(loss=self._language_loss(states, labels), score=score)
+            return CalmOutput(loss=self._language_loss(states, labels, answer_weights), score=score)
         # Contiguous, or torch copies the head once for every row of the batch.
         kept = states[:, -logits_to_keep:].contiguous() if logits_to_keep else states
         logits = self.language_model.lm_head(kept)
         return CalmOutput(logits=logits, score=score, past_key_values=outputs.past_key_values)
 
-    def _language_loss(self, states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _language_loss(
+        self, states: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None
+    ) -> torch.Tensor:
         """Cross-entropy, mean over each answer's tokens and then over answers: a score counts as much as a comment.
 
         The head, a large share of a small model, is asked only where something is learned.
@@ -177,7 +181,8 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         logits = self.language_model.lm_head(states[:, :-1][learned])
         losses = nn.functional.cross_entropy(logits.float(), labels[:, 1:][learned], reduction="none")
         per_token = torch.zeros(learned.shape, device=losses.device).masked_scatter(learned, losses)
-        return (per_token.sum(1) / learned.sum(1).clamp_min(1)).mean()
+        per_answer = per_token.sum(1) / learned.sum(1).clamp_min(1)
+        return (per_answer if weights is None else per_answer * weights).mean()
 
     def regress(self, states: torch.Tensor, visual_tokens: torch.Tensor) -> torch.Tensor:
         """Regression readout (B,), on the score scale; 0 of the score head is the middle of it.

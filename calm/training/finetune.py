@@ -31,7 +31,7 @@ from calm.model.pretrained import load_language, load_vision
 from calm.params import FinetuneScores, FrozenTuning, FullTuning, LoRATuning, Params
 from calm.training import visual_scores
 from calm.training.engine import Run, finish, train, write_curve
-from calm.training.features import Features, Photographs
+from calm.training.features import Features
 from calm.training.launch import absolute, launch
 from calm.training.tuning import InstructionObjective
 

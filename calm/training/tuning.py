@@ -62,6 +62,7 @@ class InstructionObjective:
             input_ids=batch.input_ids.to(model.device),
             attention_mask=batch.attention_mask.to(model.device),
             labels=batch.labels.to(model.device),
+            answer_weights=torch.tensor(chosen["weight"].to_numpy(dtype="float32"), device=model.device),
             visual_tokens=model.mfam(tokens),
             score_positions=batch.prompt_ends.to(model.device),
         )
