@@ -378,7 +378,7 @@ class EditGap(Section):
 class VisualScores(Optimisation):
     """S begins without the language model: MFAM and the score head's visual part. 0 steps leave it out."""
 
-    steps: NonNegativeInt  # type: ignore[assignment]  # here alone
+    steps: NonNegativeInt
     edit_gap: EditGap
 
 

@@ -170,9 +170,7 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         logits = self.language_model.lm_head(kept)
         return CalmOutput(logits=logits, score=score, past_key_values=outputs.past_key_values)
 
-    def _language_loss(
-        self, states: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None
-    ) -> torch.Tensor:
+    def _language_loss(self, states: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
         """Cross-entropy, mean over each answer's tokens and then over answers: a score counts as much as a comment.
 
         The head, a large share of a small model, is asked only where something is learned.
