@@ -19,7 +19,6 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from calm.writing.stage import generate_texts
 from calm.data.images import ShardWriter, encode
 from calm.data.schema import INSTRUCTION, LIST
 from calm.instructions import CAPTION_PROMPT, COMMENT_PROMPT, SCORE_PROMPT, format_score, messages
@@ -30,6 +29,7 @@ from calm.model.efficientnet_lite import EfficientNetLiteModel
 from calm.model.pretrained import CHATML, Preprocessing
 from calm.model.processing import CalmImageProcessor
 from calm.params import Params, parse_params
+from calm.writing.stage import generate_texts
 
 REPOSITORY = Path(__file__).parents[1]
 SIDE = 64
