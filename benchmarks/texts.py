@@ -1,7 +1,9 @@
-"""How near 5,000 texts come to the time that the latency and the concurrency allow: `python benchmarks/texts.py`.
+"""How near 5,000 texts come to the time that the latency and the concurrency allow: `python -m benchmarks.texts`.
 
 A server in a process of its own answers over HTTP after 50 ms. Each answer goes through the official client, is
 checked to be a chat completion and is written into a ledger. The time allowed is requests / concurrency * latency.
+Beside it stands the processor time of the client alone: on a machine that others use, waiting for a core is what the
+ratio shows. `busy` is the load average at the end, over the number of cores.
 The texts are synthetic. The text encoder, which reads the texts between rounds, is not part of it.
 """
 
@@ -30,7 +32,6 @@ from calm.writing.topics import state_topics
 from tests.writing.server import KEY
 
 REPOSITORY = Path(__file__).parents[1]
-TEXTS = 5000
 
 
 @contextmanager
@@ -43,30 +44,34 @@ def serving(latency: float) -> Iterator[str]:
         process.kill()
 
 
-def timed(requests: Sequence[Request], writer: OpenAIWriter) -> float:
-    """Seconds from the first request to the last answer on disk; every request is answered, with all its texts."""
+def timed(requests: Sequence[Request], writer: OpenAIWriter) -> tuple[float, float]:
+    """Seconds from the first request to the last answer on disk, and of the processor.
+
+    Every request is answered, with all its texts: asserted.
+    """
     with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.jsonl") as ledger:
-        start = time.perf_counter()
+        start, processor = time.perf_counter(), time.process_time()
         chat.ask(requests, writer, required_key(writer.base_url), price_of(writer), ledger)
-        seconds = time.perf_counter() - start
+        seconds, used = time.perf_counter() - start, time.process_time() - processor
         for request in requests:
             answer = ledger.answer(request.key)
             assert answer is not None
             assert len(read_answer(answer, request.count)[0]) == request.count
-    return seconds
+    return seconds, used
 
 
 def main() -> None:
     """Print one row for each way of asking."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--texts", type=int, default=5000)
     parser.add_argument("--latency", type=float, default=0.05)
     parser.add_argument("--concurrency", type=int, nargs="+", default=[4, 8, 16])
     given = parser.parse_args()
     os.environ["OPENAI_API_KEY"] = KEY
     states = sum(len(attribute.all_states) for attribute in taxonomy().attributes)
-    topics = state_topics(taxonomy(), math.ceil(TEXTS / states))
-    print("| texts per request | requests | at a time | allowed s | taken s | ratio |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    topics = state_topics(taxonomy(), math.ceil(given.texts / states))
+    print("| texts per request | requests | at a time | allowed s | taken s | ratio | processor s | busy |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     with serving(given.latency) as url:
         for per_request, concurrency in [(1, c) for c in given.concurrency] + [(10, 4)]:
             writer = OpenAIWriter(
@@ -77,13 +82,13 @@ def main() -> None:
                 price=TokenPrice(input=0.0, output=0.0),
             )
             requests = open_requests(topics, Outcome(), 0, writer)
-            assert sum(request.count for request in requests) >= TEXTS
+            assert sum(request.count for request in requests) >= given.texts
             timed(requests[:concurrency], writer)  # imports and connections are not what is measured
-            seconds = timed(requests, writer)
+            seconds, used = timed(requests, writer)
             allowed = math.ceil(len(requests) / concurrency) * given.latency
             print(
                 f"| {per_request} | {len(requests):,} | {concurrency} | {allowed:.1f} | {seconds:.1f} | "
-                f"{seconds / allowed:.2f} |",
+                f"{seconds / allowed:.2f} | {used:.1f} | {os.getloadavg()[0] / (os.cpu_count() or 1):.1f} |",
                 flush=True,
             )
 

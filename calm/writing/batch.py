@@ -115,7 +115,8 @@ class _Batches:
         collected = _Collected()
         for file in (batch.output_file_id, batch.error_file_id):
             if file:
-                self._collect(self.service.files.content(file).text, requests, collected)
+                text = self.service.files.content(file).text
+                self._collect(text, {key: requests.get(key, key) for key in entry["keys"]}, collected)
         self.ledger.record_batch(name, "collected", status=batch.status)
         if batch.status == "failed":  # its input was not accepted: no request of it was answered
             problems = [error.message or "" for error in (batch.errors.data or [])] if batch.errors else []
@@ -175,7 +176,7 @@ class _Batches:
                 )
             self.clock.sleep(self.delivery.poll_seconds)
 
-    def _collect(self, text: str, requests: dict[str, Request], collected: _Collected) -> None:
+    def _collect(self, text: str, requests: dict[str, Request | str], collected: _Collected) -> None:
         """Answers of one result file. Lines that are torn, unknown, repeated or without an answer give none."""
         for line in text.splitlines():
             try:

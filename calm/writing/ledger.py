@@ -94,23 +94,35 @@ class Ledger:
         return sum(entry["cost_usd"] or 0.0 for entry in self._answers.values())
 
     def record_answer(
-        self, request: Request, answer: Answer, usage: dict[str, int], price: Price, seconds: float | None, via: str
+        self,
+        request: Request | str,
+        answer: Answer,
+        usage: dict[str, int],
+        price: Price,
+        seconds: float | None,
+        via: str,
     ) -> None:
         """Write down an answer; the first one to a request stays.
 
         Args:
+            request: or its key alone, for a batch of a run with other settings: paid for, so kept.
             usage: `prompt_tokens` and `completion_tokens`, as far as the server tells.
             seconds: from sending to receiving; None for batches.
             via: "chat" or "batch".
         """
-        if request.key in self._answers:
+        asked: Entry = {"key": request}
+        if isinstance(request, Request):
+            asked = {
+                "key": request.key,
+                "topic": request.topic.path,
+                "template": request.template,
+                "request": request.body,
+            }
+        if asked["key"] in self._answers:
             return
         entry = {
             "kind": "answer",
-            "key": request.key,
-            "topic": request.topic.path,
-            "template": request.template,
-            "request": request.body,
+            **asked,
             "answer": {
                 "content": answer.content,
                 "refusal": answer.refusal,

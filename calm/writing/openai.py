@@ -76,7 +76,8 @@ def write(
         say: told how far the work is.
 
     Raises:
-        WritingError: no key, no money, no answer; never are paid answers lost. The outcome so far is in `.outcome`.
+        Shortfall: topics lack texts after the last round; it holds the outcome so far.
+        WritingError: no key, no money, no answer. What was answered is in the ledger all the same.
     """
     rules = Rules(known or topics, writer.checks)
     meaning = Meaning(known or topics, embed, writer.checks)

@@ -51,7 +51,7 @@ def within_budget(writer: OpenAIWriter, spent: float, most: float) -> None:
     """
     if spent + most > writer.budget_usd:
         raise WritingError(
-            f"nothing was sent: up to {most:.2f} USD in addition to the {spent:.2f} USD that the ledger holds "
+            f"no request is sent: up to {most:.2f} USD in addition to the {spent:.2f} USD that the ledger holds "
             f"would be more than attributes.texts.writer.budget_usd ({writer.budget_usd:.2f}). "
             "`calm generate-texts --dry-run` lists requests, tokens and cost"
         )

@@ -48,6 +48,17 @@ def test_a_batch_that_is_pending_when_the_run_ends_is_collected_by_the_next(
     assert set(server.batched.values()) == {1}
 
 
+def test_answers_of_a_pending_batch_that_are_not_wanted_any_more_are_kept(run: Run, server: FakeOpenAI) -> None:
+    server.plan = lambda number: BatchPlan(polls=None)
+    with pytest.raises(WritingError, match="collects it later"):
+        run(paraphrases=5, delivery={**BATCH, "wait_hours": 1e-5})
+    server.batches["batch_0"]["_plan"] = BatchPlan(polls=0)
+    server.plan = lambda number: BatchPlan()
+    run(paraphrases=3, delivery=BATCH)
+    run(paraphrases=5, delivery=BATCH)
+    assert set(server.batched.values()) == {1}
+
+
 @pytest.mark.parametrize("status", ["expired", "cancelled", "completed"])
 def test_what_a_batch_leaves_unanswered_goes_into_another(run: Run, server: FakeOpenAI, status: str) -> None:
     server.plan = lambda number: BatchPlan(status=status, answered=0.5, errors=True) if number == 0 else BatchPlan()

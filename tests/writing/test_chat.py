@@ -153,7 +153,9 @@ def test_too_few_usable_texts_after_the_last_round_are_an_error_that_says_what_w
     server.fault = lambda number, body: None
     asked = len(server.received)
     run(rounds=3)
-    assert len(server.received) == asked + 3  # the third round of that state, in three styles
+    anew = [body["messages"][1]["content"] for body in server.received[asked:]]
+    assert sum("State: underexposed" in text for text in anew) == 3  # the third round, in three styles
+    assert set(server.answered.values()) == {1}
 
 
 def test_a_wrong_key_is_told_and_not_shown(
@@ -194,7 +196,7 @@ def test_a_key_that_the_server_sends_back_is_in_no_file(run: Run, server: FakeOp
 
 
 def test_above_the_budget_nothing_is_sent(run: Run, server: FakeOpenAI) -> None:
-    with pytest.raises(WritingError, match=r"nothing was sent: up to \d+\.\d\d USD"):
+    with pytest.raises(WritingError, match=r"no request is sent: up to \d+\.\d\d USD"):
         run(budget_usd=0.01)
     assert server.received == []
 

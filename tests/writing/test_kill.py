@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,6 +29,7 @@ class Killer:
         self.process: subprocess.Popen[bytes] | None = None
         self.seen = 0
         self.armed: tuple[str, str, int] | None = None
+        self.signal = signal.SIGKILL
         server.moment = self._moment
 
     def _moment(self, when: str, path: str) -> None:
@@ -37,8 +39,9 @@ class Killer:
         if when == wanted and path.startswith(start):
             self.seen += 1
             if self.seen == count:
-                self.process.kill()
-                self.process.wait()
+                self.process.send_signal(self.signal)
+                if self.signal == signal.SIGKILL:
+                    self.process.wait()
 
     def run(self, kind: str, at: tuple[str, str, int] | None) -> int:
         """Start it, and kill it at the `at[2]`-th request that begins with `at[1]`; its exit code."""
@@ -81,9 +84,8 @@ BATCHES = [
 def test_a_run_that_was_killed_again_and_again_ends_like_one_that_was_not(
     server: FakeOpenAI, tmp_path: Path, run: Callable[..., Layout], kind: str, moments: list[tuple[str, str, int]]
 ) -> None:
-    # A refusal in the first round, so that later rounds depend on what the ledger says of earlier ones.
-    server.fault = lambda number, body: "refusal" if '"noisy"' in body["messages"][1]["content"] else None
-    server.fault = lambda number, body: None
+    if kind == "chat":  # refusals by the request's bytes: later rounds depend on what the ledger says of earlier ones
+        server.fault = lambda number, body: "refusal" if body["seed"] % 5 == 0 else None
     server.plan = lambda number: BatchPlan(polls=2)
     killer = Killer(server, tmp_path / "killed")
     recorded: set[str] = set()
@@ -105,3 +107,13 @@ def test_a_run_that_was_killed_again_and_again_ends_like_one_that_was_not(
     server.moment = lambda when, path: None
     delivery = {"delivery": {"kind": "chat", "concurrency": 4}}
     assert outputs(tmp_path / "killed") == outputs(run(tmp_path / "whole", **delivery).root)
+
+
+def test_ctrl_c_waits_for_the_answers_that_are_under_way(server: FakeOpenAI, tmp_path: Path) -> None:
+    server.latency = 0.2
+    killer = Killer(server, tmp_path / "stopped")
+    killer.signal = signal.SIGINT
+    assert killer.run("chat", ("before", "POST /chat", 6)) != 0
+    assert len(server.answered) >= 6
+    assert killer.recorded() == set(server.answered)
+    assert not Layout(tmp_path / "stopped").texts.exists()

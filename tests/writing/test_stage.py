@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from calm.attributes.grammar import GRAMMAR
 from calm.attributes.taxonomy import Taxonomy, taxonomy
 from calm.attributes.texts import TextBank
+from calm.cli import app
+from calm.cli.stages import THREAD_VARIABLES
 from calm.data.schema import GUIDANCE, PROMPT, REJECTED_TEXT
 from calm.instructions import PROMPTS, ways_of_asking
 from calm.io import read_table, sha256_text
@@ -146,6 +150,17 @@ def test_a_dry_run_sends_nothing_and_tells_what_a_run_then_does(
     assert "above the budget: nothing would be sent" in dry_run(
         writer_params(server.url, budget_usd=0.0, seed=3), layout
     )
+
+
+def test_the_command_has_a_dry_run(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout.root.mkdir()
+    shutil.copy(REPOSITORY / "params.yaml", layout.root)
+    monkeypatch.chdir(layout.root)
+    for name in THREAD_VARIABLES:
+        monkeypatch.setenv(name, "1")
+    done = CliRunner().invoke(app, ["generate-texts", "--dry-run"])
+    assert done.exit_code == 0, done.output
+    assert done.output == dry_run(load_params(), layout) + "\n"
 
 
 def test_a_dry_run_of_the_grammar_says_that_it_is_free(params: Params, layout: Layout) -> None:
