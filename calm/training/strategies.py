@@ -297,7 +297,7 @@ def recompute_activations(model: nn.Module) -> None:
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     language_model: Any = model.language_model
-    language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    language_model.activation_checkpointing_enable({"use_reentrant": False})
     for module in language_model.modules():
         if isinstance(module, GradientCheckpointingLayer):
             module.training = True  # it alone, as its condition: dropout inside stays as it is

@@ -37,6 +37,10 @@ def two(trained_template: Any, tmp_path_factory: pytest.TempPathFactory) -> Seen
     root = out / "checkout"
     shutil.copytree(trained_template.layout.root, root)
     shutil.copytree(tiny.REPOSITORY / "workflow", root / "workflow")
+    third = root / "workflow/deepspeed/zero3.json"
+    config = json.loads(third.read_text())
+    config["zero_optimization"]["stage3_param_persistence_threshold"] = 0  # or so small weights would not be shared out
+    third.write_text(json.dumps(config))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     script = [str(Path(__file__).with_name("two.py")), str(out), str(root), json.dumps(asdict(trained_template.parts))]
     done = subprocess.run(

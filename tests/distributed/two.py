@@ -179,7 +179,6 @@ def scenarios(out: Path, root: Path, parts: dict[str, str]) -> Iterator[tuple[st
     yield (
         "stages-zero3-checkpointing",
         lambda: all_stages(
-            out,
             root,
             parts,
             "zero3",

@@ -42,7 +42,7 @@ def test_recomputed_activations_give_the_same_gradients(assembly: Any, tiny_temp
     found.parameters = dict(assembly.model.mfam.thematic.named_parameters())
     kept = summed(found, 0, 1)
     calls = []
-    layer = assembly.model.language_model.model.layers[0].mlp
+    layer = assembly.model.language_model.model.layers[0].input_layernorm
     layer.register_forward_hook(lambda *_: calls.append(1))
     summed(found, 0, 1)
     assert len(calls) == 1
