@@ -24,6 +24,7 @@ class Operation(NamedTuple):
     name: str
     flops: int
     moved: int
+    dtype: torch.dtype | None  # of what it makes
 
 
 class Trace(TorchDispatchMode):
@@ -64,7 +65,8 @@ class Trace(TorchDispatchMode):
         flops = counter(*args, **kwargs, out_val=found) if counter else 0
         touched = [] if _is_view(func) else [*_tensors(args), *_tensors(kwargs.values()), *outputs]
         moved = sum(tensor.numel() * tensor.element_size() for tensor in touched)
-        self.operations.append(Operation(func._overloadpacket.__name__, flops, moved))
+        dtype = outputs[0].dtype if outputs else None
+        self.operations.append(Operation(func._overloadpacket.__name__, flops, moved, dtype))
         for output in outputs:
             self._hold(output.untyped_storage())
         return found

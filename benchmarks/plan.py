@@ -1,0 +1,120 @@
+"""`calm plan` beside what the demo's steps really take on this machine: parameters, FLOPs, memory, seconds.
+
+    python -m benchmarks.plan [--steps 5] [--threads 2] [--dtype auto]
+
+Seconds are predicted from three measured rates (`benchmarks/machine.py`) and the operations that the plan counts; the
+matrix products' peak is the one that calm prints with every run. Then the features of photographs: encoded in every
+step, kept on disk by content, kept in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.machine import Machine
+from benchmarks.step import USES, in_shapes, lengths, objective, timed
+from calm.layout import Layout
+from calm.model.build import resolve_dtype
+from calm.params import Params, load_params
+from calm.plan.shapes import Cost
+from calm.training.feature_cache import FeatureCache
+from calm.training.features import Features
+from calm.training.tuning import InstructionObjective
+
+ENCODED = 64
+
+
+def stage(run: str, params: Params, steps: int) -> None:
+    """One line of what was planned and what was found."""
+    of = objective(run, params, Layout())
+    batch = of.order.batch_size
+    planned = in_shapes(run, params, batch, lengths(of, 1))
+    seconds = median(timed(lambda step: of.losses(1)["loss"], steps, of))
+    machine = Machine.measured(resolve_dtype(params.runtime))
+    trained = sum(p.nbytes for p in of.parameters.values())
+    expected = machine.predicted(planned, trained)
+    flops, peak = counted(of), allocated(of)
+    print(
+        f"| {run} | {sum(p.numel() for p in of.parameters.values()):,} | {planned.flops / 1e9:.1f} | "
+        f"{flops / planned.flops:.3f} | {planned.peak / 2**20:.0f} | {peak / planned.peak:.3f} | {expected:.2f} | "
+        f"{seconds:.2f} | {seconds / expected:.2f} |"
+    )
+    print(f"  {machine}; slowest: {slowest(planned, machine)}")
+
+
+def counted(of: InstructionObjective) -> int:
+    """FLOPs of a step by torch's counter."""
+    with FlopCounterMode(display=False) as counter:
+        of.losses(1)["loss"].backward()
+    found: int = counter.get_total_flops()
+    return found
+
+
+def allocated(of: InstructionObjective) -> int:
+    """Bytes of a step at the peak, gradients there already, by torch's profiler."""
+    held = peak = 0
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        of.losses(1)["loss"].backward()
+    assert profile.profiler is not None
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def slowest(cost: Cost, machine: Machine) -> str:
+    """The kinds of operations that take most of the predicted time."""
+    seconds: dict[str, float] = {}
+    for operation in cost.operations:
+        one = machine.roofline(Cost(0, 0, 0, (operation,))) + machine.overhead
+        seconds[operation.name] = seconds.get(operation.name, 0.0) + one
+    most = sorted(seconds, key=lambda name: -seconds[name])[:4]
+    return ", ".join(f"{name} {seconds[name]:.2f} s" for name in most)
+
+
+def features(params: Params) -> None:
+    """Seconds for the features of a few photographs by each way of keeping them."""
+    of = objective("alignment", params, Layout())
+    keys = sorted({key for row in range(len(of.rows)) for key in of._keys(row)})[:ENCODED]
+    photographs = of.features.photographs
+    with tempfile.TemporaryDirectory() as folder:
+        disk = Features(of.assembly, photographs, keep=False, cache=FeatureCache(Path(folder), of.assembly))
+        memory = Features(of.assembly, photographs, keep=True)
+        ways = {"encoded in every step": Features(of.assembly, photographs, keep=False), "disk, first": disk}
+        ways |= {"disk": disk, "memory, first": memory, "memory": memory}
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way(keys)
+            print(f"| {name} | {(time.perf_counter() - started) / len(keys) * 1e3:.2f} ms |")
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    params = load_params()
+    runtime = params.runtime.model_copy(update={"dtype": chosen.dtype, "device": "cpu"})
+    params = params.model_copy(update={"runtime": runtime})
+    print(
+        "| run | trained | GFLOPs planned | counted / planned | MiB planned | allocated / planned "
+        "| s predicted | s | ratio |"
+    )
+    for run in USES:
+        stage(run, params, chosen.steps)
+    features(params)
+
+
+if __name__ == "__main__":
+    main()
