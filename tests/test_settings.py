@@ -56,7 +56,7 @@ def test_every_wrong_key_of_every_dataset_and_task_is_told_at_once(params: Param
 
 
 def test_what_has_no_file_yet_is_left_to_its_stage_but_a_file_that_is_no_task_is_not(params: Params) -> None:
-    check_open_sections(with_dataset(with_settings(params, "humming", volume=11), "ava", anything=1))
+    check_open_sections(with_dataset(with_settings(params, "humming", volume=11), "not_written_yet", anything=1))
     with pytest.raises(EvaluationError, match="defines no TASK"):
         check_open_sections(with_settings(params, "metrics", model="models/pretrain"))
 

@@ -92,12 +92,17 @@ def test_every_task_of_the_paper_is_evaluated() -> None:
 
 def test_without_weight_decay_the_loop_is_adam(tmp_path: Path) -> None:
     from calm.training.engine import Run, train
+    from calm.training.order import Part
 
     class Quadratic:
         def __init__(self) -> None:
             self.parameters = {"x": nn.Parameter(torch.tensor([3.0, -2.0]))}
+            self.model = nn.ParameterDict(self.parameters)
 
-        def losses(self, step: int) -> dict[str, torch.Tensor]:
+        def read(self, step: int, part: Part) -> None:
+            pass
+
+        def losses(self, step: int, part: Part, read: None) -> dict[str, torch.Tensor]:
             return {"loss": (self.parameters["x"] ** 2).sum()}
 
     options = Optimisation(

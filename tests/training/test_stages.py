@@ -202,10 +202,10 @@ def test_a_stage_killed_at_a_step_ends_with_the_same_bytes(
         path.unlink()
     original = pretrain_stage.AttributeObjective.losses
 
-    def losses(self: Any, at: int) -> Any:
+    def losses(self: Any, at: int, *rest: Any) -> Any:
         if at == step:
             raise Killed
-        return original(self, at)
+        return original(self, at, *rest)
 
     with monkeypatch.context() as patched:
         patched.setattr(pretrain_stage.AttributeObjective, "losses", losses)
@@ -226,10 +226,10 @@ from calm.training import finetune
 from pathlib import Path
 params = pickle.loads(bytes.fromhex(sys.argv[2]))
 original = finetune.InstructionObjective.losses
-def losses(self, step):
+def losses(self, step, *rest):
     if step == 5:
         os.kill(os.getpid(), signal.SIGKILL)
-    return original(self, step)
+    return original(self, step, *rest)
 finetune.InstructionObjective.losses = losses
 finetune.finetune("scores", params, Layout(Path(sys.argv[1])))
 """
