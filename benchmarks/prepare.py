@@ -45,11 +45,10 @@ Images a second of processor time: what one core does; the wall clock depends on
 READING = """
 How to read it: the roofline decodes and does nothing else. `prepare` does all that the plain loop does, and besides
 checks every file against the manifest (sha256) and hashes each photograph, whole and cropped, for the leakage filter;
-its steps are shown on their own, for all photographs. Most of its time goes into colour profiles,
-which are applied to every pixel before scaling, and into scaling: both could be had for less by decoding smaller, but
-then the pixels would be others. It runs on as many threads as `threads.prepare` says, since Pillow lets go of the
-interpreter while it decodes, scales and encodes; the last column is what that brought on the wall clock of a machine
-that others used at the time.
+its steps are shown on their own, for all photographs. Most of its time goes into colour profiles, which are applied to
+every pixel before scaling, and into scaling: both could be had for less by decoding smaller, but then the pixels would
+be others. `prepare` runs on as many threads as `threads.prepare` says. The wall clock, above all of the rows with
+several threads, tells as much about what else ran on the machine.
 """
 
 
