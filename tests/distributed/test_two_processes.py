@@ -68,7 +68,7 @@ def test_two_processes_train_every_stage_as_one_does(two: Any, trained_template:
         np.testing.assert_allclose(curve[column], alone[column], rtol=TOLERANCE, atol=1e-5, err_msg=column)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [STAGES[0], STAGES[2]])
 def test_bfloat16_with_gradient_checkpointing_and_partitioned_weights_stays_near(
     two: Any, trained_template: Any, stage: str
 ) -> None:

@@ -147,8 +147,10 @@ def watched(*modules: Any) -> Iterator[list[Any]]:
             module.train = train
 
 
-def all_stages(root: Path, parts: dict[str, str], kind: str, **changes: Any) -> dict[str, Any]:
-    """The four training stages of the tiny profile, each from what one process has trained before it."""
+def all_stages(
+    root: Path, parts: dict[str, str], kind: str, stages: tuple[tuple[str, str], ...] = STAGES, **changes: Any
+) -> dict[str, Any]:
+    """The training stages of the tiny profile, each from what one process has trained before it."""
     from calm.training import finetune, pretrain  # seconds, which the small network does not need
     from tests import tiny
 
@@ -156,7 +158,7 @@ def all_stages(root: Path, parts: dict[str, str], kind: str, **changes: Any) -> 
     layout = Layout(root)
     settings = {key: changes.pop(key) for key in list(changes) if "__" in key}
     params = tiny.params(tiny.Parts(**parts), strategy=strategy(kind, **changes), **settings)
-    for section, run in STAGES:
+    for section, run in stages:
         with watched(pretrain, finetune) as seen:
             {"pretrain": pretrain.pretrain, "finetune": finetune.finetune}[section](run, params, layout)
         curves[f"{section}-{run}"] = seen[0]["curve"]
@@ -175,13 +177,15 @@ def scenarios(out: Path, root: Path, parts: dict[str, str]) -> Iterator[tuple[st
     for kind in KINDS:
         yield f"world-{kind}", lambda kind=kind: another_world(out, kind)
         yield f"nan-{kind}", lambda kind=kind: no_number(out, kind)
-        yield f"stages-{kind}", lambda kind=kind: all_stages(root, parts, kind, micro_batch=1)
+        rounds = {"micro_batch": 1} if kind == "ddp" else {}
+        yield f"stages-{kind}", lambda kind=kind, rounds=rounds: all_stages(root, parts, kind, **rounds)
     yield (
         "stages-zero3-checkpointing",
         lambda: all_stages(
             root,
             parts,
             "zero3",
+            (STAGES[0], STAGES[2]),
             gradient_checkpointing=True,
             runtime__dtype="bfloat16",
             runtime__keep_features=False,
