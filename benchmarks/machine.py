@@ -1,19 +1,25 @@
-"""What this machine can do, measured: matrix products, memory, and the price of an operation that does nothing."""
+"""What this machine can do, measured: matrix products, memory, and the price of an operation that does nothing.
+
+In seconds of processor time, shared out over the threads: on a machine that others use too, the clock on the wall
+measures them.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from statistics import median
 
 import torch
+from torch import nn
 
 from calm.plan.shapes import Cost
-from calm.training.throughput import gemm_flops
 
 COPIED = 64 * 2**20  # bytes; far more than a cache holds
 EMPTY = 2000  # operations on one number
-RUNS = 5
+RUNS = 9
 
 
 @dataclass(frozen=True)
@@ -31,13 +37,20 @@ class Machine:
     overhead: float
 
     @staticmethod
-    def measured(dtype: torch.dtype) -> Machine:
-        """Best of a few runs each, for float32 and `dtype`."""
-        cpu, threads = torch.device("cpu"), torch.get_num_threads()
-        flops = {kind: gemm_flops(cpu, kind, threads) for kind in {torch.float32, dtype}}
+    def measured(dtype: torch.dtype, shape: tuple[int, int, int]) -> Machine:
+        """Median of a few runs each, for float32 and `dtype`.
+
+        Args:
+            shape: of the product (rows, inputs, outputs); one that fits a cache would promise too much.
+        """
+        rows, inputs, outputs = shape
+        flops = {}
+        for kind in dict.fromkeys((torch.float32, dtype)):
+            left, weight = torch.ones(rows, inputs, dtype=kind), torch.ones(outputs, inputs, dtype=kind)
+            flops[kind] = 2 * rows * inputs * outputs / _seconds(partial(nn.functional.linear, left, weight))
         source, target = torch.ones(COPIED // 4), torch.empty(COPIED // 4)
-        bandwidth = 2 * COPIED / _best(lambda: target.copy_(source))
-        return Machine(flops, bandwidth, _best(_empty_operations) / (2 * EMPTY))
+        bandwidth = 2 * COPIED / _seconds(lambda: target.copy_(source))
+        return Machine(flops, bandwidth, _seconds(_empty_operations) / (2 * EMPTY))
 
     def roofline(self, cost: Cost) -> float:
         """The least seconds: every operation at the peak or at the bandwidth, whichever is slower."""
@@ -64,10 +77,15 @@ def _empty_operations() -> None:
     value.backward()
 
 
-def _best(action: Callable[[], object]) -> float:
+def processor_seconds() -> float:
+    """Processor time of this process so far, for each of its threads."""
+    return time.process_time() / torch.get_num_threads()
+
+
+def _seconds(action: Callable[[], object]) -> float:
     seconds = []
     for _ in range(RUNS):
-        started = time.perf_counter()
+        started = processor_seconds()
         action()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
+        seconds.append(processor_seconds() - started)
+    return median(seconds)

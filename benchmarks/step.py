@@ -12,7 +12,6 @@ roofline is the least that the step could take here: each operation at this mach
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
 from statistics import median
 
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.machine import Machine
+from benchmarks.machine import Machine, processor_seconds
 from calm.attributes.taxonomy import LEVELS, taxonomy
 from calm.data import tables
 from calm.layout import Layout
@@ -122,16 +121,16 @@ def plain_visual_tokens(assembly: Assembly, pixels: torch.Tensor) -> torch.Tenso
 
 
 def timed(loss: Callable[[int], torch.Tensor], steps: int, of: InstructionObjective) -> list[float]:
-    """Seconds of each step but the first: loss, gradient, clipping, Adam."""
+    """Seconds (`processor_seconds`) of each step but the first: loss, gradient, clipping, Adam."""
     optimizer = torch.optim.AdamW(of.parameters.values(), lr=1e-6, betas=BETAS)
     seconds = []
     for step in range(steps + 1):
-        started = time.perf_counter()
+        started = processor_seconds()
         loss(step).backward()
         nn.utils.clip_grad_norm_(of.parameters.values(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(processor_seconds() - started)
     return seconds[1:]
 
 
@@ -145,6 +144,13 @@ def lengths(of: InstructionObjective, step: int) -> Lengths:
     rows, length = seen[0]["input_ids"].shape
     answer = round((seen[0]["labels"] != -100).sum().item() / rows)
     return Lengths(length - seen[0]["visual_tokens"].shape[1] - answer, answer)
+
+
+def feed_forward(of: InstructionObjective, batch: int, words: Lengths) -> tuple[int, int, int]:
+    """Shape of the language model's largest repeated product."""
+    config = of.assembly.model.config
+    rows = batch * (config.vision_tokens + words.prompt + words.answer)
+    return rows, config.text_config.hidden_size, config.text_config.intermediate_size
 
 
 def in_shapes(run: str, params: Params, batch: int, of: Lengths) -> Cost:
@@ -186,8 +192,9 @@ def main() -> None:
         chosen.steps,
         of,
     )
-    machine = Machine.measured(dtype)
-    least = machine.roofline(in_shapes(chosen.run, params, batch, lengths(of, 1)))
+    words = lengths(of, 1)
+    machine = Machine.measured(dtype, feed_forward(of, batch, words))
+    least = machine.roofline(in_shapes(chosen.run, params, batch, words))
     print(f"plain {median(slow):.3f} s, calm {median(calm):.3f} s, ratio {median(slow) / median(calm):.2f}")
     print(f"roofline of calm's step {least:.3f} s: {least / median(calm):.0%} of its time ({machine})")
 

@@ -111,7 +111,7 @@ def checkpointing(model: CalmForConditionalGeneration, on: bool) -> Iterator[Non
     try:
         yield
     finally:
-        model.language_model.gradient_checkpointing_disable()
+        model.language_model.activation_checkpointing_disable()
         model.language_model.eval()
 
 

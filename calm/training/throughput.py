@@ -142,13 +142,17 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
             return (gpu.tflops if dtype == torch.bfloat16 else gpu.tflops_float32) * 1e12, f"data sheet of {name}"
     threads = torch.get_num_threads()
     source = f"measured product of {GEMM}x{GEMM} matrices in {str(dtype).split('.')[-1]}, {threads} threads"
-    return gemm_flops(device, dtype, threads), source
+    return _measured_once(device, dtype, threads), source
 
 
 @cache
+def _measured_once(device: torch.device, dtype: torch.dtype, threads: int) -> float:
+    return gemm_flops(device, dtype)
+
+
 @torch.no_grad()
-def gemm_flops(device: torch.device, dtype: torch.dtype, threads: int, side: int = GEMM) -> float:
-    """FLOPs a second of the fastest of a few products of square matrices, by as many threads as are set."""
+def gemm_flops(device: torch.device, dtype: torch.dtype, side: int = GEMM) -> float:
+    """FLOPs a second of the fastest of a few products of square matrices, by the threads that are set."""
     matrix = torch.ones(side, side, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(GEMM_RUNS):

@@ -28,6 +28,8 @@ def main(job: Path) -> int:
             processes.first(lambda: _hold(lock, job.parent))
             _run(content, str(job))
     except Exception as error:
+        if _lost_another(error):
+            raise  # why is for the other to say; this traceback is in the log
         message = str(error) if isinstance(error, TrainingError) else f"{type(error).__name__}: {error}"
         (job.parent / PROBLEM.replace("*", str(processes.rank))).write_text(message, encoding="utf-8")
         if isinstance(error, (ValueError, OSError)):
@@ -51,6 +53,13 @@ def _run(content: dict[str, Any], where: str) -> None:
             finetune.tune(arguments["run"], start, nowhere, None, params, layout, arguments["label"])
         case stage:
             raise AssertionError(stage)
+
+
+def _lost_another(error: Exception) -> bool:
+    """Whether the error is that another process went away: gloo has no type for it."""
+    return isinstance(error, distributed.DistBackendError) or (
+        isinstance(error, RuntimeError) and "gloo" in str(error) and "onnection" in str(error)
+    )
 
 
 def _hold(lock: Any, state: Path) -> None:

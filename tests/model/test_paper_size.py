@@ -1,4 +1,4 @@
-"""CLIP ViT-L/14-336 and Vicuna-7B at full size on the meta device: passes of every stage, shapes and gradients."""
+"""CLIP ViT-L/14-336 and Vicuna-7B at full size on the meta device: whole passes, shapes and gradients."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from calm import profiles
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.params import Params, parse_params
-from calm.plan.shapes import META, STAGES, Lengths, add_adapters, build, open_stage, read_prompts, step_costs
+from calm.plan.shapes import META, Lengths, add_adapters, build, open_stage, read_prompts, step_costs
 from tests.tiny import REPOSITORY
 
 VISUAL = 3 * 32 + 576
@@ -41,8 +41,8 @@ def test_frozen_parts_are_bfloat16_and_what_is_trained_is_float32(
     assert {p.device for p in model.parameters()} == {META}
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_step_of_every_stage_gives_gradients_to_what_it_trains_alone(
+@pytest.mark.parametrize("stage", ["attributes", "scores"])  # tests/plan traces all four
+def test_a_step_gives_gradients_to_what_it_trains_alone(
     model: CalmForConditionalGeneration, params: Params, stage: str
 ) -> None:
     with torch.device(META):

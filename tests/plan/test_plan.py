@@ -38,6 +38,11 @@ def tiny_params(tiny_template: Any) -> Params:
     return found
 
 
+@pytest.fixture(scope="module")
+def tiny_plan(tiny_template: Any) -> Plan:
+    return plan(tiny_template.params(), Options())
+
+
 def run(*arguments: str) -> Any:
     return CliRunner().invoke(app, ["-C", str(REPOSITORY), "plan", *arguments])
 
@@ -103,7 +108,7 @@ def test_both_profiles_of_the_paper_differ_in_data_alone() -> None:
 
 
 def test_hours_and_price_follow_the_machine(tiny_params: Params) -> None:
-    one = plan(tiny_params, Options(gpus=1, mfu=0.2, price_per_hour=3.0))
+    one = plan(tiny_params, Options(mfu=0.2, price_per_hour=3.0))
     two = plan(tiny_params, Options(gpus=2, mfu=0.4, price_per_hour=3.0))
     for slow, fast in zip(one.stages, two.stages, strict=True):
         assert slow.hours == pytest.approx(4 * fast.hours)
@@ -113,9 +118,9 @@ def test_hours_and_price_follow_the_machine(tiny_params: Params) -> None:
 
 
 def test_a_plan_that_does_not_fit_is_refused_with_what_would(
-    tiny_params: Params, monkeypatch: pytest.MonkeyPatch
+    tiny_params: Params, tiny_plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    largest = max(stage.memory.total for stage in plan(tiny_params, Options()).stages)
+    largest = max(stage.memory.total for stage in tiny_plan.stages)
     small = machines().model_copy(update={"reserve_gib": 80 - 0.9 * largest / GIB})
     monkeypatch.setattr("calm.plan.machines", lambda: small)
     found = plan(tiny_params, Options())
@@ -128,11 +133,10 @@ def test_a_plan_that_does_not_fit_is_refused_with_what_would(
     assert refused.exit_code == 1 and "this plan does not fit" in refused.output
 
 
-def test_json_says_what_the_tables_say(tiny_params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = plan(tiny_params, Options())
-    monkeypatch.setattr("calm.plan.plan", lambda params, options: found)
+def test_json_says_what_the_tables_say(tiny_plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("calm.plan.plan", lambda params, options: tiny_plan)
     written = json.loads(run("--json").output)
-    assert written == json.loads(json.dumps(to_json(found)))
+    assert written == json.loads(json.dumps(to_json(tiny_plan)))
     assert list(written["stages"]) == list(STAGES)
     for stage in written["stages"].values():
         parts = [stage["memory"][name] for name in MEMORY[:-1]]

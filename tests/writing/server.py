@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -27,6 +28,11 @@ from calm.writing.topics import hand_written
 KEY = "sk-synthetic-0123456789abcdefABCDEF"
 MODEL = "gpt-3.5-turbo-0125"
 Fault = Callable[[int, dict[str, Any]], str | None]  # (number of the chat request, its body) -> kind of fault
+
+
+@cache
+def _guidance(attribute: str, state: str) -> list[str]:
+    return all_guidance(attribute, state)
 
 
 @dataclass
@@ -103,7 +109,7 @@ class FakeOpenAI:
         prompt = body["messages"][-1]["content"]
         named = dict(re.findall(r"^(Attribute|State|Task): (\w+)$", prompt, re.MULTILINE))
         count = int(re.search(r"Write (\d+) distinct", prompt).group(1))  # type: ignore[union-attr]
-        pool = hand_written(named["Task"]) if "Task" in named else all_guidance(named["Attribute"], named["State"])
+        pool = hand_written(named["Task"]) if "Task" in named else _guidance(named["Attribute"], named["State"])
         avoid = set(re.findall(r"^- (.+)$", prompt, re.MULTILINE))
         pool = [text for text in pool if text not in avoid]
         seed = int.from_bytes(hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()[:8], "big")

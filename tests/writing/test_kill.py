@@ -67,19 +67,13 @@ def outputs(root: Path) -> dict[str, bytes]:
     return {name: getattr(Layout(root), name).read_bytes() for name in OUTPUTS}
 
 
-CHAT = [
-    ("before", "POST /chat", 1),
-    ("before", "POST /chat", 6),
-    ("after", "POST /chat", 9),
-    ("after", "POST /chat", 4),
-]
+CHAT = [("before", "POST /chat", 1), ("before", "POST /chat", 6), ("after", "POST /chat", 9)]
 BATCHES = [
     ("before", "POST /files", 1),
     ("before", "POST /batches", 1),
     ("after", "POST /batches", 1),
     ("before", "GET /batches/", 2),
     ("after", "GET /files", 1),
-    ("before", "POST /batches", 1),
 ]
 
 
