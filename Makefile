@@ -42,7 +42,7 @@ results: env ## write the results table of README.md from results/
 	python -m calm.report.readme
 
 test: env ## all tests, offline
-	pytest
+	pytest -n 2
 
 checks: env ## lint, format, types, workflow, spelling
 	ruff check .

@@ -113,7 +113,7 @@ class Calm:
         scores = []
         for tokens in self._encoded(images, batch_size):
             visual = self.model.mfam(tokens)
-            embeddings = self._prompt(SCORE_PROMPT, visual, number=True)
+            embeddings = self._prompt(SCORE_PROMPT, visual, score=True)
             shares, regressed, ids = score_answer(self.model, embeddings, visual, tokenizer.eos_token_id)
             numbers = zip(expectation(shares).tolist(), regressed.tolist(), distribution(shares).tolist(), strict=True)
             answers = tokenizer.batch_decode(ids, skip_special_tokens=True)
@@ -198,7 +198,7 @@ class Calm:
         parts = []
         for tokens in self._encoded(images, batch_size):
             visual = self.model.mfam(tokens)
-            read = read_last(self.model, self._prompt(SCORE_PROMPT, visual, number=True), visual, use_cache=False)
+            read = read_last(self.model, self._prompt(SCORE_PROMPT, visual, score=True), visual, use_cache=False)
             pooled = torch.cat(list(self.model.mfam.pooled(tokens).values()), dim=-1)
             parts.append((visual, pooled, read.states, read.expectation, read.regression))
         visual, pooled, states, expected, regressed = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -230,10 +230,10 @@ class Calm:
             pixels = self._images(chunk, return_tensors="pt")["pixel_values"]
             yield self.model.encode_images(pixels.to(self.model.mfam.thematic.weight.device))
 
-    def _prompt(self, prompt: str, visual_tokens: torch.Tensor, *, number: bool = False) -> torch.Tensor:
+    def _prompt(self, prompt: str, visual_tokens: torch.Tensor, *, score: bool = False) -> torch.Tensor:
         """Embeddings (B, L, D) of one prompt for every photograph; `number` as in `CalmProcessor.prompt`."""
         processor = self._speaker
-        ids = processor.tokenizer(processor.prompt(messages(prompt), number=number), return_tensors="pt").input_ids
+        ids = processor.tokenizer(processor.prompt(messages(prompt), score=score), return_tensors="pt").input_ids
         ids = ids.expand(visual_tokens.shape[0], -1).to(visual_tokens.device)
         return self.model.embed_prompt(ids, visual_tokens)
 

@@ -385,6 +385,7 @@ class VisualScores(Optimisation):
 class FinetuneScores(Optimisation):
     """S: image-score pairs."""
 
+    lead: str
     regression: WeightedLoss
     visual: VisualScores
 

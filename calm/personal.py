@@ -91,7 +91,7 @@ class InContext:
         if len(scores) != len(support) or not len(scores):
             raise ValueError(f"expected one score for each of {len(support)} photographs, got {len(scores)}")
         self._model = model
-        text = processor.prompt(personal_messages(scores), number=True)
+        text = processor.prompt(personal_messages(scores), score=True)
         ids = processor.tokenizer(text, return_tensors="pt").input_ids[0].to(support.device)
         most = model.config.text_config.max_position_embeddings
         if len(ids) > most:
@@ -110,7 +110,7 @@ class InContext:
 
     @staticmethod
     def _turn(processor: CalmProcessor) -> list[int]:
-        ids: list[int] = processor.tokenizer(processor.prompt(messages(PERSONAL_PROMPT), number=True)).input_ids
+        ids: list[int] = processor.tokenizer(processor.prompt(messages(PERSONAL_PROMPT), score=True)).input_ids
         return ids
 
     @torch.inference_mode()

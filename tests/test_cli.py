@@ -166,11 +166,13 @@ def test_metrics_are_a_table_of_headlines_with_what_stands_beside_them() -> None
         Row("SRCC, expectation", "0.512", "0.401 to 0.620", "chance 0.000", ""),
         Row("SPICE", "not available", "", "", "no jars"),
     )
-    console = Console(width=160, record=True, file=io.StringIO())
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(table([Section("scoring", find_task("scoring"), rows, "synthetic", "items: 9")]))
     shown = console.export_text()
     for text in ("scoring", "0.512", "0.401 to 0.620", "chance 0.000", "not available", "no jars", "synthetic"):
         assert text in shown
+    console.print(table([Section("scoring", find_task("scoring"), rows, "synthetic", "items: 9")], shown=1))
+    assert "SPICE" not in console.export_text()
 
 
 def test_metrics_before_any_run_say_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

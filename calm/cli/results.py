@@ -22,15 +22,22 @@ def register(app: typer.Typer) -> None:
     app.command("fetch-spice", rich_help_panel="Results")(fetch_spice)
 
 
-def metrics() -> None:
+def metrics(
+    everything: Annotated[bool, typer.Option("--all", help="Every figure, not only the first few of a task.")] = False,
+) -> None:
     """What every task measured, with intervals and what chance or a baseline reaches."""
     from rich.console import Console
 
     from calm.layout import Layout
     from calm.params import load_params
-    from calm.report.tables import sections
+    from calm.report.tables import SHOWN, sections
 
-    Console().print(table(sections(load_params(), Layout())))
+    layout, console = Layout(), Console()
+    console.print(table(sections(load_params(), layout), shown=None if everything else SHOWN))
+    if not everything:
+        console.print("All figures: calm metrics --all", style="dim")
+    if layout.report.exists():
+        console.print(f"With curves and photographs: {layout.report}", style="dim")
 
 
 def fetch_spice(
@@ -44,14 +51,17 @@ def fetch_spice(
     typer.echo(f"To use it: export {FOLDER_VARIABLE}={folder.resolve()}")
 
 
-def table(sections: list[Section]) -> Table:
-    """One row per headline figure; a rule between tasks."""
+def table(sections: list[Section], shown: int | None = None) -> Table:
+    """The first `shown` headline figures of every task under its name and what its labels are; all of them if None."""
+    from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
-    found = Table("task", "figure", "value", "interval", "beside it", "labels")
+    found = Table("figure", "value", "interval", "beside it", box=box.SIMPLE_HEAD, pad_edge=False)
     for section in sections:
-        for number, row in enumerate(section.rows):
-            task, labels = (section.name, section.labels) if number == 0 else ("", "")
-            found.add_row(task, row.label, row.value, row.interval, row.beside or row.note, labels)
+        labels = escape(section.labels.split(":")[0])
+        found.add_row(f"[bold]{section.name}[/bold]", "", "", f"[dim]{labels} labels[/dim]")
+        for row in section.rows[:shown]:
+            found.add_row(f"  {row.label}", row.value, row.interval, row.beside or row.note)
         found.add_section()
     return found

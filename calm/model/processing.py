@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -49,10 +50,12 @@ class CalmProcessor(ProcessorMixin):
         chat_template: str | None = None,
         queries: int = 32,
         thematic_tokens: int = 576,
+        score_lead: str = "",
         **kwargs: Any,
     ) -> None:
         self.queries = queries
         self.thematic_tokens = thematic_tokens
+        self.score_lead = score_lead  # words put into the model's mouth before a score: "Score:"
         self.image_token = IMAGE_TOKEN
         self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) if tokenizer is not None else None
         super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
@@ -68,37 +71,47 @@ class CalmProcessor(ProcessorMixin):
         """Called by transformers for every <image> in a prompt."""
         return self.placeholders
 
-    def prompt(self, messages: Sequence[dict[str, str]], *, number: bool = False) -> str:
+    def prompt(self, messages: Sequence[dict[str, str]], *, score: bool = False) -> str:
         """Conversation to text, ready for the model's answer, with <image> expanded.
 
         Args:
-            number: the answer begins with a digit; in every vocabulary it is then the very next token.
+            score: the answer is a score; in every vocabulary its first digit is then the very next token.
         """
+        lead = f"{self.score_lead} " if self.score_lead else ""
+        told = [
+            {**m, "content": lead + m["content"]} if m["role"] == "assistant" and is_score(m["content"]) else m
+            for m in messages
+        ]
         template = self.chat_template or self.tokenizer.chat_template
         text: str = self.tokenizer.apply_chat_template(
-            list(messages), chat_template=template, tokenize=False, add_generation_prompt=True
+            told, chat_template=template, tokenize=False, add_generation_prompt=True
         )
-        return text.replace(IMAGE_TOKEN, self.placeholders) + (number_prefix(self.tokenizer) if number else "")
+        text = text.replace(IMAGE_TOKEN, self.placeholders)
+        if not score:
+            return text
+        if lead:
+            return text + ("" if text[-1].isspace() else " ") + lead
+        return text + number_prefix(self.tokenizer)
 
     def answer_ids(self, answer: str) -> list[int]:
-        """Tokens of an answer as they follow its prompt, which says `number` where the answer begins with a digit.
+        """Tokens of an answer as they follow its prompt, which says `score` where the answer is one.
 
         Answers are data: a special token's name in one stays plain text.
         """
         ids: list[int] = self.tokenizer(answer, split_special_tokens=True, add_special_tokens=False).input_ids
-        return ids[1:] if begins_with_digit(answer) and number_prefix(self.tokenizer) else ids
+        return ids[1:] if is_score(answer) and number_prefix(self.tokenizer) else ids
 
 
-def begins_with_digit(answer: str) -> bool:
-    """Whether an answer is a score."""
-    return answer[:1].isdecimal()
+def is_score(answer: str) -> bool:
+    """Whether an answer is a score as calm writes it, "6.5." (`calm.instructions.format_score`)."""
+    return re.fullmatch(r"\d+\.\d\.", answer) is not None
 
 
 def number_prefix(tokenizer: PreTrainedTokenizerBase) -> str:
     """What stands between a prompt and the first digit: a space, where the vocabulary has it as a token of its own.
 
     Llama's writes " 6.5." as a space, 6, point, 5, point, but " The" as one token. The readouts look at the token after
-    the prompt, so the space has to belong to the prompt of a number, and to the answer of anything else.
+    the prompt, so the space has to belong to the prompt of a score, and to the answer of anything else.
 
     Raises:
         ValueError: the vocabulary writes 6.5. otherwise than digit by digit, so no digit could be read.

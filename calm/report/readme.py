@@ -10,10 +10,9 @@ from calm.io import atomic_file
 from calm.layout import Layout
 from calm.params import Params, load_params
 from calm.report.page import table_cell
-from calm.report.tables import Section, sections
+from calm.report.tables import SHOWN, Section, sections
 
 README = Path("README.md")
-SHOWN = 3  # figures of each task, the first of its headlines; the report has them all
 _BLOCK = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
 _COLUMNS = ("task", "figure", "value", "{level} interval", "beside it", "labels")
 

@@ -20,6 +20,7 @@ from calm.layout import Layout
 from calm.params import Params
 from calm.version import __version__
 
+SHOWN = 3  # figures of each task where there is little room, the first of its headlines; the report has them all
 PACKAGES = ("torch", "transformers", "peft", "numpy", "scipy", "scikit-learn", "pandas", "pillow", "pycocoevalcap")
 ORIGINS = {
     "human": "given by people",

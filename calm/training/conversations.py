@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from calm.model.modeling import IGNORED
-from calm.model.processing import CalmProcessor, begins_with_digit
+from calm.model.processing import CalmProcessor, is_score
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def collate(
     """Tokenise user messages and answers."""
     tokenizer = processor.tokenizer
     prompts = [
-        tokenizer(processor.prompt([dict(m) for m in messages], number=begins_with_digit(answer))).input_ids
+        tokenizer(processor.prompt([dict(m) for m in messages], score=is_score(answer))).input_ids
         for messages, answer in zip(conversations, answers, strict=True)
     ]
     learned = [[*processor.answer_ids(answer), tokenizer.eos_token_id] for answer in answers]

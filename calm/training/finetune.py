@@ -102,6 +102,8 @@ def tune(
     rows = tables.instructions(layout, run)
     rows = rows[rows["split"] == "train"]
     assembly = _assemble(start, params)
+    if isinstance(options, FinetuneScores):
+        assembly.processor.score_lead = options.lead
     adapter = _open_language_model(assembly, start[-1], params)
     trainable = _trainable(assembly, with_score=isinstance(options, FinetuneScores))
     features = Features.of(assembly, rows["dataset"], params.runtime, layout)

@@ -72,7 +72,7 @@ def test_what_is_learned_is_what_the_whole_conversation_would_be_tokenised_to(pr
 
 
 def test_scores_in_context_are_written_as_scores_are_learned(processor: CalmProcessor) -> None:
-    ids = processor.tokenizer(processor.prompt(personal_messages([6.5, 3.0]), number=True)).input_ids
+    ids = processor.tokenizer(processor.prompt(personal_messages([6.5, 3.0]), score=True)).input_ids
     tokens = processor.tokenizer.convert_ids_to_tokens(ids)
     (learned,) = collate(processor, [messages(SCORE_PROMPT)], ["6.5."]).input_ids.tolist()
     turn = processor.tokenizer.convert_ids_to_tokens(learned)[-7:]  # from the colon
@@ -98,8 +98,8 @@ def test_an_answer_cannot_speak_for_the_user(processor: CalmProcessor) -> None:
 def test_plans_count_prompts_as_the_vocabulary_does(processor: CalmProcessor) -> None:
     if len(processor.tokenizer) < LLAMA:
         pytest.skip("a small vocabulary needs more tokens")
-    for prompt, stage, number in ((SCORE_PROMPT, "scores", True), (COMMENT_PROMPT, "comments", False)):
-        counted = len(processor.tokenizer(processor.prompt(messages(prompt), number=number)).input_ids) - 672
+    for prompt, stage, score in ((SCORE_PROMPT, "scores", True), (COMMENT_PROMPT, "comments", False)):
+        counted = len(processor.tokenizer(processor.prompt(messages(prompt), score=score)).input_ids) - 672
         assert counted <= machines().lengths[stage].prompt <= counted + 6
     answer = len(processor.answer_ids("6.5.")) + 1
     assert answer == machines().lengths["scores"].answer == machines().evaluation["scoring"].answer
@@ -111,7 +111,7 @@ def test_vocabularies_without_marks_need_no_space_before_a_number() -> None:
     add_placeholders(words, len(words))
     images = CalmImageProcessor.of(tiny.PREPROCESSING)
     processor = CalmProcessor(images, words, chat_template=CHATML, queries=2, thematic_tokens=1)
-    assert processor.prompt(messages(SCORE_PROMPT), number=True) == processor.prompt(messages(SCORE_PROMPT))
+    assert processor.prompt(messages(SCORE_PROMPT), score=True) == processor.prompt(messages(SCORE_PROMPT))
 
 
 def test_vocabularies_that_do_not_write_digit_by_digit_are_refused() -> None:

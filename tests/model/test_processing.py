@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
-from calm.instructions import SCORE_PROMPT, messages
+from calm.instructions import SCORE_PROMPT, messages, personal_messages
 from calm.model.build import Assembly
 from calm.model.configuration import PLACEHOLDERS
 from calm.model.pretrained import CLIP_MEAN, CLIP_STD, VICUNA, Preprocessing
 from calm.model.processing import CalmImageProcessor, add_placeholders, normalise, unit_pixels
+from calm.training.conversations import collate
 from tests import tiny
 
 CLIP = Preprocessing(64, CLIP_MEAN, CLIP_STD)
@@ -86,3 +87,19 @@ def test_placeholders_inside_the_vocabulary_are_refused() -> None:
     words: PreTrainedTokenizerFast = tiny.tokenizer()
     with pytest.raises(ValueError, match="inside a vocabulary of 1000"):
         add_placeholders(words, 1000)
+
+
+def test_a_lead_stands_before_scores_alone(assembly: Assembly, monkeypatch: pytest.MonkeyPatch) -> None:
+    processor = assembly.processor
+    plain = processor.prompt(messages(SCORE_PROMPT))
+    assert processor.prompt(messages(SCORE_PROMPT), score=True) == plain
+    monkeypatch.setattr(processor, "score_lead", "Score:")
+    assert processor.prompt(messages(SCORE_PROMPT)) == plain
+    assert processor.prompt(messages(SCORE_PROMPT), score=True) == f"{plain}Score: "
+    told = processor.prompt(personal_messages([6.5]), score=True)
+    assert told.count("assistant\nScore: 6.5.<|im_end|>") == 1
+    assert told.endswith("assistant\nScore: ")
+    assert processor.to_dict()["score_lead"] == "Score:"  # saved with the model
+    for answer, led in (("6.5.", 1), ("6 people and a dog.", 0), ("The sky is dull.", 0)):
+        (ids,) = collate(processor, [messages(SCORE_PROMPT)], [answer]).input_ids.tolist()
+        assert processor.tokenizer.decode(ids).count("Score:") == led
