@@ -187,6 +187,15 @@ class Calm:
         return {level: np.concatenate(parts) for level, parts in maps.items()}
 
     @torch.inference_mode()
+    def pooled_features(self, images: Sequence[Image.Image], batch_size: int = 32) -> np.ndarray:
+        """The frozen encoder's tokens, averaged over the places, all levels side by side: (B, F) float32."""
+        parts = [
+            torch.cat([tokens[level].float().mean(1) for level in LEVELS], dim=-1)
+            for tokens in self._encoded(images, batch_size)
+        ]
+        return torch.cat(parts).cpu().numpy()
+
+    @torch.inference_mode()
     def embed(self, images: Sequence[Image.Image], batch_size: int = 32) -> np.ndarray:
         """The levels' pooled queries side by side: (B, 3 * width) float32, for personal scores."""
         rows = [torch.cat(list(self.model.mfam.pooled(t).values()), dim=-1) for t in self._encoded(images, batch_size)]

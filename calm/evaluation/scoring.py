@@ -24,11 +24,14 @@ from calm.evaluation.base import (
     group_keys,
     origin_of_labels,
 )
+from calm.evaluation.baselines import ridge_scores
 from calm.evaluation.calibration import ACCURACY, CALIBRATION, PLCC_LOGISTIC, cut, emd, reliability
 from calm.evaluation.metrics import KRCC, MAE, PLCC, SRCC, Bootstrap, Metric, estimate, mean, paired_difference
 from calm.instructions import SCORE_RANGE, rescale
+from calm.params import PositiveInt, TaskSettings
 
 READOUTS = ("text", "expectation", "regression")
+RIDGE = "ridge"  # on the frozen encoder's pooled features: a baseline, no readout
 METRICS = (SRCC, PLCC, PLCC_LOGISTIC, KRCC, MAE, ACCURACY, CALIBRATION)
 LABELS = {
     "srcc": "SRCC",
@@ -39,7 +42,12 @@ LABELS = {
     "accuracy": "accuracy at the middle",
     "calibration_error": "calibration error",
 }
-COMPARED = (("regression", "expectation"), ("regression", "text"), ("expectation", "text"))
+COMPARED = (
+    ("regression", "expectation"),
+    ("regression", "text"),
+    ("expectation", "text"),
+    *((readout, RIDGE) for readout in ("regression", "expectation", "text")),
+)
 NO_VOTES = "no photograph of the list has a histogram of votes"
 PREDICTIONS = pa.schema(
     [
@@ -54,17 +62,26 @@ PREDICTIONS = pa.schema(
         pa.field("expectation", pa.float64(), nullable=False),
         pa.field("regression", pa.float64(), nullable=False),
         pa.field("raw", pa.string(), nullable=False),
+        pa.field(RIDGE, pa.float64()),  # null where it was not fitted
         pa.field("emd", pa.float64()),  # of the score's distribution from the votes; null without votes
     ]
 )
 
 
-def run(bench: Bench) -> Outcome:
+class ScoringSettings(TaskSettings):
+    """params.evaluation.tasks.scoring."""
+
+    ridge_photographs: PositiveInt | None  # training photographs that the ridge regression sees; None leaves it out
+
+
+def run(bench: Bench[ScoringSettings]) -> Outcome:
     """Score every test row of role `scores`."""
-    rows = rated(bench, "test")
+    rows, train = rated(bench, "test"), rated(bench, "train")
     predictions = predict(bench, rows)
+    if bench.settings.ridge_photographs is not None:
+        predictions[RIDGE] = _ridge(bench, rows, bench.at_most(train, bench.settings.ridge_photographs))
     metrics = measure(predictions, bench.bootstrap)
-    metrics["baseline"] = _constant_answers(rows, rated(bench, "train"))
+    metrics["baseline"] = _constant_answers(rows, train)
     return Outcome(metrics, predictions, PREDICTIONS, _plots(predictions))
 
 
@@ -105,12 +122,22 @@ def predict(bench: Bench, rows: pd.DataFrame) -> pd.DataFrame:
         emd=np.array(
             [_emd(score.distribution, votes) for score, votes in zip(scores, rows["votes"], strict=True)], float
         ),
+        **{RIDGE: np.nan},
     )
     for name in (*READOUTS, "raw"):
         frame[name] = [getattr(score, name) for score in scores]
     frame["text"] = frame["text"].astype("float64")
     predictions: pd.DataFrame = frame[PREDICTIONS.names]
     return predictions
+
+
+def _ridge(bench: Bench[ScoringSettings], rows: pd.DataFrame, train: pd.DataFrame) -> np.ndarray:
+    """Scores of `rows` by a ridge regression fitted on `train`."""
+    seen, asked = (
+        np.concatenate([bench.model.pooled_features(images) for images in bench.batches(part)])
+        for part in (train, rows)
+    )
+    return ridge_scores(seen, train["score"], group_keys(train), asked).clip(*SCORE_RANGE)
 
 
 def _emd(shares: Sequence[float], votes: Sequence[float] | None) -> float:
@@ -125,15 +152,19 @@ def measure(predictions: pd.DataFrame, bootstrap: Bootstrap) -> dict[str, Any]:
         "groups": len(set(group_keys(predictions))),
         "cut": dict(sorted(predictions.groupby("dataset")["cut"].first().items())),
     }
-    for readout in READOUTS:
+    for readout in (*READOUTS, RIDGE):
         known = predictions[predictions[readout].notna()]
+        if known.empty and readout == RIDGE:
+            continue
         values = {metric.name: _values(metric, known, readout) for metric in METRICS}
         metrics[readout] = {
             metric.name: estimate(metric, *values[metric.name], group_keys(known), bootstrap).to_json()
             for metric in METRICS
         }
     metrics["text"]["unparseable"] = float(predictions["text"].isna().mean())
-    metrics["compared"] = {f"{a}_minus_{b}": _compared(predictions, a, b, bootstrap) for a, b in COMPARED}
+    metrics["compared"] = {
+        f"{a}_minus_{b}": _compared(predictions, a, b, bootstrap) for a, b in COMPARED if {a, b} <= metrics.keys()
+    }
     voted = predictions[predictions["emd"].notna()]
     metrics["emd"] = mean(voted["emd"], group_keys(voted), bootstrap).to_json()
     if voted.empty:
@@ -198,16 +229,19 @@ def _plots(predictions: pd.DataFrame) -> dict[str, bytes]:
     }
 
 
-BESIDE = {
-    "mae": (("constant answer", "baseline.mae"),),
-    "accuracy": (("more frequent side", "baseline.accuracy"),),
-}
+def _beside(metric: Metric) -> tuple[tuple[str, str], ...]:
+    """What stands beside a readout's figure: the ridge regression's, and what a constant answer reaches."""
+    constant = {"mae": ("constant answer", "baseline.mae"), "accuracy": ("more frequent side", "baseline.accuracy")}
+    ridge = ("ridge on pooled features", f"{RIDGE}.{metric.name}.value")
+    return (ridge, constant[metric.name]) if metric.name in constant else (ridge,)
+
+
 TASK = Task(
     title="Aesthetic scoring",
     about="Does the score rank held-out photographs as the given scores do? Three ways of reading it.",
     headlines=(
         *(
-            Headline(f"{LABELS[metric.name]}, {readout}", f"{readout}.{metric.name}", BESIDE.get(metric.name, ()))
+            Headline(f"{LABELS[metric.name]}, {readout}", f"{readout}.{metric.name}", _beside(metric))
             for metric in METRICS
             for readout in ("expectation", "regression", "text")
         ),
@@ -218,4 +252,5 @@ TASK = Task(
         ),
     ),
     run=run,
+    settings=ScoringSettings,
 )

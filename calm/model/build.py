@@ -145,6 +145,13 @@ def add_lora(model: CalmForConditionalGeneration, tuning: LoRATuning, seed: int)
     return get_peft_model(model.language_model, config)
 
 
+def save_adapter(folder: Path, adapter: PeftModel) -> None:
+    """Write adapters below `folder`; the same adapters are always the same bytes."""
+    for config in adapter.peft_config.values():
+        config.target_modules = sorted(config.target_modules)  # peft writes a set as it comes: every process its order
+    adapter.save_pretrained(folder / ADAPTER)
+
+
 def save_trained(folder: Path, model: CalmForConditionalGeneration, names: Iterable[str]) -> None:
     """Write the configuration and the named tensors of the model's state dict."""
     state = model.state_dict()
@@ -200,7 +207,7 @@ def save_complete(folder: Path, assembly: Assembly, adapter: PeftModel | None) -
     """Write the whole model in transformers' format, adapters merged, and the adapter apart beside it."""
     model = assembly.model
     if adapter is not None:
-        adapter.save_pretrained(folder / ADAPTER)
+        save_adapter(folder, adapter)
         model.language_model = adapter.merge_and_unload()
     model.save_pretrained(folder)
     assembly.processor.save_pretrained(folder)

@@ -14,7 +14,6 @@ from calm.data import tables
 from calm.io import atomic_dir, sha256_file
 from calm.layout import Layout
 from calm.model.build import (
-    ADAPTER,
     TRAINED,
     Assembly,
     add_lora,
@@ -23,6 +22,7 @@ from calm.model.build import (
     load_config,
     load_trained,
     resolve_dtype,
+    save_adapter,
     save_complete,
     save_trained,
     use_plain_attention,
@@ -179,7 +179,7 @@ def _save_between(folder: Path, assembly: Assembly, adapter: PeftModel | None) -
     model = assembly.model
     names = [name for name in model.state_dict() if name.startswith(("mfam.", "score_head.", "average_visual_tokens"))]
     if adapter is not None:
-        adapter.save_pretrained(folder / ADAPTER)
+        save_adapter(folder, adapter)
     else:
         names += [
             name for name, p in model.named_parameters() if name.startswith("language_model.") and p.requires_grad

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 from calm.instructions import SCORE_PROMPT, messages
 from calm.model import build
 from calm.model.build import (
+    ADAPTER,
     Assembly,
     CheckpointError,
     add_lora,
@@ -22,6 +24,7 @@ from calm.model.build import (
     load_complete,
     load_config,
     load_trained,
+    save_adapter,
     save_complete,
     save_trained,
 )
@@ -146,6 +149,14 @@ def test_a_saved_model_holds_safetensors_and_nothing_that_runs_code(assembly: As
     suffixes = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
     assert ".safetensors" in suffixes
     assert not suffixes & {".bin", ".pt", ".pth", ".pkl", ".pickle", ".py"}
+
+
+def test_an_adapters_files_do_not_depend_on_the_process_that_wrote_them(assembly: Assembly, tmp_path: Path) -> None:
+    """Sets of strings come in another order in every process."""
+    save_adapter(tmp_path, add_lora(assembly.model, LORA, seed=0))
+    modules = json.loads((tmp_path / ADAPTER / "adapter_config.json").read_text())["target_modules"]
+    assert len(modules) > 1
+    assert modules == sorted(modules)
 
 
 def test_the_adapter_saved_apart_equals_the_merged_model(

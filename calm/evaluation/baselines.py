@@ -1,0 +1,41 @@
+"""What a score has to beat: a ridge regression on what the frozen encoder says."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+PENALTIES = np.logspace(0, 6, 19)
+FOLDS = 5
+
+
+def ridge_scores(
+    features: ArrayLike, scores: ArrayLike, groups: Sequence[Hashable], others: ArrayLike
+) -> NDArray[np.float64]:
+    """Scores (M,) of the photographs `others` (M, F) by a ridge regression of standardised features.
+
+    Args:
+        features: pooled features (N, F) of the training photographs.
+        scores: theirs (N,).
+        groups: photographs of one group share a fold when the penalty is chosen by cross-validation.
+
+    Raises:
+        ValueError: there are fewer than two groups to choose the penalty by.
+    """
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    folds = GroupKFold(min(FOLDS, len(numbers)))
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), Ridge(solver="cholesky")),
+        {"ridge__alpha": PENALTIES},
+        scoring="neg_mean_squared_error",
+        cv=folds,
+    )
+    search.fit(np.asarray(features, np.float64), scores, groups=[numbers[group] for group in groups])
+    predicted: NDArray[np.float64] = search.predict(np.asarray(others, np.float64))
+    return predicted
