@@ -99,6 +99,10 @@ class Layout:
         """Metrics of one ablation."""
         return self.root / "results/ablate" / name
 
+    def cross_validation(self, name: str) -> Path:
+        """Metrics and predictions of one cross-validation."""
+        return self.root / "results/cross_validation" / name
+
     def digest(self, name: str) -> Path:
         """Hashes of one result's files; the report depends on the folder of them."""
         return self.root / "results/digests" / f"{name}.json"

@@ -66,6 +66,7 @@ class StageThreads(Section):
     finetune: Threads
     evaluate: Threads
     ablate: Threads
+    cross_validate: Threads
     report: Threads
 
 
@@ -459,6 +460,24 @@ class Ablation(Section):
     start: str
 
 
+class Recipe(Section):
+    """One way of learning scores, beside others on the same folds."""
+
+    self_supervised: bool  # MFAM from both pre-training runs; else a fresh one of the fold's seed
+    edit_gap: NonNegative  # weight, in place of finetune.scores.visual.edit_gap.weight
+    steps: NonNegativeInt  # with the language model, after the visual phase; 0: the visual part's score alone
+
+
+class CrossValidation(Section):
+    """Every rated photograph scored by a model that was not trained on it; differences are from the first recipe."""
+
+    photographs: Literal["train", "all"]  # train: of the training list alone, to choose settings by
+    by: Literal["photograph", "group"]  # what a fold never shares with another
+    folds: Annotated[int, Field(ge=2)]
+    seeds: Annotated[list[NonNegativeInt], Field(min_length=1)]
+    recipes: Annotated[dict[str, Recipe], Field(min_length=1)]
+
+
 class ReportParams(Section):
     """What the page shows."""
 
@@ -483,7 +502,14 @@ class Params(Section):
     strategy: Strategy
     evaluation: EvaluationParams
     ablations: dict[str, Ablation]
+    cross_validations: dict[str, CrossValidation]
     report: ReportParams
+
+    @model_validator(mode="after")
+    def _cross_validations_have_a_visual_phase(self) -> Params:
+        if self.cross_validations and not self.finetune.scores.visual.steps:
+            raise ValueError("cross_validations train the visual part of the score: finetune.scores.visual.steps is 0")
+        return self
 
     @model_validator(mode="after")
     def _visual_scores_have_a_head(self) -> Params:

@@ -112,7 +112,7 @@ def test_a_shared_support_prompt_gives_the_scores_of_whole_prompts(calm: Calm) -
     given = [2.5, 8.0]
     expected, regressed = calm.in_context(seen.tokens[:2], given).score(seen.tokens[2:], batch_size=2)
     processor = calm._speaker
-    ids = processor.tokenizer(processor.prompt(personal_messages(given)), return_tensors="pt").input_ids
+    ids = processor.tokenizer(processor.prompt(personal_messages(given), score=True), return_tensors="pt").input_ids
     for row in range(3):
         photographs = torch.cat([seen.tokens[:2], seen.tokens[2 + row : 3 + row]])
         whole = read_last(calm.model, calm.model.embed_prompt(ids, photographs), photographs[-1:])

@@ -41,6 +41,7 @@ def register(app: typer.Typer) -> None:
         finetune,
         evaluate,
         ablate,
+        cross_validate,
         report,
     )
     for verb in verbs:
@@ -140,6 +141,16 @@ def ablate(name: Name) -> None:
 
     ablations.ablate(name, params, layout)
     write_digest(layout, f"ablate-{name}", layout.ablation(name))
+
+
+def cross_validate(name: Name) -> None:
+    """Score every rated photograph by models that never saw it."""
+    params, layout = start("cross_validate")
+    chosen(name, params.cross_validations, "cross_validations")
+    from calm import cross_validation
+
+    cross_validation.cross_validate(name, params, layout)
+    write_digest(layout, f"cross-validation-{name}", layout.cross_validation(name))
 
 
 def report() -> None:

@@ -270,6 +270,37 @@ def paired_difference(
     return Estimate(value, *bootstrap.interval(draws), len(y), p=bootstrap.two_sided(draws))
 
 
+def mean_over_seeds(
+    metric: Metric,
+    predicted: Sequence[ArrayLike],
+    target: ArrayLike,
+    groups: Sequence[Hashable],
+    bootstrap: Bootstrap,
+    minus: Sequence[ArrayLike] | None = None,
+) -> Estimate:
+    """Mean of the figures of several runs on the same rows, or of their paired differences from as many others.
+
+    Every resample of the rows is shared by all runs: the interval is over photographs, for the mean of these runs.
+    """
+    runs = [pair(run, target, least=0)[0] for run in predicted]
+    others = [pair(run, target, least=0)[0] for run in minus or ()]
+    if minus is not None and len(others) != len(runs):
+        raise ValueError(f"{len(runs)} runs cannot be compared with {len(others)}")
+    y = np.asarray(target, np.float64)
+    try:
+        value = np.mean([metric.point(run, y) for run in runs])
+        if others:
+            value -= np.mean([metric.point(run, y) for run in others])
+    except UndefinedMetric as error:
+        return Estimate(None, n=len(y), reason=str(error))
+    weights = bootstrap.weights(groups)
+    draws = np.mean([_draws(metric, run, y, weights) for run in runs], axis=0)
+    if not others:
+        return Estimate(float(value), *bootstrap.interval(draws), len(y))
+    draws = draws - np.mean([_draws(metric, run, y, weights) for run in others], axis=0)
+    return Estimate(float(value), *bootstrap.interval(draws), len(y), p=bootstrap.two_sided(draws))
+
+
 def mean(values: ArrayLike, groups: Sequence[Hashable], bootstrap: Bootstrap) -> Estimate:
     """Mean of per-row values with its interval over groups. Raises ValueError on NaN; null with a reason when empty."""
     x, _ = pair(values, values, least=0)

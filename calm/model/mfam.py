@@ -37,6 +37,10 @@ class LevelTokens:
         """The same features for some of the photographs."""
         return LevelTokens(*(self[level][index] for level in LEVELS))
 
+    def pooled(self) -> torch.Tensor:
+        """Averages over the places, all levels side by side: (B, F) float32."""
+        return torch.cat([self[level].float().mean(1) for level in LEVELS], dim=-1)
+
     @staticmethod
     def concatenate(parts: Sequence[LevelTokens]) -> LevelTokens:
         """One batch out of several."""

@@ -13,7 +13,7 @@ from calm.params import ReportParams
 from calm.report import plots, tables
 from calm.report.examples import Example, examples
 from calm.report.parts import Part, parts
-from calm.report.tables import Comparison, Section
+from calm.report.tables import Comparison, CrossValidated, Section
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Page:
     parts: Sequence[Part]
     ablations: dict[str, list[Comparison]]
     starts: dict[str, str]
+    cross_validations: dict[str, CrossValidated]
     reported: dict[str, Any]
     examples: Sequence[Example]
     provenance: Sequence[tuple[str, str]]
@@ -66,6 +67,7 @@ def collect(bench: Bench[ReportParams]) -> Page:
         parts=parts(params, layout, ablations),
         ablations=ablations,
         starts={name: ablation.start for name, ablation in params.ablations.items()},
+        cross_validations=tables.cross_validations(params, layout),
         reported=tables.reported(),
         examples=examples(bench),
         provenance=tables.provenance(params, bench.model.provenance),

@@ -10,7 +10,7 @@ from calm.evaluation.personalised import METHODS, PERSONAL
 from calm.evaluation.scoring import COMPARED
 from calm.layout import Layout
 from calm.params import Params
-from calm.report.tables import Comparison, at, number, read_metrics
+from calm.report.tables import Comparison, at, number, read_cross_validation, read_metrics
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Part:
 def parts(params: Params, layout: Layout, ablations: Mapping[str, Sequence[Comparison]]) -> list[Part]:
     """Rows of every ablation, readout and personal method that results/ has."""
     rows = list(_ablated(ablations))
+    for name in params.cross_validations:
+        rows += _cross_validated(name, read_cross_validation(layout, name))
     if "scoring" in params.evaluation.tasks:
         rows += _readouts(read_metrics(layout, "scoring"))
     if "personalised" in params.evaluation.tasks:
@@ -41,6 +43,16 @@ def _ablated(ablations: Mapping[str, Sequence[Comparison]]) -> Iterator[Part]:
             if row.label.startswith("SRCC"):
                 label = f"full recipe, not {name.replace('_', ' ')}"
                 yield Part(label, row.label, row.full, row.without, row.difference, row.verdict)
+
+
+def _cross_validated(name: str, metrics: Mapping[str, Any]) -> Iterator[Part]:
+    figure = f"SRCC of the regression, cross-validation by {metrics['by']}, {len(metrics['seeds'])} seeds"
+    first, *others = metrics["recipes"]
+    ours = number(at(metrics, f"recipes.{first}.regression.srcc.value"))
+    for other in others:
+        theirs = number(at(metrics, f"recipes.{other}.regression.srcc.value"))
+        gap = at(metrics, f"compared.{first}_minus_{other}")
+        yield Part(f"{name}: {first} instead of {other}".replace("_", " "), figure, ours, theirs, *_said(gap))
 
 
 def _readouts(metrics: Mapping[str, Any]) -> Iterator[Part]:

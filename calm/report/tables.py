@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata, resources
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -76,6 +77,17 @@ class Comparison:
     verdict: str
 
 
+@dataclass(frozen=True)
+class CrossValidated:
+    """What one cross-validation is of, and its rows as text.
+
+    A row: who scores, SRCC, PLCC, SRCC minus the ridge regression's, what averaging with that adds, p of the difference.
+    """
+
+    about: str
+    rows: Sequence[tuple[str, str, str, str, str, str]]
+
+
 def sections(params: Params, layout: Layout) -> list[Section]:
     """Every task of params.evaluation.tasks, in their order."""
     return [section(name, read_metrics(layout, name)) for name in params.evaluation.tasks]
@@ -87,9 +99,17 @@ def read_metrics(layout: Layout, name: str) -> dict[str, Any]:
     Raises:
         FileNotFoundError: it is missing; the message says what to run.
     """
-    path = layout.result(name) / "metrics.json"
+    return _read(layout.result(name) / "metrics.json", f"calm evaluate {name}")
+
+
+def read_cross_validation(layout: Layout, name: str) -> dict[str, Any]:
+    """results/cross_validation/NAME/metrics.json; raises as `read_metrics`."""
+    return _read(layout.cross_validation(name) / "metrics.json", f"calm cross-validate {name}")
+
+
+def _read(path: Path, command: str) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: run `calm evaluate {name.removeprefix('ablate/')}`")
+        raise FileNotFoundError(f"{path} does not exist: run `{command}`")
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
@@ -100,7 +120,8 @@ def section(name: str, metrics: Mapping[str, Any]) -> Section:
     rows = []
     for headline in task.headlines:
         figure = at(metrics, headline.path)
-        beside = ", ".join(f"{label} {number(at(metrics, path))}" for label, path in headline.beside)
+        known = ((label, at(metrics, path)) for label, path in headline.beside)
+        beside = ", ".join(f"{label} {number(value)}" for label, value in known if isinstance(value, int | float))
         rows.append(
             Row(headline.label, number(figure.get("value")), interval(figure), beside, str(figure.get("reason", "")))
         )
@@ -144,6 +165,29 @@ def ablations(params: Params, layout: Layout) -> dict[str, list[Comparison]]:
             full = read_table(layout.result("scoring") / "predictions.parquet", PREDICTIONS)
             found[name] = _compare(name, full, read_table(file, PREDICTIONS), bootstrap)
     return found
+
+
+def cross_validations(params: Params, layout: Layout) -> dict[str, CrossValidated]:
+    """Every cross-validation of params, as text."""
+    found = {}
+    for name in params.cross_validations:
+        metrics = read_cross_validation(layout, name)
+        shared = f"{metrics['items']} photographs ({metrics['labels']} scores), {metrics['folds']} folds that share no"
+        about = f"{shared} {metrics['by']}, seeds {', '.join(map(str, metrics['seeds']))}."
+        ridge = ("ridge on pooled features", *(_told(metrics["ridge"][name]) for name in ("srcc", "plcc")), "", "", "")
+        rows = [ridge]
+        for recipe, readouts in metrics["recipes"].items():
+            for readout, figures in readouts.items():
+                gap, gain = figures["over_ridge"], figures["gain_with_ridge"]
+                told = (_told(figures[key]) for key in ("srcc", "plcc"))
+                signed = (f"{one['value']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f})" for one in (gap, gain))
+                rows.append((f"{recipe.replace('_', ' ')}, {readout}", *told, *signed, f"{gap['p']:.3f}"))
+        found[name] = CrossValidated(about, rows)
+    return found
+
+
+def _told(figure: Mapping[str, Any]) -> str:
+    return f"{number(figure['value'])} ({interval(figure)})"
 
 
 def _compare(name: str, full: pd.DataFrame, without: pd.DataFrame, bootstrap: Bootstrap) -> list[Comparison]:

@@ -74,8 +74,8 @@ def tune_scores(
         return
     with TemporaryDirectory(prefix="calm-") as temporary:
         begun = Path(temporary) / "begun"
-        assembly = _assemble([start], params)
-        _trainable(assembly, with_score=True)
+        assembly = assemble_from([start], params)
+        open_for_training(assembly, with_score=True)
         first = visual_scores.begin(assembly, start, begun, params, layout, label)
         del assembly
         tune("scores", [begun], out, curve_file, params, layout, label, first)
@@ -101,11 +101,11 @@ def tune(
     options = params.finetune.comments if run == "comments" else params.finetune.scores
     rows = tables.instructions(layout, run)
     rows = rows[rows["split"] == "train"]
-    assembly = _assemble(start, params)
+    assembly = assemble_from(start, params)
     if isinstance(options, FinetuneScores):
         assembly.processor.score_lead = options.lead
-    adapter = _open_language_model(assembly, start[-1], params)
-    trainable = _trainable(assembly, with_score=isinstance(options, FinetuneScores))
+    adapter = open_language_model(assembly, start[-1], params)
+    trainable = open_for_training(assembly, with_score=isinstance(options, FinetuneScores))
     features = Features.of(assembly, rows["dataset"], params.runtime, layout)
     weight = options.regression.weight if isinstance(options, FinetuneScores) else 0.0
     objective = InstructionObjective(
@@ -138,7 +138,7 @@ def _continued(before: pd.DataFrame, curve: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(phases, ignore_index=True)[[*dict.fromkeys(["step", "phase", *curve, *before])]]
 
 
-def _assemble(start: Sequence[Path], params: Params) -> Assembly:
+def assemble_from(start: Sequence[Path], params: Params) -> Assembly:
     """The parts that the first checkpoint names, with what every one of `start` has trained."""
     config = load_config(start[0])
     parts = config.provenance
@@ -151,7 +151,7 @@ def _assemble(start: Sequence[Path], params: Params) -> Assembly:
     return assembly
 
 
-def _open_language_model(assembly: Assembly, last: Path, params: Params) -> PeftModel | None:
+def open_language_model(assembly: Assembly, last: Path, params: Params) -> PeftModel | None:
     """Make trainable what `finetune.tuning` says of the language model."""
     match params.finetune.tuning:
         case LoRATuning() as tuning:
@@ -163,7 +163,7 @@ def _open_language_model(assembly: Assembly, last: Path, params: Params) -> Peft
             return None
 
 
-def _trainable(assembly: Assembly, *, with_score: bool) -> dict[str, torch.nn.Parameter]:
+def open_for_training(assembly: Assembly, *, with_score: bool) -> dict[str, torch.nn.Parameter]:
     """The MFAM's path to the language model, the language model's open weights, the score head in S."""
     model = assembly.model
     for name, parameter in model.mfam.named_parameters():

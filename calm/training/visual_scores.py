@@ -23,6 +23,7 @@ from calm.io import sha256_file
 from calm.layout import Layout
 from calm.model.build import ADAPTER, TRAINED, Assembly, read_trained, save_trained
 from calm.model.mfam import LevelTokens
+from calm.model.modeling import CalmForConditionalGeneration
 from calm.params import EditGap, Params, Strategy, VisualScores
 from calm.seeds import stream
 from calm.training.engine import Run, finish, train
@@ -38,6 +39,7 @@ class VisualScoreObjective:
     Args:
         parameters: what is trained.
         keys, scores: of every training photograph, the scores on the score scale.
+        spoilt: where it is at hand, what the edit gap compares photographs with.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class VisualScoreObjective:
         options: VisualScores,
         seed: int,
         name: str,
+        spoilt: SpoiltViews | None = None,
     ) -> None:
         self.assembly, self.features, self.parameters, self.keys = assembly, features, parameters, list(keys)
         config = assembly.model.config
@@ -59,7 +62,7 @@ class VisualScoreObjective:
         self.gap = options.edit_gap
         features.prepare(self.keys)
         if self.gap.weight:
-            self.spoilt = SpoiltViews(assembly, features.photographs, self.keys, self.gap, seed)
+            self.spoilt = spoilt or SpoiltViews(assembly, features.photographs, self.keys, self.gap, seed)
             self.pairs = Order(len(self.keys), self.gap.pairs, seed, f"{name}-gap")
 
     @property
@@ -80,7 +83,7 @@ class VisualScoreObjective:
         if self.gap.weight:
             visits = self.pairs.visits(step)
             itself = self._look(self.features([self.keys[visit.sample] for visit in visits]))
-            spoilt = self._look(self.spoilt([(visit.sample, visit.epoch) for visit in visits]))
+            spoilt = self._look(self.spoilt([(self.keys[visit.sample], visit.epoch) for visit in visits]))
             wanted = self.gap.gap * self.targets.std()
             losses["edit_gap"] = (itself - spoilt - wanted).square().mean()
             total = total + self.gap.weight * losses["edit_gap"]
@@ -98,6 +101,7 @@ class SpoiltViews:
         self, assembly: Assembly, photographs: Photographs, keys: Sequence[Key], options: EditGap, seed: int
     ) -> None:
         self.assembly, self.photographs, self.keys, self.seed = assembly, photographs, list(keys), seed
+        self._rows = {key: row for row, key in enumerate(self.keys)}
         self.harmful = [
             (attribute.name, state.name)
             for attribute in taxonomy().attributes
@@ -106,10 +110,12 @@ class SpoiltViews:
         ]
         self._views = [self._encode_all(number) for number in range(options.views)]
 
-    def __call__(self, views: Sequence[tuple[int, int]]) -> LevelTokens:
+    def __call__(self, views: Sequence[tuple[Key, int]]) -> LevelTokens:
         """Features of (photograph, number of its view); numbers beyond the last view begin anew."""
-        rows = [self._views[number % len(self._views)].rows(slice(index, index + 1)) for index, number in views]
-        return LevelTokens.concatenate(rows)
+        return LevelTokens.concatenate([self._view(self._rows[key], number) for key, number in views])
+
+    def _view(self, row: int, number: int) -> LevelTokens:
+        return self._views[number % len(self._views)].rows(slice(row, row + 1))
 
     def _encode_all(self, number: int) -> LevelTokens:
         chunks = range(0, len(self.keys), ENCODED_AT_ONCE)
@@ -126,6 +132,12 @@ class SpoiltViews:
         return Edit(attribute, state, float(rng.uniform(MILDEST, 1)), int(rng.integers(2**62)))
 
 
+def visual_parameters(model: CalmForConditionalGeneration) -> dict[str, torch.nn.Parameter]:
+    """Those that decide the visual part's score and are open for training."""
+    names = ("mfam.", "score_head.visual.")
+    return {n: p for n, p in model.named_parameters() if n.startswith(names) and p.requires_grad}
+
+
 def begin(assembly: Assembly, start: Path, out: Path, params: Params, layout: Layout, label: str) -> pd.DataFrame:
     """Train from the checkpoint `start` of C, which `assembly` has loaded, and write one like it to `out`.
 
@@ -135,8 +147,7 @@ def begin(assembly: Assembly, start: Path, out: Path, params: Params, layout: La
     options = params.finetune.scores.visual
     model = assembly.model
     model.score_head.requires_grad_(True)
-    names = ("mfam.", "score_head.visual.")
-    trained = {n: p for n, p in model.named_parameters() if n.startswith(names) and p.requires_grad}
+    trained = visual_parameters(model)
     rows = tables.instructions(layout, "scores")
     rows = rows[(rows["split"] == "train") & rows["score"].notna()]
     keys = [(dataset, item_ids[0]) for dataset, item_ids in zip(rows["dataset"], rows["item_ids"], strict=True)]

@@ -153,7 +153,8 @@ def test_the_graph_is_dvcs() -> None:
             real.add_node(row.group)
             real.add_edges_from((name.partition("@")[0], row.group) for name in row.upstream)
     real.remove_edges_from(list(nx.selfloop_edges(real)))
-    assert set(real) == set(stages())
+    # A stage that dvc.yaml repeats for each entry of an empty section is not there.
+    assert set(real) == set(stages()) - {"cross_validate"}
     assert set(nx.transitive_reduction(real).edges) <= set(drawn.edges) <= set(real.edges)
 
 

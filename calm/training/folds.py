@@ -1,0 +1,114 @@
+"""Learning scores again and again, each time from another part of the photographs: for cross-validation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from calm.assistant import Calm
+from calm.data import tables
+from calm.io import sha256_text
+from calm.layout import Layout
+from calm.model.configuration import CalmConfig
+from calm.model.mfam import MFAM
+from calm.model.score_head import ScoreHead
+from calm.params import Optimisation, Params, Recipe, Strategy
+from calm.training.engine import Objective, Run, finish, train
+from calm.training.features import Features, Key
+from calm.training.finetune import assemble_from, open_for_training, open_language_model
+from calm.training.tuning import InstructionObjective
+from calm.training.visual_scores import SpoiltViews, VisualScoreObjective, visual_parameters
+
+ALONE = Strategy(kind="single")
+
+
+class Learner:
+    """A model that is set back before each recipe; encoder, language model and features are loaded once.
+
+    Args:
+        rows: every photograph that will be learnt from or scored: columns dataset, item_id, score (1..10).
+    """
+
+    def __init__(self, params: Params, layout: Layout, rows: pd.DataFrame) -> None:
+        self.params, self.layout = params, layout
+        start = [layout.pretrained("attributes"), layout.pretrained("alignment")]
+        self.assembly = assemble_from(start, params)
+        self.assembly.processor.score_lead = params.finetune.scores.lead
+        open_language_model(self.assembly, start[-1], params)
+        self.parameters = open_for_training(self.assembly, with_score=True)
+        state = self.assembly.model.state_dict()
+        self._begun = {name: tensor.clone() for name, tensor in state.items() if self._set_back(name)}
+        self.features = Features.of(self.assembly, rows["dataset"], params.runtime, layout)
+        self.keys = _keys(rows)
+        self.features.prepare(self.keys)
+        gap = params.finetune.scores.visual.edit_gap
+        self.spoilt = SpoiltViews(self.assembly, self.features.photographs, self.keys, gap, params.seed)
+        instructions = tables.instructions(layout, "scores")
+        self._said = [(d, ids[0]) for d, ids in zip(instructions["dataset"], instructions["item_ids"], strict=True)]
+        self._instructions = instructions
+
+    def _set_back(self, name: str) -> bool:
+        return name in self.parameters or name.startswith(("mfam.", "score_head."))
+
+    def pooled_features(self, rows: pd.DataFrame) -> np.ndarray:
+        """The frozen encoder's averages (B, F) of photographs, for a ridge regression."""
+        return self.features(_keys(rows)).pooled().cpu().numpy()
+
+    def learn(self, recipe: Recipe, rows: pd.DataFrame, seed: int, label: str) -> None:
+        """Train on `rows` (columns as above) from the recipe's start: the visual phase, then the language model's."""
+        model, options = self.assembly.model, self.params.finetune.scores
+        model.load_state_dict(self._begun, strict=False)
+        if not recipe.self_supervised:
+            _renew(model.mfam, model.score_head, model.config, seed)
+        gap = options.visual.edit_gap.model_copy(update={"weight": recipe.edit_gap})
+        visual = options.visual.model_copy(update={"edit_gap": gap})
+        keys, scores = _keys(rows), rows["score"].tolist()
+        trained = visual_parameters(model)
+        objective = VisualScoreObjective(
+            self.assembly, self.features, trained, keys, scores, visual, seed, f"{label}-visual", self.spoilt
+        )
+        self._train(objective, visual, seed, f"{label}-visual", keys)
+        if recipe.steps:
+            known = set(keys)
+            said = self._instructions[[key in known for key in self._said]]
+            language = options.model_copy(update={"steps": recipe.steps})
+            weight = options.regression.weight
+            answers = InstructionObjective(
+                self.assembly, self.features, said, self.parameters, language, seed, label, weight
+            )
+            self._train(answers, language, seed, label, keys)
+
+    def scores(self, rows: pd.DataFrame, *, language: bool) -> pd.DataFrame:
+        """Columns text, expectation, regression of photographs; the visual part's score alone unless `language`."""
+        model = self.assembly.model
+        if not language:
+            half = (model.config.score_max - model.config.score_min) / 2
+            with torch.inference_mode():
+                raw = model.score_head.look(model.mfam(self.features(_keys(rows)))).double()
+            regressed = (model.config.score_min + half * (raw + 1)).tolist()
+            return pd.DataFrame({"text": float("nan"), "expectation": float("nan"), "regression": regressed})
+        calm = Calm(model, self.assembly.processor, self.assembly.processor.image_processor, Path("cross-validation"))
+        found = calm.score([self.features.photographs[key] for key in _keys(rows)])
+        return pd.DataFrame(
+            {name: [getattr(score, name) for score in found] for name in ("text", "expectation", "regression")}
+        ).astype("float64")
+
+    def _train(self, objective: Objective, options: Optimisation, seed: int, label: str, keys: list[Key]) -> None:
+        inputs = [self.params.model_dump(mode="json"), sha256_text(repr(keys))]
+        run = Run(label, options, ALONE, seed, self.layout.state(label), inputs)
+        train(objective, run)
+        finish(run)
+
+
+def _keys(rows: pd.DataFrame) -> list[Key]:
+    return list(zip(rows["dataset"], rows["item_id"], strict=True))
+
+
+def _renew(mfam: MFAM, head: ScoreHead, config: CalmConfig, seed: int) -> None:
+    """Fresh weights of that seed in both."""
+    torch.manual_seed(seed)
+    mfam.load_state_dict(MFAM(config).state_dict())
+    head.load_state_dict(ScoreHead(config).state_dict())
