@@ -81,7 +81,7 @@ class Comparison:
 class CrossValidated:
     """What one cross-validation is of, and its rows as text.
 
-    A row: who scores, SRCC, PLCC, SRCC minus the ridge regression's, what averaging with that adds, p of the difference.
+    A row: who scores, SRCC, PLCC, SRCC minus the ridge regression's, what averaging with that adds, p of the gap.
     """
 
     about: str
