@@ -85,7 +85,7 @@ class CrossValidated:
     """
 
     about: str
-    rows: Sequence[tuple[str, str, str, str, str, str]]
+    rows: Sequence[tuple[str, ...]]
 
 
 def sections(params: Params, layout: Layout) -> list[Section]:
