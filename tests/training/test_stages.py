@@ -56,7 +56,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> list[State]:
 
     spy(pretrain_stage, "assemble", before=False)
     spy(pretrain_stage, "save_trained", before=True)
-    spy(finetune_stage, "_assemble", before=False)
+    spy(finetune_stage, "assemble_from", before=False)
     spy(finetune_stage, "save_trained", before=True)
     spy(finetune_stage, "save_complete", before=True)
     return states

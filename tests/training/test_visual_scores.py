@@ -17,7 +17,7 @@ from calm.model.build import ADAPTER, TRAINED, Assembly, assemble
 from calm.params import EditGap, ParamsError, VisualScores
 from calm.training import visual_scores
 from calm.training.features import Features, Photographs
-from calm.training.finetune import _assemble, _trainable, finetune
+from calm.training.finetune import assemble_from, finetune, open_for_training
 from calm.training.visual_scores import MILDEST, SpoiltViews, VisualScoreObjective
 from tests import tiny
 
@@ -80,15 +80,18 @@ def test_spoilt_views_carry_one_harmful_edit_and_come_back_the_same(assembly: As
         assert taxonomy().attribute(edit.attribute).state(edit.state).harm >= GAP.harm
         assert MILDEST <= edit.severity <= 1
     again = SpoiltViews(assembly, photographs, KEYS, GAP, 17)
-    first, second = views([(2, 1), (0, 0)]), again([(2, 1), (0, 2)])  # views are met again: 2 is 0
+    first, second = (
+        views([(KEYS[2], 1), (KEYS[0], 0)]),
+        again([(KEYS[2], 1), (KEYS[0], 2)]),
+    )  # views are met again: 2 is 0
     assert torch.equal(first.high, second.high) and not torch.equal(first.high[0], first.high[1])
 
 
 def test_mfam_and_visual_part_are_trained_the_adapter_goes_along(trained_world: Any, tmp_path: Path) -> None:
     params = trained_world.params(finetune__scores__visual__steps=STEPS)
     layout, start = trained_world.layout, trained_world.layout.finetuned("comments")
-    assembly = _assemble([start], params)
-    _trainable(assembly, with_score=True)
+    assembly = assemble_from([start], params)
+    open_for_training(assembly, with_score=True)
     before = {name: value.clone() for name, value in assembly.model.state_dict().items()}
     curve = visual_scores.begin(assembly, start, tmp_path / "out", params, layout, "test")
     saved = load_file(tmp_path / "out" / TRAINED)

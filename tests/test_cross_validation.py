@@ -1,0 +1,90 @@
+"""Folds share nothing that they must not; every figure of a cross-validation is its definition's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+
+from calm.cross_validation import CrossValidationError, folds, measure
+from calm.evaluation.metrics import SRCC, Bootstrap, mean_over_seeds
+from calm.params import CrossValidation, Recipe
+
+COUNT = 40
+RECIPE = Recipe(self_supervised=False, edit_gap=0.0, steps=0)
+
+
+def settings(by: str = "photograph", count: int = 5) -> CrossValidation:
+    recipes = {"full": RECIPE, "other": RECIPE}
+    return CrossValidation(photographs="all", by=by, folds=count, seeds=[1, 2], recipes=recipes)  # type: ignore[arg-type]
+
+
+def photographs() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rows = [
+        {"dataset": "d", "item_id": f"{n:02}", "group": f"g{n // 4}", "origin": "human", "score": rng.uniform(1, 10)}
+        for n in range(COUNT)
+    ]
+    return pd.DataFrame(rows)
+
+
+def scored() -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    parts = []
+    for recipe, noise in (("full", 1.0), ("other", 3.0)):
+        for seed in (1, 2):
+            rows = photographs()
+            rows["regression"] = rows["score"] + rng.normal(scale=noise, size=COUNT)
+            rows["expectation"] = rows["text"] = np.nan
+            parts.append(rows.assign(seed=seed, fold=0, recipe=recipe, ridge=rows["score"] + rng.normal(size=COUNT)))
+    return pd.concat(parts).sample(frac=1, random_state=0)  # the order of rows must not matter
+
+
+@pytest.mark.parametrize("by", ["photograph", "group"])
+def test_every_row_is_held_out_once_and_no_fold_shares_what_it_must_not(by: str) -> None:
+    rows = photographs()
+    drawn = list(folds(rows, settings(by), seed=3))
+    assert sorted(np.concatenate([held_out for _, held_out in drawn])) == list(range(COUNT))
+    column = "item_id" if by == "photograph" else "group"
+    for known, held_out in drawn:
+        assert not set(rows[column].iloc[known]) & set(rows[column].iloc[held_out])
+        assert len(known) + len(held_out) == COUNT
+    others = list(folds(rows, settings(by), seed=4))
+    assert any(list(a[1]) != list(b[1]) for a, b in zip(drawn, others, strict=True))
+
+
+def test_more_folds_than_groups_are_an_error() -> None:
+    with pytest.raises(CrossValidationError, match="11 folds of 10 rated groups"):
+        next(folds(photographs(), settings("group", 11), seed=3))
+
+
+def test_figures_are_means_over_seeds_beside_the_ridge_regression_and_the_first_recipe() -> None:
+    rows, found = scored(), measure(scored(), settings(), Bootstrap(200, 0.95, 0))
+    assert found["items"] == COUNT and found["groups"] == COUNT // 4 and found["labels"] == "human"
+    single = {
+        (recipe, seed, column): spearmanr(part[column], part["score"])[0]
+        for (recipe, seed), part in rows.groupby(["recipe", "seed"])
+        for column in ("regression", "ridge")
+    }
+    for recipe in ("full", "other"):
+        figures = found["recipes"][recipe]
+        assert set(figures) == {"regression"}  # the others were never read
+        mean = np.mean([single[recipe, seed, "regression"] for seed in (1, 2)])
+        ridge = np.mean([single["full", seed, "ridge"] for seed in (1, 2)])
+        assert figures["regression"]["srcc"]["value"] == pytest.approx(mean, abs=1e-6)
+        assert figures["regression"]["over_ridge"]["value"] == pytest.approx(mean - ridge, abs=1e-6)
+    difference = found["compared"]["full_minus_other"]
+    assert difference["value"] == pytest.approx(
+        np.mean([single["full", s, "regression"] - single["other", s, "regression"] for s in (1, 2)]), abs=1e-6
+    )
+    assert difference["low"] > 0 and difference["p"] < 0.05
+
+
+def test_the_mean_over_one_seed_is_that_seeds_figure() -> None:
+    rng = np.random.default_rng(2)
+    target, one = rng.normal(size=30), rng.normal(size=30)
+    found = mean_over_seeds(SRCC, [one], target, range(30), Bootstrap(50, 0.9, 0))
+    assert found.value == pytest.approx(spearmanr(one, target)[0])
+    with pytest.raises(ValueError, match="1 runs cannot be compared with 2"):
+        mean_over_seeds(SRCC, [one], target, range(30), Bootstrap(50, 0.9, 0), minus=[one, one])

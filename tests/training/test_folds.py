@@ -1,0 +1,64 @@
+"""Learning again and again: every recipe begins where it says, whatever was learnt before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from calm.params import Recipe
+from calm.training.folds import Learner
+from tests import tiny
+
+FRESH = Recipe(self_supervised=False, edit_gap=0.1, steps=0)
+BEGUN = Recipe(self_supervised=True, edit_gap=0.0, steps=0)
+SPEAKING = Recipe(self_supervised=False, edit_gap=0.0, steps=3)
+ROWS = pd.DataFrame([{"dataset": tiny.DATASET, "item_id": f"p{number}", "score": 1.5 + number} for number in range(6)])
+
+
+@pytest.fixture
+def learner(trained_world: Any) -> Learner:
+    return Learner(trained_world.params(finetune__scores__visual__steps=3), trained_world.layout, ROWS)
+
+
+def learnt(learner: Learner, recipe: Recipe, seed: int = 1) -> np.ndarray:
+    learner.learn(recipe, ROWS[:4], seed, "test")
+    return learner.scores(ROWS[4:], language=recipe.steps > 0)["regression"].to_numpy()
+
+
+def test_what_was_learnt_before_leaves_no_trace(learner: Learner) -> None:
+    first = learnt(learner, FRESH)
+    learnt(learner, SPEAKING)
+    begun = learnt(learner, BEGUN)
+    np.testing.assert_array_equal(learnt(learner, FRESH), first)
+    assert np.abs(begun - first).max() > 1e-6
+    assert np.abs(learnt(learner, FRESH, seed=2) - first).max() > 1e-6
+    assert not list(learner.layout.state("x").parent.glob("test*/*"))
+
+
+def test_with_the_language_model_there_are_all_readouts_and_its_own_weights_stay(learner: Learner) -> None:
+    model = learner.assembly.model
+    own = {n: p.clone() for n, p in model.named_parameters() if not n.startswith(("mfam.", "score_head."))}
+    frozen = {name: parameter for name, parameter in own.items() if name not in learner.parameters}
+    learner.learn(SPEAKING, ROWS[:4], 1, "test")
+    found = learner.scores(ROWS[4:], language=True)
+    assert found[["expectation", "regression"]].notna().all().all()
+    assert any("lora" in name for name in learner.parameters)
+    for name, before in frozen.items():
+        assert torch.equal(model.get_parameter(name), before), name
+
+
+def test_without_it_there_is_the_regression_alone(learner: Learner) -> None:
+    learner.learn(FRESH, ROWS[:4], 1, "test")
+    found = learner.scores(ROWS[4:], language=False)
+    assert found["regression"].notna().all() and found[["text", "expectation"]].isna().all().all()
+
+
+def test_pooled_features_are_the_encoders(learner: Learner) -> None:
+    features = learner.pooled_features(ROWS)
+    tokens = learner.features([(tiny.DATASET, "p2")])
+    expected = torch.cat([tokens.low.mean(1), tokens.middle.mean(1), tokens.high.mean(1)], dim=1)[0]
+    np.testing.assert_allclose(features[2], expected.numpy(), rtol=1e-6)
