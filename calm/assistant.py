@@ -237,7 +237,7 @@ class Calm:
             yield self.model.encode_images(pixels.to(self.model.mfam.thematic.weight.device))
 
     def _prompt(self, prompt: str, visual_tokens: torch.Tensor, *, score: bool = False) -> torch.Tensor:
-        """Embeddings (B, L, D) of one prompt for every photograph; `number` as in `CalmProcessor.prompt`."""
+        """Embeddings (B, L, D) of one prompt for every photograph; `score` as in `CalmProcessor.prompt`."""
         processor = self._speaker
         ids = processor.tokenizer(processor.prompt(messages(prompt), score=score), return_tensors="pt").input_ids
         ids = ids.expand(visual_tokens.shape[0], -1).to(visual_tokens.device)

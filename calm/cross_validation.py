@@ -24,7 +24,6 @@ from calm.layout import Layout
 from calm.params import CrossValidation, Params
 from calm.seeds import derive
 
-WITH_RIDGE = "with_ridge"  # mean of the standardised scores of a readout and the ridge regression
 SCORED = pa.schema(
     [
         pa.field("dataset", pa.string(), nullable=False),
@@ -127,7 +126,7 @@ def _readout(runs: _Runs, scores: Sequence[np.ndarray], ridge: Sequence[np.ndarr
         "srcc": runs.figure(SRCC, scores),
         "plcc": runs.figure(PLCC, scores),
         "over_ridge": runs.figure(SRCC, scores, ridge),
-        WITH_RIDGE: runs.figure(SRCC, both),
+        "with_ridge": runs.figure(SRCC, both),
         "gain_with_ridge": runs.figure(SRCC, both, scores),
     }
 

@@ -10,8 +10,9 @@ import torch
 
 from calm.assistant import Calm
 from calm.data import tables
-from calm.io import sha256_text
+from calm.io import sha256_file, sha256_text
 from calm.layout import Layout
+from calm.model.build import TRAINED
 from calm.model.configuration import CalmConfig
 from calm.model.mfam import MFAM
 from calm.model.score_head import ScoreHead
@@ -47,6 +48,8 @@ class Learner:
         gap = params.finetune.scores.visual.edit_gap
         self.spoilt = SpoiltViews(self.assembly, self.features.photographs, self.keys, gap, params.seed)
         instructions = tables.instructions(layout, "scores")
+        self._inputs = [sha256_file(folder / TRAINED) for folder in start]
+        self._inputs.append(sha256_file(layout.instructions / "scores.parquet"))
         self._said = [(d, ids[0]) for d, ids in zip(instructions["dataset"], instructions["item_ids"], strict=True)]
         self._instructions = instructions
 
@@ -70,7 +73,7 @@ class Learner:
         objective = VisualScoreObjective(
             self.assembly, self.features, trained, keys, scores, visual, seed, f"{label}-visual", self.spoilt
         )
-        self._train(objective, visual, seed, f"{label}-visual", keys)
+        self._train(objective, visual, seed, f"{label}-visual", rows)
         if recipe.steps:
             known = set(keys)
             said = self._instructions[[key in known for key in self._said]]
@@ -79,7 +82,7 @@ class Learner:
             answers = InstructionObjective(
                 self.assembly, self.features, said, self.parameters, language, seed, label, weight
             )
-            self._train(answers, language, seed, label, keys)
+            self._train(answers, language, seed, label, rows)
 
     def scores(self, rows: pd.DataFrame, *, language: bool) -> pd.DataFrame:
         """Columns text, expectation, regression of photographs; the visual part's score alone unless `language`."""
@@ -96,8 +99,9 @@ class Learner:
             {name: [getattr(score, name) for score in found] for name in ("text", "expectation", "regression")}
         ).astype("float64")
 
-    def _train(self, objective: Objective, options: Optimisation, seed: int, label: str, keys: list[Key]) -> None:
-        inputs = [self.params.model_dump(mode="json"), sha256_text(repr(keys))]
+    def _train(self, objective: Objective, options: Optimisation, seed: int, label: str, rows: pd.DataFrame) -> None:
+        learnt = [_keys(rows), rows["score"].tolist()]
+        inputs = [self.params.model_dump(mode="json"), *self._inputs, sha256_text(repr(learnt))]
         run = Run(label, options, ALONE, seed, self.layout.state(label), inputs)
         train(objective, run)
         finish(run)

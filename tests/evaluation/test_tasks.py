@@ -90,6 +90,10 @@ def test_scoring_is_perfect_for_an_oracle_and_near_zero_without_knowledge(world:
         assert known[readout]["mae"]["value"] == 0 < known["baseline"]["mae"]
         assert guessed[readout]["srcc"]["low"] < 0 < guessed[readout]["srcc"]["high"]
         assert guessed[readout]["mae"]["value"] > known["baseline"]["mae"]
+    # The oracle's features name what was edited: a regression on them ranks, but not as one who knows the score.
+    assert 0.2 < known["ridge"]["srcc"]["value"] < 1
+    assert known["compared"]["regression_minus_ridge"]["srcc"]["low"] > 0
+    assert guessed["ridge"]["srcc"]["low"] < 0 < guessed["ridge"]["srcc"]["high"]
 
 
 def rescaled(world: World, low: float, high: float, steps: int) -> None:
