@@ -1,25 +1,30 @@
 """What this machine can do, measured: matrix products, memory, and the price of an operation that does nothing.
 
 In seconds of processor time, shared out over the threads: on a machine that others use too, the clock on the wall
-measures them.
+measures them. Threads that wait must sleep for that (`OMP_WAIT_POLICY=passive`): spinning is processor time too.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from statistics import median
 
 import torch
-from torch import nn
 
 from calm.plan.shapes import Cost
+from calm.plan.trace import Matrix, Operation, Product
 
 COPIED = 64 * 2**20  # bytes; far more than a cache holds
+FRESH = 32 * 2**20  # bytes of a tensor from which glibc's malloc takes it from the system, which zeroes page by page
+TURNS = 64  # small matrices that take turns, at most
 EMPTY = 2000  # operations on one number
 RUNS = 9
+PRODUCT_RUNS = 3  # each of many calls
 
 
 @dataclass(frozen=True)
@@ -27,47 +32,96 @@ class Machine:
     """Rates of this process with the threads that it has.
 
     Attributes:
-        flops: a second, by number format.
+        flops: a second, by number format, in a large product: the peak.
         bandwidth: bytes read and written a second.
+        fresh: the same when what is written is memory that the system has just given.
         overhead: seconds that any operation takes, forward or backward.
+        products: seconds of single products, by what they are given.
     """
 
     flops: dict[torch.dtype, float]
     bandwidth: float
+    fresh: float
     overhead: float
+    products: dict[Product, float] = field(default_factory=dict)
 
     @staticmethod
-    def measured(dtype: torch.dtype, shape: tuple[int, int, int]) -> Machine:
+    def measured(dtype: torch.dtype, shape: tuple[int, int, int], products: Collection[Product] = ()) -> Machine:
         """Median of a few runs each, for float32 and `dtype`.
 
         Args:
-            shape: of the product (rows, inputs, outputs); one that fits a cache would promise too much.
+            shape: of the layer (rows, inputs, outputs) whose products tell the peak.
+            products: that are timed one by one: those of few columns, as LoRA's, are far from any peak.
         """
-        rows, inputs, outputs = shape
-        flops = {}
-        for kind in dict.fromkeys((torch.float32, dtype)):
-            left, weight = torch.ones(rows, inputs, dtype=kind), torch.ones(outputs, inputs, dtype=kind)
-            flops[kind] = 2 * rows * inputs * outputs / _seconds(partial(nn.functional.linear, left, weight))
+        flops = {kind: _peak(kind, *shape) for kind in dict.fromkeys((torch.float32, dtype))}
         source, target = torch.ones(COPIED // 4), torch.empty(COPIED // 4)
         bandwidth = 2 * COPIED / _seconds(lambda: target.copy_(source))
-        return Machine(flops, bandwidth, _seconds(_empty_operations) / (2 * EMPTY))
+        fresh = 2 * COPIED / _seconds(lambda: _new_memory(COPIED).copy_(source))
+        overhead = _seconds(_empty_operations) / (2 * EMPTY)
+        return Machine(flops, bandwidth, fresh, overhead, {product: product_seconds(product) for product in products})
 
     def roofline(self, cost: Cost) -> float:
         """The least seconds: every operation at the peak or at the bandwidth, whichever is slower."""
-        fallback = self.flops[torch.float32]
-        return sum(
-            max(op.flops / (self.flops.get(op.dtype, fallback) if op.dtype else fallback), op.moved / self.bandwidth)
-            for op in cost.operations
-        )
+        return sum(self._least(operation, self.bandwidth) for operation in cost.operations)
 
     def predicted(self, cost: Cost, trained_bytes: int) -> float:
-        """Seconds of a step: the roofline, the overhead of its operations, and clipping and Adam over the weights."""
+        """Seconds of a step: its operations, and clipping and Adam over the weights."""
         passes = 12  # reads and writes of a weight's size: norm, scale, two moments, the update
-        return self.roofline(cost) + len(cost.operations) * self.overhead + passes * trained_bytes / self.bandwidth
+        return sum(map(self.seconds, cost.operations)) + passes * trained_bytes / self.bandwidth
+
+    def seconds(self, operation: Operation) -> float:
+        """Of one operation: as measured if it is one of `products`, else its roofline; and the overhead."""
+        known = self.products.get(operation.product) if operation.product else None
+        if known is None:
+            known = self._least(operation, self.fresh if operation.made > FRESH else self.bandwidth)
+        return known + self.overhead
+
+    def _least(self, operation: Operation, bandwidth: float) -> float:
+        fallback = self.flops[torch.float32]
+        peak = self.flops.get(operation.dtype, fallback) if operation.dtype else fallback
+        return max(operation.flops / peak, operation.moved / bandwidth)
 
     def __str__(self) -> str:
         peaks = ", ".join(f"{rate / 1e9:.0f} GFLOP/s {str(kind)[6:]}" for kind, rate in self.flops.items())
-        return f"{peaks}, {self.bandwidth / 1e9:.1f} GB/s, {self.overhead * 1e6:.1f} us an operation"
+        memory = f"{self.bandwidth / 1e9:.1f} GB/s ({self.fresh / 1e9:.1f} fresh)"
+        return f"{peaks}, {memory}, {self.overhead * 1e6:.1f} us an operation"
+
+
+@torch.no_grad()
+def product_seconds(product: Product) -> float:
+    """Of one call, when its last operand comes from memory.
+
+    A step goes through the weights of all layers before it comes back to one. A matrix that is used again and again
+    would stay in the cache and promise too much, so as many take turns here as no cache holds.
+    """
+    *others, last = product.operands
+    number = max(2, min(TURNS, math.ceil(COPIED / (math.prod(last.size) * last.dtype.itemsize))))
+    given, turns = [_filled(matrix) for matrix in others], [_filled(last) for _ in range(number)]
+    action = getattr(torch.ops.aten, product.name)
+
+    def each_once() -> None:
+        for matrix in turns:
+            action(*given, matrix)
+
+    each_once()
+    return _seconds(each_once, PRODUCT_RUNS) / number
+
+
+def _peak(dtype: torch.dtype, rows: int, inputs: int, outputs: int) -> float:
+    """FLOPs a second of a layer's two large products: y = x W^T and dx = dy W."""
+    states, gradient = Matrix((rows, inputs), (inputs, 1), dtype), Matrix((rows, outputs), (outputs, 1), dtype)
+    weight = Matrix((outputs, inputs), (inputs, 1), dtype)
+    forward = product_seconds(Product("mm", (states, Matrix((inputs, outputs), (1, inputs), dtype))))
+    backward = product_seconds(Product("mm", (gradient, weight)))
+    return 2 * 2 * rows * inputs * outputs / (forward + backward)
+
+
+def _filled(matrix: Matrix) -> torch.Tensor:
+    return torch.empty_strided(matrix.size, matrix.stride, dtype=matrix.dtype).fill_(1.0)
+
+
+def _new_memory(size: int) -> torch.Tensor:
+    return torch.frombuffer(mmap(-1, size, MAP_PRIVATE | MAP_ANONYMOUS), dtype=torch.float32)
 
 
 def _empty_operations() -> None:
@@ -77,14 +131,25 @@ def _empty_operations() -> None:
     value.backward()
 
 
+def use_threads(number: int) -> None:
+    """Let this process have so many threads.
+
+    Raises:
+        SystemExit: they would spin while they wait.
+    """
+    if number > 1 and os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive":
+        raise SystemExit("start this with OMP_WAIT_POLICY=passive: threads that spin use processor time too")
+    torch.set_num_threads(number)
+
+
 def processor_seconds() -> float:
     """Processor time of this process so far, for each of its threads."""
     return time.process_time() / torch.get_num_threads()
 
 
-def _seconds(action: Callable[[], object]) -> float:
+def _seconds(action: Callable[[], object], runs: int = RUNS) -> float:
     seconds = []
-    for _ in range(RUNS):
+    for _ in range(runs):
         started = processor_seconds()
         action()
         seconds.append(processor_seconds() - started)

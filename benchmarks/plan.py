@@ -1,10 +1,11 @@
 """`calm plan` beside what the demo's steps really take on this machine: parameters, FLOPs, memory, seconds.
 
-    python -m benchmarks.plan [--steps 5] [--threads 2] [--dtype auto]
+    OMP_WAIT_POLICY=passive python -m benchmarks.plan [--steps 5] [--threads 2] [--dtype auto]
 
-Seconds are of processor time, predicted from three rates that are measured right after each step
-(`benchmarks/machine.py`) and the operations that the plan counts; the median ratio is shown. Then the features of
-photographs: encoded in every step, kept on disk by content, kept in memory.
+Seconds are of processor time, predicted from the operations that the plan counts and what is measured right after each
+step (`benchmarks/machine.py`): every shape of matrix product in the plan, copies of memory, and operations that do
+nothing. The median ratio is shown, and the least and the greatest. Then the features of photographs: encoded in every
+step, kept on disk by content, kept in memory.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.machine import Machine, processor_seconds
+from benchmarks.machine import Machine, processor_seconds, use_threads
 from benchmarks.step import USES, feed_forward, in_shapes, lengths, objective, timed
 from calm.layout import Layout
 from calm.model.build import resolve_dtype
@@ -36,18 +37,20 @@ def stage(run: str, params: Params, steps: int) -> None:
     words = lengths(of, 1)
     planned = in_shapes(run, params, batch, words)
     trained = sum(p.nbytes for p in of.parameters.values())
+    products = dict.fromkeys(operation.product for operation in planned.operations if operation.product)
     found = []
     for _ in range(steps):  # the machine's rates beside each step: they change with what else it does
         (seconds,) = timed(lambda step: of.losses(1)["loss"], 1, of)
-        machine = Machine.measured(resolve_dtype(params.runtime), feed_forward(of, batch, words))
+        machine = Machine.measured(resolve_dtype(params.runtime), feed_forward(of, batch, words), products)
         expected = machine.predicted(planned, trained)
         found.append((seconds / expected, seconds, expected, machine))
-    ratio, seconds, expected, machine = sorted(found, key=lambda one: one[0])[steps // 2]
+    found.sort(key=lambda one: one[0])
+    ratio, seconds, expected, machine = found[steps // 2]
     flops, peak = counted(of), allocated(of)
     print(
         f"| {run} | {sum(p.numel() for p in of.parameters.values()):,} | {planned.flops / 1e9:.1f} | "
         f"{flops / planned.flops:.3f} | {planned.peak / 2**20:.0f} | {peak / planned.peak:.3f} | {expected:.2f} | "
-        f"{seconds:.2f} | {ratio:.2f} |"
+        f"{seconds:.2f} | {ratio:.2f} | {found[0][0]:.2f} to {found[-1][0]:.2f} |"
     )
     print(f"  {machine}; slowest: {slowest(planned, machine)}")
 
@@ -77,7 +80,7 @@ def slowest(cost: Cost, machine: Machine) -> str:
     """The kinds of operations that take most of the predicted time."""
     seconds: dict[str, float] = {}
     for operation in cost.operations:
-        one = machine.roofline(Cost(0, 0, 0, (operation,))) + machine.overhead
+        one = machine.seconds(operation)
         seconds[operation.name] = seconds.get(operation.name, 0.0) + one
     most = sorted(seconds, key=lambda name: -seconds[name])[:4]
     return ", ".join(f"{name} {seconds[name]:.2f} s" for name in most)
@@ -106,13 +109,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
     chosen = parser.parse_args()
-    torch.set_num_threads(chosen.threads)
+    use_threads(chosen.threads)
     params = load_params()
     runtime = params.runtime.model_copy(update={"dtype": chosen.dtype, "device": "cpu"})
     params = params.model_copy(update={"runtime": runtime})
     print(
         "| run | trained | GFLOPs planned | counted / planned | MiB planned | allocated / planned "
-        "| s predicted | s | ratio |"
+        "| s predicted | s | ratio | range |"
     )
     for run in USES:
         stage(run, params, chosen.steps)

@@ -1,6 +1,6 @@
 """One optimisation step of calm beside the same step written plainly with transformers' own Q-Former and Llama.
 
-    python -m benchmarks.step [--run comments] [--steps 4] [--threads 2] [--dtype auto]
+    OMP_WAIT_POLICY=passive python -m benchmarks.step [--run comments] [--steps 4] [--threads 2] [--dtype auto]
 
 The plain step is what one would write first: photographs pass the encoder in every step, samples are batched as they
 come, the head is asked at every position, attention is transformers' default. Both train the same weights of the
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.machine import Machine, processor_seconds
+from benchmarks.machine import Machine, processor_seconds, use_threads
 from calm.attributes.taxonomy import LEVELS, taxonomy
 from calm.data import tables
 from calm.layout import Layout
@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
     chosen = parser.parse_args()
-    torch.set_num_threads(chosen.threads)
+    use_threads(chosen.threads)
     params = load_params()
     runtime = params.runtime.model_copy(update={"dtype": chosen.dtype, "device": "cpu"})
     params = params.model_copy(update={"runtime": runtime})

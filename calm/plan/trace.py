@@ -18,6 +18,21 @@ from torch.utils.weak import WeakIdKeyDictionary
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 
+class Matrix(NamedTuple):
+    """One operand of a product, as it lies in memory: a transposed one has other strides and another speed."""
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+
+class Product(NamedTuple):
+    """A matrix product: one of `PRODUCTS` and what it is given."""
+
+    name: str
+    operands: tuple[Matrix, ...]
+
+
 class Operation(NamedTuple):
     """One operation: floating-point operations (a multiplication and an addition are two), bytes read and written."""
 
@@ -25,6 +40,8 @@ class Operation(NamedTuple):
     flops: int
     moved: int
     dtype: torch.dtype | None  # of what it makes
+    made: int = 0  # bytes that it takes for that
+    product: Product | None = None
 
 
 class Trace(TorchDispatchMode):
@@ -66,24 +83,27 @@ class Trace(TorchDispatchMode):
         touched = [] if _is_view(func) else [*_tensors(args), *_tensors(kwargs.values()), *outputs]
         moved = sum(tensor.numel() * tensor.element_size() for tensor in touched)
         dtype = outputs[0].dtype if outputs else None
-        self.operations.append(Operation(func._overloadpacket.__name__, flops, moved, dtype))
-        for output in outputs:
-            self._hold(output.untyped_storage())
+        name = func._overloadpacket.__name__
+        product = Product(name, _matrices(args)) if name in PRODUCTS else None
+        made = sum(self._hold(output.untyped_storage()) for output in outputs)
+        self.operations.append(Operation(name, flops, moved, dtype, made, product))
         return found
 
-    def _hold(self, storage: torch.UntypedStorage) -> None:
+    def _hold(self, storage: torch.UntypedStorage) -> int:
         if storage in self._seen:
-            return
+            return 0
         self._seen[storage] = None
         size = storage.nbytes()
         self._live += size
         self.peak = max(self.peak, self._live)
         weakref.finalize(storage, self._release, size)
+        return size
 
     def _release(self, size: int) -> None:
         self._live -= size
 
 
+PRODUCTS = ("mm", "addmm", "bmm")  # operations on tensors alone: they can be repeated by their operands' shapes
 FUSED = "calm_fused"  # in transformers' table of attention functions
 
 
@@ -115,8 +135,14 @@ def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
             yield from _tensors(value)
 
 
+def _matrices(operands: Iterable[Any]) -> tuple[Matrix, ...]:
+    return tuple(Matrix(tuple(tensor.shape), tensor.stride(), tensor.dtype) for tensor in _tensors(operands))
+
+
 @cache
 def _is_view(func: Any) -> bool:
     """True of operations that give another look at the same memory and move nothing."""
+    if func is torch.ops.aten._unsafe_view.default:  # its schema does not say so
+        return True
     aliases = [returned.alias_info for returned in func._schema.returns]
     return any(alias is not None and not alias.is_write for alias in aliases)

@@ -201,3 +201,41 @@ def test_a_trace_counts_memory_until_nothing_refers_to_it() -> None:
         second.sum()  # 4 more, when those are gone
     assert trace.peak == 8000
     assert trace.moved > 0 and trace.flops == 0
+
+
+def test_a_trace_keeps_products_with_their_operands_as_they_lie() -> None:
+    from calm.plan.trace import Matrix, Product, Trace
+
+    states, weight = torch.empty(4, 6, device="meta"), torch.empty(5, 6, device="meta")
+    with Trace([states, weight]) as trace:
+        torch.nn.functional.linear(states, weight).exp()
+    product, other = (operation for operation in trace.operations if operation.made)  # views make nothing
+    operands = (Matrix((4, 6), (6, 1), torch.float32), Matrix((6, 5), (1, 6), torch.float32))
+    assert product.product == Product("mm", operands) and product.made == 4 * 5 * 4
+    assert other.product is None
+
+
+def test_another_look_at_memory_moves_nothing() -> None:
+    from calm.plan.trace import Trace
+
+    tensor = torch.empty(4, 6, device="meta")
+    with Trace([tensor]) as trace:
+        tensor.view(24)
+        torch.ops.aten._unsafe_view(tensor, [24])
+    assert len(trace.operations) == 2 and trace.moved == 0 == sum(operation.made for operation in trace.operations)
+
+
+def test_seconds_of_an_operation_are_its_products_else_its_roofline() -> None:
+    from benchmarks.machine import FRESH, Machine, product_seconds
+    from calm.plan.shapes import Cost
+    from calm.plan.trace import Matrix, Operation, Product
+
+    narrow = Product("mm", (Matrix((8, 4), (4, 1), torch.float32), Matrix((4, 2), (1, 4), torch.float32)))
+    assert product_seconds(narrow) > 0
+    machine = Machine({torch.float32: 100.0}, bandwidth=10.0, fresh=1.0, overhead=0.5, products={narrow: 7.0})
+    product = Operation("mm", 200, 10, torch.float32, 64, narrow)
+    assert machine.seconds(product) == 7.5
+    assert machine.seconds(product._replace(product=None)) == 2.5
+    assert machine.seconds(Operation("exp", 0, 40, torch.float32, 64)) == 4.5
+    assert machine.seconds(Operation("exp", 0, 40, torch.float32, FRESH + 1)) == 40.5
+    assert machine.roofline(Cost(0, 0, 0, (product,))) == 2.0
