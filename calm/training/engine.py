@@ -127,7 +127,7 @@ def _loop(trainer: Trainer, run: Run, curve: list[dict[str, float]]) -> None:
         for step in range(len(curve), options.steps):
             row = _step(trainer, step, read, run, rates(step), curve)
             curve.append(row)
-            stepped()
+            stepped(row.get("padding"))
             progress.update(bar, advance=1, loss=row["loss"])
             if (step + 1) % options.checkpoint_every == 0 and step + 1 < options.steps:
                 _save(trainer, run, curve)

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ class Throughput:
         tokens_per_second: of the language model, visual tokens and padding included.
         flops_per_second: of matrix products and convolutions; attention's scores and everything that gradient
             checkpointing computes twice are not counted.
+        padding: mean share of a step's tokens that is padding; None where no step says.
         peak: FLOPs a second that the processors of all processes could do, and where this is known from.
     """
 
@@ -42,6 +44,7 @@ class Throughput:
     samples_per_second: float
     tokens_per_second: float
     flops_per_second: float
+    padding: float | None
     peak: float
     peak_source: str
 
@@ -51,10 +54,11 @@ class Throughput:
         return self.flops_per_second / self.peak
 
     def __str__(self) -> str:
+        padding = "" if self.padding is None else f" ({self.padding:.1%} padding)"
         return (
             f"{self.title}: {self.steps} steps, {self.samples_per_second:.3g} samples/s, "
-            f"{self.tokens_per_second:.3g} tokens/s, {self.flops_per_second / 1e9:.3g} GFLOP/s, MFU {self.mfu:.2f} of "
-            f"{self.peak / 1e9:.3g} GFLOP/s ({self.peak_source})"
+            f"{self.tokens_per_second:.3g} tokens/s{padding}, {self.flops_per_second / 1e9:.3g} GFLOP/s, "
+            f"MFU {self.mfu:.2f} of {self.peak / 1e9:.3g} GFLOP/s ({self.peak_source})"
         )
 
 
@@ -63,6 +67,7 @@ class Meter:
 
     def __init__(self, model: nn.Module) -> None:
         self.flops = self.tokens = self.steps = 0
+        self.padding: list[float] = []
         self.timed_from = (0.0, 0, 0, 0)  # seconds, steps, tokens, FLOPs
         self._started = time.perf_counter()
         self._hooks = [module.register_forward_hook(self._count) for module in _multiplying(model)]
@@ -70,9 +75,11 @@ class Meter:
         if embedding is not None:
             self._hooks.append(embedding().register_forward_hook(self._count_tokens))
 
-    def step(self) -> None:
-        """One optimisation step has ended."""
+    def step(self, padding: float | None = None) -> None:
+        """One optimisation step has ended, in which so much of the tokens was padding."""
         self.steps += 1
+        if padding is not None:
+            self.padding.append(padding)
         if self.steps == 1:
             self.timed_from = (time.perf_counter() - self._started, 1, self.tokens, self.flops)
 
@@ -95,6 +102,7 @@ class Meter:
             samples_per_second=steps * batch_size / seconds,
             tokens_per_second=(self.tokens - skipped[2]) * processes / seconds,
             flops_per_second=(self.flops - skipped[3]) * processes / seconds,
+            padding=fmean(self.padding) if self.padding else None,
             peak=peak * processes,
             peak_source=source,
         )
@@ -114,8 +122,10 @@ class Meter:
 @contextmanager
 def measured(
     title: str, model: nn.Module, batch_size: int, processes: int, path: Path | None
-) -> Iterator[Callable[[], None]]:
-    """Yields what to call after every step. At the end, also a bad one, figures are told and written to `path`.
+) -> Iterator[Callable[[float | None], None]]:
+    """Yields what to call after every step, with the share of its tokens that was padding, if known.
+
+    At the end, also a bad one, figures are told and written to `path`.
 
     Args:
         path: None: nothing is told, as another process does it.

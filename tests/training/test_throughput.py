@@ -65,20 +65,22 @@ def test_figures_are_told_and_written_beside_the_state(tmp_path: Path, capsys: p
     path = tmp_path / "speed.json"
     model = Mixed()
     with measured("toy", model, 2, 3, path) as stepped:
-        for _ in range(3):
+        for padding in (0.1, 0.2, 0.3):
             model(torch.randn(2, 3, 4, 4), torch.zeros(2, 16, dtype=torch.long)).backward()
-            stepped()
+            stepped(padding)
     written: dict[str, Any] = json.loads(path.read_text())
     assert (written["steps"], written["processes"]) == (3, 3)
     assert written["samples_per_second"] * written["seconds"] == pytest.approx(2 * 2)  # the first step is not timed
     assert written["tokens_per_second"] * written["seconds"] == pytest.approx(2 * 32 * 3)
     assert 0 < written["mfu"] == pytest.approx(written["flops_per_second"] / written["peak"])
-    assert "toy: 3 steps" in capsys.readouterr().err
+    assert written["padding"] == pytest.approx(0.2)
+    told = capsys.readouterr().err
+    assert "toy: 3 steps" in told and "(20.0% padding)" in told
 
 
 def test_a_process_without_a_log_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with measured("toy", Mixed(), 2, 2, None) as stepped:
-        stepped()
+        stepped(None)
     assert capsys.readouterr().err == ""
 
 
@@ -99,4 +101,5 @@ def test_every_run_leaves_figures_of_its_speed_beside_its_state_alone(trained_te
     layout = trained_template.layout
     for run in ("pretrain-attributes", "pretrain-alignment", "finetune-comments", "finetune-scores"):
         figures = json.loads((layout.root / ".state" / f"{run}.throughput.json").read_text(encoding="utf-8"))
-        assert figures["tokens_per_second"] > 0 and figures["mfu"] > 0
+        assert figures["samples_per_second"] > 0 and figures["tokens_per_second"] > 0 and figures["mfu"] > 0
+        assert (figures["padding"] is None) == (run == "pretrain-attributes")  # its questions are alike
