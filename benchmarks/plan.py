@@ -18,21 +18,27 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import Machine, processor_seconds, use_threads
-from benchmarks.step import USES, feed_forward, in_shapes, lengths, objective, timed
+from benchmarks.step import USES, Trained, feed_forward, in_shapes, lengths, objective, timed
+from calm.attributes.taxonomy import taxonomy
+from calm.attributes.texts import TextBank
+from calm.data import tables
+from calm.data.schema import GUIDANCE
+from calm.io import read_table
 from calm.layout import Layout
-from calm.model.build import resolve_dtype
+from calm.model.build import assemble, resolve_dtype, use_plain_attention
+from calm.model.pretrained import load_text_encoder
 from calm.params import Params, load_params
-from calm.plan.shapes import Cost
+from calm.plan.shapes import STAGES, Cost, open_stage
+from calm.training.attributes import AttributeObjective, state_table
 from calm.training.feature_cache import FeatureCache
-from calm.training.features import Features
-from calm.training.tuning import InstructionObjective
+from calm.training.features import Features, Photographs
 
 ENCODED = 64
 
 
 def stage(run: str, params: Params, steps: int) -> None:
     """One line of what was planned and what was found."""
-    of = objective(run, params, Layout())
+    of = objective(run, params, Layout()) if run in USES else attributes(params, Layout())
     batch = of.order.batch_size
     words = lengths(of, 1)
     planned = in_shapes(run, params, batch, words)
@@ -55,7 +61,21 @@ def stage(run: str, params: Params, steps: int) -> None:
     print(f"  {machine}; slowest: {slowest(planned, machine)}")
 
 
-def counted(of: InstructionObjective) -> int:
+def attributes(params: Params, layout: Layout) -> AttributeObjective:
+    """Self-supervision on one kept view each of a few photographs."""
+    rows = tables.role_list(layout, "unlabelled")
+    rows = rows[rows["split"] == "train"].head(ENCODED)
+    assembly = assemble(params, state_table(taxonomy()))
+    use_plain_attention(assembly.model)
+    open_stage(assembly.model, "attributes", params)
+    keys = list(zip(rows["dataset"], rows["item_id"], strict=True))
+    options = params.pretrain.attributes.model_copy(update={"views": 1})
+    bank, encoder = TextBank(read_table(layout.texts, GUIDANCE)), load_text_encoder(params.parts.text)
+    photographs = Photographs(layout, rows["dataset"])
+    return AttributeObjective(assembly, bank, encoder, photographs, keys, options, params.seed)
+
+
+def counted(of: Trained) -> int:
     """FLOPs of a step by torch's counter."""
     with FlopCounterMode(display=False) as counter:
         of.losses(1)["loss"].backward()
@@ -63,7 +83,7 @@ def counted(of: InstructionObjective) -> int:
     return found
 
 
-def allocated(of: InstructionObjective) -> int:
+def allocated(of: Trained) -> int:
     """Bytes of a step at the peak, gradients there already, by torch's profiler."""
     held = peak = 0
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
@@ -105,6 +125,7 @@ def features(params: Params) -> None:
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", nargs="+", default=STAGES, choices=STAGES)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
@@ -117,7 +138,7 @@ def main() -> None:
         "| run | trained | GFLOPs planned | counted / planned | MiB planned | allocated / planned "
         "| s predicted | s | ratio | range |"
     )
-    for run in USES:
+    for run in chosen.runs:
         stage(run, params, chosen.steps)
     features(params)
 

@@ -28,7 +28,7 @@ from calm.model.mfam import LevelTokens
 from calm.params import LoRATuning, Params, load_params
 from calm.plan import optimisation
 from calm.plan.shapes import Cost, Lengths, add_adapters, build, open_stage, step_costs
-from calm.training.attributes import state_table
+from calm.training.attributes import AttributeObjective, state_table
 from calm.training.features import Features
 from calm.training.strategies import BETAS
 from calm.training.tuning import InstructionObjective
@@ -36,6 +36,7 @@ from calm.training.tuning import InstructionObjective
 USES = {"alignment": "generic", "comments": "comments", "scores": "scores"}
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}  # of the loss, relative
 SEED = 11
+Trained = InstructionObjective | AttributeObjective
 
 
 def objective(run: str, params: Params, layout: Layout) -> InstructionObjective:
@@ -120,7 +121,7 @@ def plain_visual_tokens(assembly: Assembly, pixels: torch.Tensor) -> torch.Tenso
     return torch.cat(parts, dim=1)
 
 
-def timed(loss: Callable[[int], torch.Tensor], steps: int, of: InstructionObjective) -> list[float]:
+def timed(loss: Callable[[int], torch.Tensor], steps: int, of: Trained) -> list[float]:
     """Seconds (`processor_seconds`) of each step but the first: loss, gradient, clipping, Adam."""
     optimizer = torch.optim.AdamW(of.parameters.values(), lr=1e-6, betas=BETAS)
     seconds = []
@@ -134,7 +135,7 @@ def timed(loss: Callable[[int], torch.Tensor], steps: int, of: InstructionObject
     return seconds[1:]
 
 
-def lengths(of: InstructionObjective, step: int) -> Lengths:
+def lengths(of: Trained, step: int) -> Lengths:
     """Of the conversations of one of calm's steps, as padded."""
     seen: list[dict[str, torch.Tensor]] = []
     hook = of.model.register_forward_pre_hook(lambda _, __, inputs: seen.append(inputs), with_kwargs=True)
@@ -146,7 +147,7 @@ def lengths(of: InstructionObjective, step: int) -> Lengths:
     return Lengths(length - seen[0]["visual_tokens"].shape[1] - answer, answer)
 
 
-def feed_forward(of: InstructionObjective, batch: int, words: Lengths) -> tuple[int, int, int]:
+def feed_forward(of: Trained, batch: int, words: Lengths) -> tuple[int, int, int]:
     """Shape of the language model's largest repeated product."""
     config = of.assembly.model.config
     rows = batch * (config.vision_tokens + words.prompt + words.answer)
@@ -155,10 +156,12 @@ def feed_forward(of: InstructionObjective, batch: int, words: Lengths) -> tuple[
 
 def in_shapes(run: str, params: Params, batch: int, of: Lengths) -> Cost:
     """What the plan says that a step costs here."""
+    questions = params.pretrain.attributes.language.samples if run == "attributes" else 0
     model = build(params, resolve_dtype(params.runtime), fused=False)
-    if run != "alignment":
+    if run in USES and run != "alignment":
         add_adapters(model, params)
-    return step_costs(model, run, params, batch, of, encode=not params.runtime.keep_features)
+    encode = run in USES and not params.runtime.keep_features  # edited views are kept as features in any case
+    return step_costs(model, run, params, batch, of, questions, encode=encode)
 
 
 def main() -> None:
