@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,9 @@ def test_mfam_and_visual_part_are_trained_the_adapter_goes_along(trained_world: 
     assert sha256_file(tmp_path / "out" / ADAPTER / weights) == sha256_file(start / ADAPTER / weights)
     assert len(curve) == STEPS
     assert not layout.state("test-visual").exists()
+    speed = json.loads(layout.state("test-visual.throughput.json").read_text(encoding="utf-8"))
+    assert speed["samples_per_second"] > 0 and speed["mfu"] > 0
+    assert speed["tokens_per_second"] == 0  # the language model is not asked
 
 
 def test_both_phases_are_one_curve_and_the_same_bytes_again(trained_world: Any) -> None:
