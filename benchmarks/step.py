@@ -99,12 +99,12 @@ def plain_visual_tokens(assembly: Assembly, pixels: torch.Tensor) -> torch.Tenso
     """Encoder, three of transformers' `Blip2QFormerModel`, one linear layer each, and the fully connected layer."""
     model, config = assembly.model, assembly.model.config
     with torch.no_grad():
-        states = model.vision_tower(pixels.to(model.vision_tower.dtype), output_hidden_states=True).hidden_states
+        seen = model.vision_tower(pixels.to(model.vision_tower.dtype), output_hidden_states=True)
     tokens = {}
     for level in LEVELS:
         cells = []
         for index in config.levels[level]:
-            state = states[index].float()
+            state = seen.hidden_states[index].float()
             mean = nn.functional.adaptive_avg_pool2d(state, config.grid)
             square = nn.functional.adaptive_avg_pool2d(state * state, config.grid)
             spread = [(square - mean * mean).clamp_min(1e-6).sqrt()] if state.shape[-1] > config.grid else []
@@ -117,7 +117,8 @@ def plain_visual_tokens(assembly: Assembly, pixels: torch.Tensor) -> torch.Tenso
         queries = part.queries.expand(len(pixels), -1, -1)
         states_of = part.qformer(query_embeds=queries, encoder_hidden_states=placed).last_hidden_state
         parts.append(part.to_language(states_of))
-    parts.append(model.mfam.thematic_tokens(LevelTokens(**tokens)))
+    content = model.mfam.summarised(seen.pooler_output, seen.logits)
+    parts.append(model.mfam.thematic_tokens(LevelTokens(**tokens, content=content)))
     return torch.cat(parts, dim=1)
 
 

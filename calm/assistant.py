@@ -188,7 +188,7 @@ class Calm:
 
     @torch.inference_mode()
     def pooled_features(self, images: Sequence[Image.Image], batch_size: int = 32) -> np.ndarray:
-        """The frozen encoder's tokens, averaged over the places, all levels side by side: (B, F) float32."""
+        """What the frozen encoder says of photographs, averaged over the places: (B, F) float32."""
         parts = [tokens.pooled() for tokens in self._encoded(images, batch_size)]
         return torch.cat(parts).cpu().numpy()
 

@@ -244,7 +244,7 @@ class Thematic(Section):
     """The fully connected branch of the MFAM."""
 
     grid: NonNegativeInt
-    all_levels: bool
+    content: bool
 
 
 class Levels(Section):
@@ -268,6 +268,7 @@ class MFAMParams(Section):
     cross_attention_every: PositiveInt
     thematic: Thematic
     score_width: NonNegativeInt
+    score_dropout: Annotated[float, Field(ge=0, lt=1)]
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> MFAMParams:

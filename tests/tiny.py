@@ -145,7 +145,7 @@ def params(parts: Parts, **changes: Any) -> Params:
         "width": 16,
         "layers": 1,
         "heads": 2,
-        "thematic": {"grid": 1, "all_levels": True},
+        "thematic": {"grid": 1, "content": True},
     }
     raw["pretrain"]["attributes"]["contrastive"] |= {"width": 8, "texts": 2}
     raw["pretrain"]["attributes"]["language"] |= {"weight": 0.2, "samples": 6}

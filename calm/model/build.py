@@ -25,8 +25,10 @@ from calm.model.pretrained import (
     Language,
     Preprocessing,
     Vision,
+    imagenet_names,
     language_config,
     load_language,
+    load_text_encoder,
     load_vision,
     text_width,
     vision_config,
@@ -86,11 +88,12 @@ def calm_config(
         heads=mfam.heads,
         cross_attention_every=mfam.cross_attention_every,
         thematic_grid=mfam.thematic.grid,
-        thematic_all_levels=mfam.thematic.all_levels,
+        thematic_content=mfam.thematic.content,
         contrast_width=contrastive.width,
         contrast_temperature=contrastive.temperature,
         text_width=text_width(params.parts.text),
         score_width=mfam.score_width,
+        score_dropout=mfam.score_dropout,
         attribute_states=[list(state) for state in attribute_states],
     )
 
@@ -100,7 +103,14 @@ def assemble(params: Params, attribute_states: Sequence[Sequence[str]] = ()) -> 
     language = load_language(params.parts.language, resolve_dtype(params.runtime))
     config = calm_config(params, attribute_states, language.model.config)
     vision = load_vision(params.parts.vision, resolve_dtype(params.runtime))
-    return assemble_parts(config, vision, language, params.runtime, params.seed)
+    assembly = assemble_parts(config, vision, language, params.runtime, params.seed)
+    mfam = assembly.model.mfam
+    if len(mfam.class_words):
+        encoder = load_text_encoder(params.parts.text)
+        names = [f"a photograph of {name}" for name in imagenet_names()[: len(mfam.class_words)]]
+        mfam.class_words.copy_(encoder.embed(names))
+        assembly.model.config.provenance["text"] = encoder.provenance.as_dict()
+    return assembly
 
 
 def assemble_parts(config: CalmConfig, vision: Vision, language: Language, runtime: Runtime, seed: int) -> Assembly:

@@ -66,7 +66,7 @@ class CalmConfig(PreTrainedConfig):
     heads: int = 12
     cross_attention_every: int = 2
     thematic_grid: int = 0
-    thematic_all_levels: bool = False
+    thematic_content: bool = False
     contrast_width: int = 256
     contrast_temperature: float = 0.07
     text_width: int = 384  # of the sentence encoder's embeddings
@@ -74,6 +74,7 @@ class CalmConfig(PreTrainedConfig):
     placeholder_token_ids: list[int] = field(default_factory=list)
     digit_token_ids: list[int] = field(default_factory=list)  # of "0" to "9"
     score_width: int = 0  # hidden units of the score head's visual part; 0: it reads the language model alone
+    score_dropout: float = 0.0  # of that part, while it is trained alone
     score_min: float = 1.0
     score_max: float = 10.0
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -95,13 +96,46 @@ class CalmConfig(PreTrainedConfig):
         return len(LEVELS) * self.queries + self.thematic_tokens
 
     @property
+    def places(self) -> int:
+        """Thematic tokens that stand for places of the photograph."""
+        side = self.thematic_grid or self.grid or self.image_size // self.vision_config.patch_size
+        return int(side**2)
+
+    @property
     def thematic_tokens(self) -> int:
-        """Tokens of the fully connected branch."""
-        if self.thematic_grid:
-            return self.thematic_grid**2
-        if self.grid:
-            return self.grid**2
-        return (self.image_size // self.vision_config.patch_size) ** 2
+        """Tokens of the fully connected branch: those of places, and one for every source of content."""
+        return self.places + len(self.content_widths)
+
+    @property
+    def level_widths(self) -> dict[str, int]:
+        """Channels of each level's tokens."""
+        widths = {}
+        for level in LEVELS:  # a configuration that was read has them in another order
+            indices = self.levels[level]
+            if self.maps is not None:
+                shapes = [self.maps[index] for index in indices]
+            else:
+                vision = self.vision_config
+                shapes = [(vision.hidden_size, self.image_size // vision.patch_size) for _ in indices]
+            widths[level] = sum(channels * (2 if self.grid and side > self.grid else 1) for channels, side in shapes)
+        return widths
+
+    @property
+    def maps(self) -> list[tuple[int, int]] | None:
+        """(channels, side) of each hidden state of a convolutional encoder; None for a transformer."""
+        return self.vision_config.feature_maps(self.image_size) if hasattr(self.vision_config, "feature_maps") else None
+
+    @property
+    def content_widths(self) -> dict[str, int]:
+        """Channels of every source of content: each level's average, the encoder's summary, its classes in words.
+
+        A transformer's summary is its class token; it has no classes. Empty without `thematic_content`.
+        """
+        if not self.thematic_content:
+            return {}
+        if self.maps is None:
+            return {**self.level_widths, "summary": self.vision_config.hidden_size}
+        return {**self.level_widths, "summary": self.maps[-1][0], "words": self.text_width}
 
 
 def _sub_config(value: dict | PreTrainedConfig | None, default: type[PreTrainedConfig]) -> PreTrainedConfig:

@@ -8,13 +8,14 @@ released by Google for edge devices.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithNoAttention
+from transformers.modeling_outputs import ModelOutput
 
 from calm.model.configuration import BLOCKS, HEAD_CHANNELS, EfficientNetLiteConfig
 
@@ -55,6 +56,23 @@ class MBConv(nn.Module):
         return hidden + maps if self.residual else hidden
 
 
+@dataclass
+class EfficientNetLiteOutput(ModelOutput):
+    """What a forward pass gives.
+
+    Attributes:
+        last_hidden_state: the head's map.
+        hidden_states: all maps (B, C, h, w).
+        pooler_output: the head's map, averaged over the places: (B, C).
+        logits: of the ImageNet-1k classes.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    pooler_output: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+
+
 class EfficientNetLiteModel(PreTrainedModel):
     """Pixels (B, 3, H, W), normalised as (x - 127) / 128 on 0-255, to 17 feature maps (B, C, h, w)."""
 
@@ -74,8 +92,8 @@ class EfficientNetLiteModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """As torch initialises its layers: random weights serve tests alone."""
 
-    def forward(self, pixel_values: torch.Tensor, **_: Any) -> BaseModelOutputWithNoAttention:
-        """hidden_states: the 16 blocks' maps and the head's; last_hidden_state: the head's map."""
+    def forward(self, pixel_values: torch.Tensor, **_: Any) -> EfficientNetLiteOutput:
+        """Hidden states are the 16 blocks' maps and the head's."""
         maps = pixel_values.to(self.stem.weight.dtype).contiguous(memory_format=torch.channels_last)
         maps = nn.functional.relu6(self.stem(maps))
         states = []
@@ -83,11 +101,13 @@ class EfficientNetLiteModel(PreTrainedModel):
             maps = block(maps)
             states.append(maps)
         states.append(nn.functional.relu6(self.head(maps)))
-        return BaseModelOutputWithNoAttention(last_hidden_state=states[-1], hidden_states=tuple(states))
-
-    def classify(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """ImageNet-1k logits (B, 1000)."""
-        return self.classifier(self(pixel_values).last_hidden_state.mean((2, 3)))
+        summary = states[-1].mean((2, 3))
+        return EfficientNetLiteOutput(
+            last_hidden_state=states[-1],
+            hidden_states=tuple(states),
+            pooler_output=summary,
+            logits=self.classifier(summary),
+        )
 
 
 def convert_state_dict(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

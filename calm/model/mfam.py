@@ -1,7 +1,9 @@
 """The multi-scale feature alignment module (paper): one fully connected layer and three Q-formers.
 
 The fully connected layer turns the encoder's high-level tokens into H_thematic; a Q-former each turns low-, middle- and
-high-level features into H_low, H_middle and H_high by its own query tokens. All four are as wide as the language
+high-level features into H_low, H_middle and H_high by its own query tokens. Where the configuration asks for content,
+H_thematic goes on with a token for each level's average, for the encoder's summary of the photograph, and for the
+classes that it recognises, as words. All four are as wide as the language
 model's embeddings. A contrastive head, used by the self-supervision and to name attributes, compares a level's pooled
 queries with embedded guidance texts.
 """
@@ -20,35 +22,40 @@ from calm.attributes.taxonomy import LEVELS
 from calm.model.configuration import CalmConfig
 
 HiddenStates = Sequence[torch.Tensor]
+FEATURES = (*LEVELS, "content")
+SHARPNESS = 0.5  # of the classes' probabilities: the likeliest alone would say too little of a photograph
 
 
 @dataclass(frozen=True)
 class LevelTokens:
-    """Encoder features by level: (B, N_level, C_level) each."""
+    """Encoder features by level, (B, N_level, C_level) each, and what it says of the whole photograph, (B, C)."""
 
     low: torch.Tensor
     middle: torch.Tensor
     high: torch.Tensor
+    content: torch.Tensor
 
-    def __getitem__(self, level: str) -> torch.Tensor:
-        return getattr(self, level)
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return getattr(self, name)
 
     def rows(self, index: torch.Tensor | slice) -> LevelTokens:
         """The same features for some of the photographs."""
-        return LevelTokens(*(self[level][index] for level in LEVELS))
+        return LevelTokens(*(self[name][index] for name in FEATURES))
 
     def pooled(self) -> torch.Tensor:
-        """Averages over the places, all levels side by side: (B, F) float32."""
-        return torch.cat([self[level].float().mean(1) for level in LEVELS], dim=-1)
+        """Every level's average over the places, then the content, side by side: (B, F) float32."""
+        return torch.cat([*(self[level].float().mean(1) for level in LEVELS), self.content.float()], dim=-1)
 
     @staticmethod
     def concatenate(parts: Sequence[LevelTokens]) -> LevelTokens:
         """One batch out of several."""
-        return LevelTokens(*(torch.cat([part[level] for part in parts]) for level in LEVELS))
+        return LevelTokens(*(torch.cat([part[name] for part in parts]) for name in FEATURES))
 
 
-def level_tokens(hidden_states: HiddenStates, levels: Mapping[str, Sequence[int]], grid: int) -> LevelTokens:
-    """Pick each level's hidden states and bring them to tokens of one grid.
+def level_tokens(
+    hidden_states: HiddenStates, levels: Mapping[str, Sequence[int]], grid: int
+) -> dict[str, torch.Tensor]:
+    """Pick each level's hidden states and bring them to tokens of one grid: (B, N_level, C_level) by level.
 
     Feature maps (B, C, h, w) and token sequences (B, N, C) are both taken; class tokens are dropped. With `grid` > 0
     every cell of a grid x grid raster gives its mean and, where it covers more than one position, its deviation: the
@@ -60,20 +67,7 @@ def level_tokens(hidden_states: HiddenStates, levels: Mapping[str, Sequence[int]
         if len({part.shape[1] for part in parts}) > 1:
             raise ValueError(f"mfam.levels.{level}: hidden states {levels[level]} differ in size: set mfam.grid")
         tokens[level] = torch.cat(parts, dim=-1)
-    return LevelTokens(**tokens)
-
-
-def level_widths(config: CalmConfig) -> dict[str, int]:
-    """Channels of each level's tokens."""
-    vision = config.vision_config
-    widths = {}
-    for level, indices in config.levels.items():
-        if hasattr(vision, "feature_maps"):
-            shapes = [vision.feature_maps(config.image_size)[index] for index in indices]
-        else:
-            shapes = [(vision.hidden_size, config.image_size // vision.patch_size) for _ in indices]
-        widths[level] = sum(channels * (2 if config.grid and side > config.grid else 1) for channels, side in shapes)
-    return widths
+    return tokens
 
 
 def _as_map(state: torch.Tensor) -> torch.Tensor:
@@ -152,15 +146,24 @@ class MFAM(nn.Module):
     """Encoder features to the visual tokens that the language model reads."""
 
     prototypes: torch.Tensor
+    class_words: torch.Tensor
+    content_mean: torch.Tensor
+    content_deviation: torch.Tensor
 
     def __init__(self, config: CalmConfig) -> None:
         super().__init__()
         self.config = config
-        widths = level_widths(config)
+        widths, sources = config.level_widths, config.content_widths
         self.levels = nn.ModuleDict({level: LevelQFormer(config, widths[level]) for level in LEVELS})
-        thematic_width = widths["high"] + (sum(widths.values()) if config.thematic_all_levels else 0)
-        self.thematic_norm = nn.LayerNorm(thematic_width, elementwise_affine=False)
-        self.thematic = nn.Linear(thematic_width, config.text_config.hidden_size)
+        language_width = config.text_config.hidden_size
+        self.thematic_norm = nn.LayerNorm(widths["high"], elementwise_affine=False)
+        self.thematic = nn.Linear(widths["high"], language_width)
+        # A layer for each source: in one for all, the widest would drown the others.
+        self.content = nn.ModuleDict({name: nn.Linear(width, language_width) for name, width in sources.items()})
+        self.register_buffer("content_mean", torch.zeros(sum(sources.values())))  # over photographs: `fit_content`
+        self.register_buffer("content_deviation", torch.ones(sum(sources.values())))
+        classes = config.vision_config.num_labels if "words" in sources else 0
+        self.register_buffer("class_words", torch.zeros(classes, config.text_width))  # embedded names of the classes
         self.text_to_contrast = nn.Linear(config.text_width, config.contrast_width)
         # A vector of one: FSDP2 does not share out scalars.
         self.temperature = nn.Parameter(torch.tensor([log(config.contrast_temperature)]))
@@ -189,11 +192,30 @@ class MFAM(nn.Module):
         if self.config.thematic_grid:
             raster = nn.functional.adaptive_avg_pool2d(_as_map(high), self.config.thematic_grid)
             high = raster.flatten(2).transpose(1, 2)
-        if self.config.thematic_all_levels:
-            pooled = torch.cat([tokens[level].to(high.dtype).mean(1, keepdim=True) for level in LEVELS], dim=-1)
-            high = torch.cat([high, pooled.expand(-1, high.shape[1], -1)], dim=-1)
         projected: torch.Tensor = self.thematic(self.thematic_norm(high))
-        return projected
+        return torch.cat([projected, *self._content_tokens(tokens)], dim=1) if self.content else projected
+
+    def summarised(self, summary: torch.Tensor, logits: torch.Tensor | None) -> torch.Tensor:
+        """What `LevelTokens.content` holds: the encoder's summary (B, C), then its classes (B, classes) as words."""
+        if "words" not in self.content:
+            return summary.float()
+        assert logits is not None
+        words = (SHARPNESS * logits.float()).softmax(-1) @ self.class_words
+        return torch.cat([summary.float(), words], dim=-1)
+
+    @torch.no_grad()
+    def fit_content(self, tokens: LevelTokens) -> None:
+        """Take mean and deviation of every source's channels from photographs (B of them)."""
+        if self.content:
+            values = tokens.pooled()
+            self.content_mean.copy_(values.mean(0))
+            self.content_deviation.copy_(values.std(0, correction=0).clamp_min(1e-6))
+
+    def _content_tokens(self, tokens: LevelTokens) -> list[torch.Tensor]:
+        """A token (B, 1, D) of every source of content, its channels in deviations from their mean."""
+        values = (tokens.pooled() - self.content_mean) / self.content_deviation
+        parts = values.split(list(self.config.content_widths.values()), dim=-1)
+        return [layer(part).unsqueeze(1) for layer, part in zip(self.content.values(), parts, strict=True)]
 
     def pooled(self, tokens: LevelTokens) -> dict[str, torch.Tensor]:
         """Each level's query states, averaged over its queries: (B, width)."""

@@ -14,7 +14,7 @@ from transformers.modeling_outputs import ModelOutput
 
 from calm.model.configuration import CalmConfig
 from calm.model.mfam import MFAM, LevelTokens, level_tokens
-from calm.model.score_head import ScoreHead
+from calm.model.score_head import Line, ScoreHead
 
 IGNORED = -100  # label of positions that are not learned
 
@@ -50,8 +50,11 @@ class CalmPreTrainedModel(PreTrainedModel):
     _keep_in_fp32_modules_strict: ClassVar = ["mfam", "score_head", "average_visual_tokens"]
 
     def _init_weights(self, module: nn.Module) -> None:
-        """The parts initialise themselves; the layers between them as in BERT."""
-        if isinstance(module, nn.Linear):
+        """The parts initialise themselves; the layers between them as in BERT. Scores begin in the middle."""
+        if isinstance(module, Line):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
             init.normal_(module.weight, std=0.02)
             if module.bias is not None:
                 init.zeros_(module.bias)
@@ -95,7 +98,11 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
     def encode_images(self, pixel_values: torch.Tensor) -> LevelTokens:
         """Normalised pixels (B, 3, S, S) to the encoder's features by level."""
         outputs = self.vision_tower(pixel_values.to(self.vision_tower.dtype), output_hidden_states=True)
-        return level_tokens(outputs.hidden_states, self.config.levels, self.config.grid)
+        levels = level_tokens(outputs.hidden_states, self.config.levels, self.config.grid)
+        if not self.config.thematic_content:
+            return LevelTokens(**levels, content=pixel_values.new_zeros(len(pixel_values), 0))
+        logits = getattr(outputs, "logits", None)
+        return LevelTokens(**levels, content=self.mfam.summarised(outputs.pooler_output, logits))
 
     def embed_prompt(self, input_ids: torch.Tensor, visual_tokens: torch.Tensor | None) -> torch.Tensor:
         """Token ids (B, L) with placeholders to embeddings (B, L, D), visual tokens in the placeholders' places.

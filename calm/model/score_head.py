@@ -25,18 +25,21 @@ class ScoreHead(nn.Module):
     """The language model's part plus the visual tokens' part, in half-scales above the middle of the score scale.
 
     The visual part (chosen here: docs/paper.md) reads H_low, H_middle, H_high and H_thematic, the very tokens that the
-    language model is given: each averaged and normalised, then one hidden layer of `config.score_width` units, none
-    with 0. It can be trained without the language model.
+    language model is given: averages of each level's and of the places', and every token of content, all normalised,
+    then one hidden layer of `config.score_width` units, none with 0. It can be trained without the language model, and
+    then, in training mode, forgets `config.score_dropout` of what it reads and of its hidden units.
     """
 
     def __init__(self, config: CalmConfig) -> None:
         super().__init__()
         width = config.text_config.hidden_size
         self.language = Line(width, 1)
-        self.parts = [config.queries] * len(LEVELS) + [config.thematic_tokens]
+        self.parts = [config.queries] * len(LEVELS) + [config.places] + [1] * len(config.content_widths)
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         hidden, inputs = config.score_width, len(self.parts) * width
-        self.visual = nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), Line(hidden, 1)) if hidden else None
+        forget = nn.Dropout(config.score_dropout)
+        layers = (forget, nn.Linear(inputs, hidden), nn.GELU(), forget, Line(hidden, 1))
+        self.visual = nn.Sequential(*layers) if hidden else None
 
     def forward(self, states: torch.Tensor, visual_tokens: torch.Tensor) -> torch.Tensor:
         """Raw score (B,) of language-model states (B, D) and the visual tokens (B, N, D) of the scored photographs."""

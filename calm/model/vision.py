@@ -31,7 +31,7 @@ def imagenet_labels(
     found = []
     for start in range(0, len(images), batch_size):
         pixels = processor(list(images[start : start + batch_size]), return_tensors="pt")["pixel_values"]
-        top = vision.model.classify(pixels).float().softmax(-1).topk(TOP)
+        top = vision.model(pixels).logits.float().softmax(-1).topk(TOP)
         for probabilities, classes in zip(top.values.tolist(), top.indices.tolist(), strict=True):
             found.append([(names[c], p) for c, p in zip(classes, probabilities, strict=True)])
     return found

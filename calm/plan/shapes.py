@@ -21,6 +21,7 @@ from calm.params import FullTuning, LoRATuning, Params
 from calm.plan.trace import FUSED, Operation, Trace
 from calm.training.attributes import state_table
 from calm.training.finetune import CONTRASTIVE
+from calm.training.pretrain import ALIGNED
 from calm.training.strategies import recompute_activations
 from calm.training.views import SKIPPED
 
@@ -94,7 +95,7 @@ def _is_trained(name: str, stage: str, full: bool) -> bool:
         case "attributes":
             return part == "mfam" and rest.startswith(("levels.", "text_to_contrast.", "temperature"))
         case "alignment":
-            return part == "mfam" and rest.startswith("thematic.")
+            return part == "mfam" and rest.startswith(ALIGNED)
         case _:
             if part == "mfam":
                 return not any(word in CONTRASTIVE for word in name.split("."))

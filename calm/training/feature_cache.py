@@ -16,10 +16,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from calm.attributes.taxonomy import LEVELS
 from calm.io import atomic_file, sha256_text
 from calm.model.build import Assembly
-from calm.model.mfam import LevelTokens
+from calm.model.mfam import FEATURES, LevelTokens
 
 
 class FeatureCache:
@@ -38,11 +37,11 @@ class FeatureCache:
         path = self.folder / name[:2] / f"{name}.safetensors"
         try:
             found = load_file(path, device=str(self.device))
-            return LevelTokens(*(found[level] for level in LEVELS))
+            return LevelTokens(*(found[name] for name in FEATURES))
         except (FileNotFoundError, SafetensorError, KeyError):
             tokens = encode()
         with atomic_file(path) as part:
-            save_file({level: tokens[level].contiguous().cpu() for level in LEVELS}, part)
+            save_file({name: tokens[name].contiguous().cpu() for name in FEATURES}, part)
         return tokens
 
 
@@ -50,14 +49,15 @@ def encoder_sha256(assembly: Assembly) -> str:
     """Hash of everything that decides the bits of a photograph's features beside the photograph."""
     config, model = assembly.model.config, assembly.model.vision_tower
     weights = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    words = {"class_words": assembly.model.mfam.class_words}
+    for name, tensor in sorted({**model.state_dict(), **words}.items()):
         weights.update(name.encode())
         weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     preprocessing = assembly.preprocessing
     parts = [
         weights.hexdigest(),
         [preprocessing.size, preprocessing.mean, preprocessing.std],
-        [config.levels, config.grid],
+        [config.levels, config.grid, config.thematic_content],
         [str(model.dtype), model.device.type, torch.__version__, torch.get_num_threads()],
     ]
     return sha256_text(json.dumps(parts, sort_keys=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ from calm.data import tables
 from calm.io import sha256_file, sha256_text
 from calm.layout import Layout
 from calm.model.build import TRAINED
-from calm.model.configuration import CalmConfig
 from calm.model.mfam import MFAM
 from calm.model.score_head import ScoreHead
 from calm.params import Optimisation, Params, Recipe, Strategy
@@ -64,11 +64,12 @@ class Learner:
         """Train on `rows` (columns as above) from the recipe's start: the visual phase, then the language model's."""
         model, options = self.assembly.model, self.params.finetune.scores
         model.load_state_dict(self._begun, strict=False)
+        keys = _keys(rows)
         if not recipe.self_supervised:
-            _renew(model.mfam, model.score_head, model.config, seed)
+            self._renew(keys, seed)
         gap = options.visual.edit_gap.model_copy(update={"weight": recipe.edit_gap})
         visual = options.visual.model_copy(update={"edit_gap": gap})
-        keys, scores = _keys(rows), rows["score"].tolist()
+        scores = rows["score"].tolist()
         trained = visual_parameters(model)
         objective = VisualScoreObjective(
             self.assembly, self.features, trained, keys, scores, visual, seed, f"{label}-visual", self.spoilt
@@ -83,6 +84,15 @@ class Learner:
                 self.assembly, self.features, said, self.parameters, language, seed, label, weight
             )
             self._train(answers, language, seed, label, rows)
+
+    def _renew(self, keys: Sequence[Key], seed: int) -> None:
+        """Fresh weights of that seed in MFAM and score head; what is usual of content, from these photographs."""
+        model = self.assembly.model
+        torch.manual_seed(seed)
+        for own, fresh in ((model.mfam, MFAM(model.config)), (model.score_head, ScoreHead(model.config))):
+            fresh.apply(model._init_weights)
+            own.load_state_dict(dict(fresh.named_parameters()), strict=False)
+        model.mfam.fit_content(self.features(keys))
 
     def scores(self, rows: pd.DataFrame, *, language: bool) -> pd.DataFrame:
         """Columns text, expectation, regression of photographs; the visual part's score alone unless `language`."""
@@ -109,10 +119,3 @@ class Learner:
 
 def _keys(rows: pd.DataFrame) -> list[Key]:
     return list(zip(rows["dataset"], rows["item_id"], strict=True))
-
-
-def _renew(mfam: MFAM, head: ScoreHead, config: CalmConfig, seed: int) -> None:
-    """Fresh weights of that seed in both."""
-    torch.manual_seed(seed)
-    mfam.load_state_dict(MFAM(config).state_dict())
-    head.load_state_dict(ScoreHead(config).state_dict())

@@ -16,6 +16,7 @@ from calm.model.build import assemble, save_trained, use_plain_attention
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.model.pretrained import load_text_encoder
 from calm.params import Optimisation, Params
+from calm.seeds import stream
 from calm.training.attributes import AttributeObjective, state_table
 from calm.training.engine import Objective, Run, finish, train, write_curve
 from calm.training.features import Features, Photographs
@@ -23,6 +24,8 @@ from calm.training.launch import launch
 from calm.training.tuning import InstructionObjective
 
 RUNS = ("attributes", "alignment")
+ALIGNED = ("thematic.", "content.")  # the MFAM's fully connected layers
+CONTENT_PHOTOGRAPHS = 2048  # whose features say what is usual
 
 
 def pretrain(run: str, params: Params, layout: Layout) -> None:
@@ -60,12 +63,18 @@ def _pretrain_alignment(params: Params, layout: Layout) -> None:
     rows = _training_rows(tables.instructions(layout, "generic"))
     assembly = assemble(params)
     use_plain_attention(assembly.model)
+    mfam = assembly.model.mfam
     features = Features.of(assembly, rows["dataset"], params.runtime, layout)
-    parameters = {f"mfam.thematic.{name}": p for name, p in assembly.model.mfam.thematic.named_parameters()}
+    named = zip(rows["dataset"], rows["item_ids"], strict=True)
+    shown = sorted({(dataset, item_id) for dataset, item_ids in named for item_id in item_ids})
+    drawn = stream(params.seed, "content").permutation(len(shown))[:CONTENT_PHOTOGRAPHS]
+    mfam.fit_content(features([shown[number] for number in sorted(drawn)]))
+    parameters = {f"mfam.{name}": p for name, p in mfam.named_parameters() if name.startswith(ALIGNED)}
     options = params.pretrain.alignment
     objective = InstructionObjective(assembly, features, rows, parameters, options, params.seed, "pretrain-alignment")
     inputs = [*_settings(params), sha256_file(layout.instructions / "generic.parquet")]
-    _train("alignment", objective, options, inputs, params, layout, assembly.model, [])
+    constants = [f"mfam.{name}" for name, _ in mfam.named_buffers() if name != "prototypes"]
+    _train("alignment", objective, options, inputs, params, layout, assembly.model, constants)
 
 
 def _train(

@@ -10,7 +10,8 @@ visual tokens that tell good photographs from bad ones. Two losses:
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -76,6 +77,10 @@ class VisualScoreObjective:
     def losses(self, step: int, part: Part = WHOLE, read: None = None) -> dict[str, torch.Tensor]:
         """Losses of one step; this phase is run by one process alone."""
         assert part == WHOLE, "the visual phase is not shared out"
+        with forgetting(self.assembly.model.score_head):
+            return self._losses(step)
+
+    def _losses(self, step: int) -> dict[str, torch.Tensor]:
         picked = self.order(step)
         error = (self._look(self.features([self.keys[i] for i in picked])) - self.targets[picked]).square().mean()
         losses = {"regression": error}
@@ -92,6 +97,16 @@ class VisualScoreObjective:
     def _look(self, tokens: LevelTokens) -> torch.Tensor:
         model = self.assembly.model
         return model.score_head.look(model.mfam(tokens))
+
+
+@contextmanager
+def forgetting(module: torch.nn.Module) -> Iterator[None]:
+    """Dropout is on in the module, in a model that is otherwise as it answers."""
+    module.train()
+    try:
+        yield
+    finally:
+        module.eval()
 
 
 class SpoiltViews:

@@ -197,7 +197,7 @@ def test_a_stage_checkpoint_comes_back_bit_for_bit(tiny_template: Any, assembly:
 def test_the_parts_a_checkpoint_was_trained_from_are_in_it(assembly: Assembly, tmp_path: Path) -> None:
     save_trained(tmp_path, assembly.model, [])
     parts = load_config(tmp_path).provenance
-    assert set(parts) == {"vision", "language"}
+    assert set(parts) == {"vision", "language", "text"}
     assert all(set(part) == {"name", "source", "sha256"} for part in parts.values())
 
 

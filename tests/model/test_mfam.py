@@ -9,7 +9,7 @@ import torch
 
 from calm.attributes.taxonomy import LEVELS
 from calm.model.build import Assembly, assemble
-from calm.model.mfam import LevelTokens, level_tokens, level_widths
+from calm.model.mfam import LevelTokens, level_tokens
 
 
 def states(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
@@ -26,7 +26,7 @@ def test_levels_read_the_hidden_states_they_are_told() -> None:
 
 def test_a_grid_gives_means_and_deviations_of_cells() -> None:
     (maps,) = states((2, 3, 4, 4))
-    tokens = level_tokens([maps], {level: [0] for level in LEVELS}, grid=2).low
+    tokens = level_tokens([maps], {level: [0] for level in LEVELS}, grid=2)["low"]
     assert tokens.shape == (2, 4, 6)
     cell = maps[1, :, 2:, :2].flatten(1)
     torch.testing.assert_close(tokens[1, 2, :3], cell.mean(1))
@@ -36,7 +36,7 @@ def test_a_grid_gives_means_and_deviations_of_cells() -> None:
 def test_states_of_one_level_are_put_side_by_side() -> None:
     hidden = states((1, 3, 4, 4), (1, 5, 2, 2))
     tokens = level_tokens(hidden, {"low": [0, 1], "middle": [0], "high": [1]}, grid=2)
-    assert tokens.low.shape == (1, 4, 3 * 2 + 5)
+    assert tokens["low"].shape == (1, 4, 3 * 2 + 5)
     with pytest.raises(ValueError, match=r"mfam.levels.low.*set mfam.grid"):
         level_tokens(hidden, {"low": [0, 1], "middle": [0], "high": [1]}, grid=0)
 
@@ -44,12 +44,12 @@ def test_states_of_one_level_are_put_side_by_side() -> None:
 def test_class_tokens_are_dropped() -> None:
     (sequence,) = states((2, 1 + 9, 4))
     tokens = level_tokens([sequence], {level: [0] for level in LEVELS}, grid=0)
-    assert torch.equal(tokens.high, sequence[:, 1:])
+    assert torch.equal(tokens["high"], sequence[:, 1:])
 
 
 def test_widths_are_known_before_any_weights(assembly: Assembly, pixels: torch.Tensor) -> None:
     tokens = assembly.model.encode_images(pixels)
-    widths = level_widths(assembly.model.config)
+    widths = assembly.model.config.level_widths
     assert {level: tokens[level].shape[-1] for level in LEVELS} == widths
 
 
@@ -59,7 +59,7 @@ def test_tokens_come_as_low_middle_high_thematic(assembly: Assembly, pixels: tor
     queries, width = model.config.queries, model.config.text_config.hidden_size
     with torch.no_grad():
         visual = model.mfam(tokens)
-        assert visual.shape == (3, model.config.vision_tokens, width) == (3, 3 * 2 + 1, width)
+        assert visual.shape == (3, model.config.vision_tokens, width) == (3, 3 * 2 + 1 + 5, width)
         for place, level in enumerate(LEVELS):
             own = model.mfam.language_tokens(level, model.mfam.levels[level](tokens[level]))
             assert torch.equal(visual[:, place * queries : (place + 1) * queries], own)
@@ -70,21 +70,48 @@ def test_tokens_come_as_low_middle_high_thematic(assembly: Assembly, pixels: tor
 def test_the_thematic_grid_decides_its_tokens(
     tiny_template: Any, pixels: torch.Tensor, grid: int, expected: int
 ) -> None:
-    model = assemble(tiny_template.params(mfam__thematic={"grid": grid, "all_levels": False})).model
+    model = assemble(tiny_template.params(mfam__thematic={"grid": grid, "content": False})).model
     tokens = model.mfam.thematic_tokens(model.encode_images(pixels))
     assert tokens.shape[1] == model.config.thematic_tokens == expected
+
+
+def test_content_is_the_summary_and_the_classes_as_words(assembly: Assembly, pixels: torch.Tensor) -> None:
+    model = assembly.model
+    seen = model.vision_tower(pixels, output_hidden_states=True)
+    content = model.encode_images(pixels).content
+    summary, words = content.split([seen.pooler_output.shape[1], model.config.text_width], dim=-1)
+    assert torch.equal(summary, seen.hidden_states[-1].mean((2, 3)))
+    expected = (seen.logits / 2).softmax(-1) @ model.mfam.class_words
+    torch.testing.assert_close(words, expected)
+    torch.testing.assert_close(model.mfam.class_words.norm(dim=-1), torch.ones(len(model.mfam.class_words)))
+
+
+@torch.no_grad()
+def test_tokens_of_content_read_channels_in_deviations_from_the_usual(assembly: Assembly, pixels: torch.Tensor) -> None:
+    mfam, tokens = assembly.model.mfam, assembly.model.encode_images(pixels)
+    mfam.fit_content(tokens)
+    found = mfam.thematic_tokens(tokens)[:, -5:]
+    high = tokens.high.mean(1)
+    usual = (high - high.mean(0)) / high.std(0, correction=0).clamp_min(1e-6)
+    torch.testing.assert_close(found[:, 2], mfam.content["high"](usual), rtol=1e-4, atol=1e-4)
+
+
+def test_without_content_there_are_places_alone(tiny_template: Any, pixels: torch.Tensor) -> None:
+    model = assemble(tiny_template.params(mfam__thematic={"grid": 1, "content": False})).model
+    tokens = model.encode_images(pixels)
+    assert tokens.content.shape == (3, 0) and model.mfam.thematic_tokens(tokens).shape[1] == 1
 
 
 def test_a_level_reads_its_own_features_alone(assembly: Assembly, pixels: torch.Tensor) -> None:
     model = assembly.model
     tokens = model.encode_images(pixels)
-    changed = LevelTokens(tokens.low, tokens.middle.flip(0), tokens.high)
+    changed = LevelTokens(tokens.low, tokens.middle.flip(0), tokens.high, tokens.content)
     with torch.no_grad():
         before, after = model.mfam(tokens), model.mfam(changed)
     same = (before == after).all(-1).all(0)
     assert same[:2].all() and same[4:6].all()  # low, high
     assert not same[2:4].any()  # middle
-    assert not same[6:].any()  # thematic, which pools every level here
+    assert same[6:].tolist() == [True, True, False, True, True, True]  # places, then content: the middle's average
 
 
 def test_pictures_are_read_one_by_one(assembly: Assembly, pixels: torch.Tensor) -> None:

@@ -111,6 +111,7 @@ def test_the_score_is_of_the_photograph_too_or_of_the_language_model_alone(
 ) -> None:
     model = assembly.model
     states = torch.ones(2, 32)
+    torch.nn.init.normal_(model.score_head.visual[-1].weight)
     with torch.no_grad():
         visual = model.mfam(model.encode_images(pixels[:2]))
         seen = model.score_head.look(visual)

@@ -60,5 +60,6 @@ def test_without_it_there_is_the_regression_alone(learner: Learner) -> None:
 def test_pooled_features_are_the_encoders(learner: Learner) -> None:
     features = learner.pooled_features(ROWS)
     tokens = learner.features([(tiny.DATASET, "p2")])
-    expected = torch.cat([tokens.low.mean(1), tokens.middle.mean(1), tokens.high.mean(1)], dim=1)[0]
+    levels = [tokens[level].mean(1) for level in ("low", "middle", "high")]
+    expected = torch.cat([*levels, tokens.content], dim=1)[0]
     np.testing.assert_allclose(features[2], expected.numpy(), rtol=1e-6)

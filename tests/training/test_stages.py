@@ -88,11 +88,16 @@ def test_self_supervision_trains_the_q_formers_and_their_heads_alone(
     assert found <= saved.keys() and all(name.startswith(own) for name in saved)
 
 
-def test_alignment_trains_the_fully_connected_layer_alone(tiny_world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_alignment_trains_the_fully_connected_layers_alone(tiny_world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     states = watch(monkeypatch)
     pretrain("alignment", tiny_world.params(), tiny_world.layout)
-    assert changed(states) == {"mfam.thematic.weight", "mfam.thematic.bias"}
-    assert set(load_file(tiny_world.layout.pretrained("alignment") / TRAINED)) == changed(states)
+    sources = ("low", "middle", "high", "summary", "words")
+    layers = ("thematic", *(f"content.{source}" for source in sources))
+    trained = {f"mfam.{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
+    usual = {"mfam.content_mean", "mfam.content_deviation"}
+    assert changed(states) == trained | usual
+    saved = set(load_file(tiny_world.layout.pretrained("alignment") / TRAINED))
+    assert saved == trained | usual | {"mfam.class_words"}
 
 
 @pytest.mark.parametrize("run", ["comments", "scores"])
@@ -103,7 +108,8 @@ def test_fine_tuning_trains_mfam_and_adapter_and_scores_their_head(
     states = watch(monkeypatch)
     finetune(run, params, layout)
     found = changed(states)
-    own = ("mfam.levels.", "mfam.thematic.", "average_visual_tokens", *(("score_head.",) if run == "scores" else ()))
+    mfam = ("mfam.levels.", "mfam.thematic.", "mfam.content.")
+    own = (*mfam, "average_visual_tokens", *(("score_head.",) if run == "scores" else ()))
     assert all(name.startswith(own) for name in found), found
     assert not any("contrast" in name for name in found)
     assert {"mfam.thematic.weight", "average_visual_tokens"} <= found
@@ -276,8 +282,8 @@ def test_stages_without_their_inputs_say_what_to_run(tiny_world: Any) -> None:
 
 def test_parts_of_another_shape_are_refused(trained_world: Any) -> None:
     layout = trained_world.layout
-    pretrain("alignment", trained_world.params(mfam__thematic={"grid": 1, "all_levels": False}), layout)
-    with pytest.raises(build.CheckpointError, match=r"mfam.thematic.weight.*does not fit the model"):
+    pretrain("alignment", trained_world.params(mfam__thematic={"grid": 1, "content": False}), layout)
+    with pytest.raises(build.CheckpointError, match=r"mfam.\w+.*does not fit the model"):
         finetune("comments", trained_world.params(), layout)
 
 

@@ -97,7 +97,7 @@ def test_mfam_and_visual_part_are_trained_the_adapter_goes_along(trained_world: 
     curve = visual_scores.begin(assembly, start, tmp_path / "out", params, layout, "test")
     saved = load_file(tmp_path / "out" / TRAINED)
     changed = {name for name, value in assembly.model.state_dict().items() if not torch.equal(before[name], value)}
-    own = ("mfam.levels.", "mfam.thematic.", "score_head.visual.")
+    own = ("mfam.levels.", "mfam.thematic.", "mfam.content.", "score_head.visual.")
     assert changed and all(name.startswith(own) for name in changed)
     assert any(name.startswith("score_head.visual.") for name in changed)
     assert changed <= saved.keys()
