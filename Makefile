@@ -51,7 +51,7 @@ $(VENV)/%/.installed: requirements/%.lock $(VENV)/.installed
 results: env ## write the results table of README.md from results/
 	python -m calm.report.readme
 
-test: env apart ## all tests, offline
+test: env apart ## all tests; offline, once what they need is installed
 	pytest -n 2 --dist loadgroup
 
 checks: env ## lint, format, types, workflow, spelling
