@@ -51,8 +51,9 @@ $(VENV)/%/.installed: requirements/%.lock $(VENV)/.installed
 results: env ## write the results table of README.md from results/
 	python -m calm.report.readme
 
+# A file's tests stay together, so that what they share (processes, clusters) is started once.
 test: env apart ## all tests; offline, once what they need is installed
-	pytest -n 2 --dist loadgroup
+	pytest -n 2 --dist loadfile
 
 checks: env ## lint, format, types, workflow, spelling
 	ruff check .

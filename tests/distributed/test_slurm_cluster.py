@@ -32,7 +32,6 @@ SETTINGS = [
     *("--slurm-init-seconds-before-status-checks", "1"),
     *("--seconds-between-status-checks", "1"),
 ]
-pytestmark = pytest.mark.xdist_group("slurm")  # one cluster
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ from tests.distributed.two import EVERY_STEP
 KINDS = ["ddp", "fsdp2", "zero2", "zero3"]
 STAGES = ["pretrain-attributes", "pretrain-alignment", "finetune-comments", "finetune-scores"]
 TOLERANCE = 1e-4  # sums in another order; seen: 4e-6 after six steps
-pytestmark = pytest.mark.xdist_group("two")  # the processes are started once, not once for each of pytest's
 
 
 @pytest.fixture(autouse=True)
