@@ -9,8 +9,9 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP := $(VENV)/bin/python -m pip --quiet
 LOCKS := requirements/torch.txt requirements/base.lock requirements/demo.lock
+APART := cluster remote
 
-.PHONY: help env repro results test checks format lock clean
+.PHONY: help env apart repro results test checks format lock clean
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -38,11 +39,21 @@ repro: env .dvc/config.local ## run what is not up to date, then print the metri
 	dvc repro
 	calm metrics
 
+# What would slow every stage down (transformers imports DeepSpeed wherever it is) or does not go with base.lock lies
+# in a folder of its own, for PYTHONPATH of the processes that want it. DeepSpeed is built with the environment's setuptools.
+apart: $(APART:%=$(VENV)/%/.installed) ## what clusters need, into .venv/cluster and .venv/remote (docs/cluster.md)
+
+$(VENV)/%/.installed: requirements/%.lock $(VENV)/.installed
+	@rm -rf $(@D)
+	@$(PIP) install --no-deps --require-hashes --no-build-isolation --target $(@D) -r $<
+	@touch $@
+
 results: env ## write the results table of README.md from results/
 	python -m calm.report.readme
 
-test: env ## all tests, offline
-	pytest -n 2
+# A file's tests stay together, so that what they share (processes, clusters) is started once.
+test: env apart ## all tests; offline, once what they need is installed
+	pytest -n 2 --dist loadfile
 
 checks: env ## lint, format, types, workflow, spelling
 	ruff check .
@@ -63,6 +74,7 @@ lock: ## renew requirements/*.lock from pyproject.toml
 	  --no-emit-package torch --no-emit-package triton -o requirements/base.lock
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["demo"], sep="\n")' \
 	  | uv pip compile - --no-deps --python-version 3.11 --generate-hashes --no-header --no-annotate -o requirements/demo.lock
+	for extra in $(APART); do $(PYTHON) requirements/apart.py $$extra; done
 
 clean: ## remove the workspace's outputs (DVC's cache keeps them)
 	rm -rf data/raw data/prepared data/splits data/lists data/texts data/instructions models results .state

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ from rattler import MatchSpec
 from ruamel.yaml import YAML
 
 REPOSITORY = Path(__file__).parents[1]
+# Extras in folders of their own, and what they have there in another version than base.lock.
+APART: dict[str, set[str]] = {"cluster": set(), "remote": {"python-dateutil"}}
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 
 
@@ -67,15 +71,52 @@ def test_the_demo_lock_holds_the_demo_extra_and_nothing_else() -> None:
     assert all(pins[name] in requirement.specifier for name, requirement in wanted.items())
 
 
+@pytest.mark.parametrize("extra", APART)
+def test_a_lock_apart_holds_its_extra_and_nothing_that_base_lock_has(extra: str) -> None:
+    pins, base = locked(f"{extra}.lock"), locked("base.lock")
+    for wanted in map(Requirement, PROJECT["optional-dependencies"][extra]):
+        assert pins[canonicalize_name(wanted.name)] in wanted.specifier
+    assert {name for name in pins if name in base} == APART[extra]
+    assert all(pins[name] != base[name] for name in APART[extra])
+
+
+@pytest.mark.parametrize("extra", APART)
+def test_packages_apart_find_what_they_need_there_or_in_the_environment(extra: str) -> None:
+    """They are installed without a resolver."""
+    folder = Path(sys.prefix) / extra
+    if not folder.is_dir():
+        pytest.skip(f"{extra} is not installed: make apart")
+    pins = locked("base.lock") | locked(f"{extra}.lock")
+    pins["torch"] = Version((REPOSITORY / "requirements/torch.txt").read_text().strip().partition("==")[2])
+    installed = list(metadata.distributions(path=[str(folder)]))
+    assert {canonicalize_name(package.name) for package in installed} == locked(f"{extra}.lock").keys()
+    for needed in (Requirement(line) for package in installed for line in package.requires or ()):
+        if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+            assert pins[canonicalize_name(needed.name)] in needed.specifier, needed
+
+
+def test_pipeline_stages_run_without_deepspeed_and_tests_with_it() -> None:
+    """transformers imports it wherever it is."""
+    assert "deepspeed" in locked("cluster.lock")
+    assert "deepspeed" not in locked("base.lock").keys() | locked("demo.lock").keys()
+    for target, wanted in (("env", False), ("test", True)):
+        commands = would_run(target)
+        assert all((f"requirements/{extra}.lock" in commands) == wanted for extra in APART), target
+
+
 def test_packages_that_break_the_environment_stay_out() -> None:
     assert not {"torch", "torchvision", "torchaudio", "triton", "aac-metrics", "evaluate"} & locked("base.lock").keys()
 
 
 def test_nothing_is_built_from_what_make_env_has_not_stamped() -> None:
     """`make env` after `make env` has nothing to do, and would have if a lock changed."""
-    dry = subprocess.run(
-        ["make", "-n", "env", "VENV=/nonexistent"], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    ).stdout
+    dry = would_run("env")
     for name in ("torch.txt", "base.lock", "demo.lock"):
         assert f"requirements/{name}" in dry
     assert dry.count("--require-hashes") == 2
+
+
+def would_run(target: str) -> str:
+    """What make would do for a target where nothing is installed."""
+    command = ["make", "-n", target, "VENV=/nonexistent"]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout

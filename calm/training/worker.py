@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -71,4 +72,9 @@ def _hold(lock: Any, state: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    code = main(Path(sys.argv[1]))
+    # All is on disk. Taken apart in the usual way, a process once aborted in a library's thread (ZeRO-3 on gloo), and
+    # the stage took it for a failure.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,7 +1,8 @@
-"""Two processes, started once, do what all tests here look at."""
+"""Two processes, started once for each launcher, do what all tests here look at."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -13,45 +14,99 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from calm.params import Strategy
+from calm.training.engine import train
+from calm.training.launch import command
 from tests import tiny
+from tests.distributed.net import Killed, Net, run_in
 
 Seen = Callable[[str], Any]
 
+CLUSTER, REMOTE = (Path(sys.prefix) / extra for extra in ("cluster", "remote"))  # by `make apart`
+ABSENT = "is not installed: make apart"
 
-def environment() -> dict[str, str]:
-    """As this process's, for one thread and with this checkout's tests importable."""
+
+def installed(package: str, folder: Path) -> bool:
+    """Whether processes that are started with `folder` on their path can import a package."""
+    return importlib.util.find_spec(package) is not None or (folder / package).is_dir()
+
+
+def environment(*folders: Path) -> dict[str, str]:
+    """As this process's, for one thread, with this checkout's tests and the packages in `folders` importable."""
     own = {
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(tiny.REPOSITORY),
+        "PYTHONPATH": os.pathsep.join(map(str, (tiny.REPOSITORY, *folders))),
         "DS_ACCELERATOR": "cpu",
         "CUDA_VISIBLE_DEVICES": "",
     }
     return {**os.environ, **own}
 
 
+def needs_deepspeed() -> None:
+    """Skip a test where DeepSpeed is not."""
+    if not installed("deepspeed", CLUSTER):
+        pytest.skip(f"DeepSpeed {ABSENT}")
+
+
 @pytest.fixture(scope="session")
-def two(trained_template: Any, tmp_path_factory: pytest.TempPathFactory) -> Seen:
-    """What the scenarios of two.py saw, by name."""
-    out = tmp_path_factory.mktemp("two")
-    root = out / "checkout"
-    shutil.copytree(trained_template.layout.root, root)
-    shutil.copytree(tiny.REPOSITORY / "workflow", root / "workflow")
-    third = root / "workflow/deepspeed/zero3.json"
-    config = json.loads(third.read_text())
-    config["zero_optimization"]["stage3_param_persistence_threshold"] = 0  # or so small weights would not be shared out
-    third.write_text(json.dumps(config))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    script = [str(Path(__file__).with_name("two.py")), str(out), str(root), json.dumps(asdict(trained_template.parts))]
-    done = subprocess.run(
-        [*launcher, *script], cwd=root, env=environment(), capture_output=True, text=True, check=False, timeout=1800
-    )
+def together(trained_template: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Seen]:
+    """Have a launcher start two processes for scenarios of two.py (all, if none is named); what they saw, by name."""
 
-    def seen(name: str) -> Any:
-        if (reason := out / f"{name}.txt").exists():
-            pytest.skip(reason.read_text())
-        found = out / f"{name}.json"
-        assert found.exists(), done.stderr[-4000:]
-        return json.loads(found.read_text())
+    def start(launcher: str, *names: str) -> Seen:
+        out = tmp_path_factory.mktemp("two")
+        root = out / "checkout"
+        shutil.copytree(trained_template.layout.root, root)
+        shutil.copytree(tiny.REPOSITORY / "workflow", root / "workflow")
+        third = root / "workflow/deepspeed/zero3.json"
+        config = json.loads(third.read_text())
+        config["zero_optimization"]["stage3_param_persistence_threshold"] = (
+            0  # or small weights would not be shared out
+        )
+        third.write_text(json.dumps(config))
+        begin_alone(out)
+        own = command(Strategy(kind="ddp", launcher=launcher, processes=2), threads=1)  # type: ignore[arg-type]
+        described = json.dumps(asdict(trained_template.parts))
+        done = subprocess.run(
+            [*own, "tests.distributed.two", str(out), str(root), described, *names],
+            cwd=root,
+            env=environment(CLUSTER),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=1800,
+        )
 
-    return seen
+        def seen(name: str) -> Any:
+            if (reason := out / f"{name}.txt").exists():
+                pytest.skip(reason.read_text())
+            found = out / f"{name}.json"
+            assert found.exists(), done.stderr[-4000:]
+            return json.loads(found.read_text())
+
+        return seen
+
+    return start
+
+
+def begin_alone(out: Path) -> None:
+    """Leave the state of a run that one process began; two go on with it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.raises(Killed):
+        train(Net(stop=11, noise=0.0), run_in(out / "states/alone"))
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def two(together: Callable[..., Seen]) -> Seen:
+    """What two processes of torchrun saw in all scenarios."""
+    return together("torchrun")
+
+
+@pytest.fixture(scope="session")
+def two_of_deepspeed(together: Callable[..., Seen]) -> Seen:
+    """What two processes of DeepSpeed's launcher saw in its own scenarios."""
+    needs_deepspeed()
+    return together("deepspeed", "stages-zero2", "stages-zero3")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +18,30 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
+from calm.layout import Layout
 from calm.model.build import TRAINED
 from calm.params import Strategy
 from calm.training import launch
 from calm.training.engine import TrainingError
-from calm.training.finetune import finetune
 from calm.training.pretrain import pretrain
 from calm.training.worker import _hold
-from tests.distributed.conftest import environment
+from tests.distributed.conftest import CLUSTER, environment, needs_deepspeed
 from tests.tiny import REPOSITORY
 
-LAUNCHERS = {
-    "torchrun": {"kind": "ddp", "launcher": "torchrun", "processes": 2},
-    "deepspeed": {"kind": "deepspeed", "zero": 3, "launcher": "deepspeed", "processes": 2},
+DDP = {"kind": "ddp", "launcher": "torchrun", "processes": 2}
+ZERO: dict[str, Any] = {"kind": "deepspeed", "processes": 2}
+# Address in dvc.yaml, and how its processes are shared out and started. Each stage in each way, without the command and
+# started once for all: test_two_processes.py.
+COMMANDS = {
+    "pretrain@attributes": ZERO | {"launcher": "torchrun", "zero": 2},
+    "pretrain@alignment": ZERO | {"launcher": "deepspeed", "zero": 3},
+    "finetune@comments": ZERO | {"launcher": "deepspeed", "zero": 2},
+    "finetune@scores": ZERO | {"launcher": "torchrun", "zero": 3},
 }
+DYING_AS = {"torchrun": DDP, "deepspeed": ZERO | {"launcher": "deepspeed", "zero": 2}}
 
 
 @pytest.fixture(autouse=True)
@@ -59,18 +70,16 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
-def test_a_stage_trains_on_two_processes_and_writes_what_one_would(world: Any, name: str) -> None:
-    """LoRA under ZeRO-3 among them: what was shared out is whole again."""
-    if name == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
-        pytest.skip("DeepSpeed is not installed (calm[cluster])")
-    layout, params = world.layout, world.params(strategy=LAUNCHERS[name])
-    if name == "torchrun":
-        stage, folder, curve_file = pretrain, layout.pretrained("alignment"), layout.curve("pretrain-alignment")
-    else:
-        stage, folder, curve_file = finetune, layout.finetuned("comments"), layout.curve("finetune-comments")
+@contextmanager
+def learns_the_same(layout: Layout, section: str, run: str) -> Iterator[None]:
+    """Inside, the stage runs again by several processes: it writes what one has written before."""
+    folder = (layout.pretrained if section == "pretrain" else layout.finetuned)(run)
+    curve_file = layout.curve(f"{section}-{run}")
     alone, weights = pd.read_csv(curve_file), weights_of(folder)
-    stage(folder.name, params, layout)
+    assert weights
+    curve_file.unlink()
+    shutil.rmtree(folder)
+    yield
     curve = pd.read_csv(curve_file)
     assert curve.columns.tolist() == alone.columns.tolist()
     np.testing.assert_allclose(curve["loss"], alone["loss"], rtol=1e-4)
@@ -80,7 +89,31 @@ def test_a_stage_trains_on_two_processes_and_writes_what_one_would(world: Any, n
         torch.testing.assert_close(
             value, weights[key], rtol=1e-2, atol=1e-3, msg=lambda text, key=key: f"{key}: {text}"
         )
-    assert not layout.state(curve_file.stem).exists()
+    assert not layout.state(f"{section}-{run}").exists()
+
+
+def test_a_stage_trains_on_two_processes_and_writes_what_one_would(world: Any) -> None:
+    with learns_the_same(world.layout, "pretrain", "alignment"):
+        pretrain("alignment", world.params(strategy=DDP), world.layout)
+
+
+@pytest.mark.parametrize("address", COMMANDS)
+def test_the_command_that_dvc_runs_trains_by_deepspeed_what_one_process_would(world: Any, address: str) -> None:
+    """LoRA under ZeRO-3 among them: what was shared out is whole again."""
+    needs_deepspeed()
+    section, _, run = address.partition("@")
+    stage = YAML(typ="safe").load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"][section]
+    assert run in stage["foreach"]
+    words = stage["do"]["cmd"].replace("${key}", run).split()
+    params = world.params(strategy=COMMANDS[address], threads__pretrain=1, threads__finetune=1)
+    root = world.layout.root
+    (root / "params.yaml").write_text(json.dumps(params.model_dump(mode="json")))  # is YAML too
+    with learns_the_same(world.layout, section, run):
+        program = Path(sys.executable).with_name(words[0])
+        done = subprocess.run(
+            [program, *words[1:]], cwd=root, env=environment(CLUSTER), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 DYING = """
@@ -95,10 +128,16 @@ InstructionObjective.losses = losses
 """
 
 
+@pytest.mark.parametrize("launcher", DYING_AS)
 def test_a_process_that_dies_ends_the_stage_and_it_goes_on_later(
-    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    world: Any, launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    layout, params = world.layout, world.params(strategy=LAUNCHERS["torchrun"])
+    layout, params = world.layout, world.params(strategy=DYING_AS[launcher])
+    folders = []
+    if launcher == "deepspeed":
+        needs_deepspeed()
+        folders = [CLUSTER]
+    monkeypatch.setenv("PYTHONPATH", environment(*folders)["PYTHONPATH"])
     outputs = layout.pretrained("alignment") / TRAINED
     outputs.unlink()
     worker = tmp_path / "dying.py"
@@ -107,7 +146,7 @@ def test_a_process_that_dies_ends_the_stage_and_it_goes_on_later(
         "sys.exit(main(Path(sys.argv[1])))\n"
     )
     with monkeypatch.context() as patched:
-        patched.setenv("PYTHONPATH", f"{tmp_path}:{REPOSITORY}")
+        patched.setenv("PYTHONPATH", environment(tmp_path, *folders)["PYTHONPATH"])
         patched.setattr(launch, "WORKER", "dying")
         with pytest.raises(TrainingError, match=r"pretrain: the processes ended .* died without a word.*are kept in"):
             pretrain("alignment", params, layout)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.distributed.conftest import ABSENT, REMOTE, installed
+
 BUCKET = "calm"
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 PIPELINE = """\
@@ -21,26 +23,45 @@ stages:
 """
 
 
-@pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Address of a local server that speaks S3, with an empty bucket."""
-    pytest.importorskip("dvc_s3", reason="calm[cluster] is not installed")
-    server_module = pytest.importorskip("moto.server", reason="moto[server] is not installed")
-    import boto3
+# Says where it listens, and ends with its standard input.
+SERVER = f"""
+import sys
+import boto3
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+host, port = server.get_host_and_port()
+address = f"http://{{host}}:{{port}}"
+boto3.client("s3", endpoint_url=address).create_bucket(Bucket={BUCKET!r})
+print(address, flush=True)
+sys.stdin.read()
+server.stop()
+"""
 
-    for key, value in KEYS.items():
-        monkeypatch.setenv(key, value)
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    address = f"http://{host}:{port}"
-    boto3.client("s3", endpoint_url=address).create_bucket(Bucket=BUCKET)
-    yield address
-    server.stop()
+
+def with_remote() -> dict[str, str]:
+    """This process's environment, with what speaks S3."""
+    return {**os.environ, **KEYS, "PYTHONPATH": str(REMOTE), "NO_PROXY": "127.0.0.1"}
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    """Address of a local server that speaks S3, with an empty bucket."""
+    if not (installed("dvc_s3", REMOTE) and installed("moto", REMOTE)):
+        pytest.skip(f"dvc-s3 or moto {ABSENT}")
+    command = [sys.executable, "-c", SERVER]
+    with subprocess.Popen(
+        command, env=with_remote(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
+        assert server.stdin is not None and server.stdout is not None
+        address = server.stdout.readline().strip()
+        assert address.startswith("http://127.0.0.1:")
+        yield address
+        server.stdin.close()
 
 
 def dvc(root: Path, *arguments: str) -> str:
-    environment = {**os.environ, "XDG_CACHE_HOME": str(root / ".home"), "NO_PROXY": "127.0.0.1"}
+    environment = {**with_remote(), "XDG_CACHE_HOME": str(root / ".home")}
     command = [str(Path(sys.executable).with_name("dvc")), *arguments]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +19,15 @@ from calm.params import load_params
 from calm.pipeline import Row
 from calm.profiles import use
 from calm.training.launch import command
+from tests.distributed.conftest import ABSENT, CLUSTER, environment, installed
 from tests.tiny import REPOSITORY
+
+PLUGIN = "snakemake_executor_plugin_slurm"
+
+
+def needs_plugin() -> None:
+    if not installed(PLUGIN, CLUSTER):
+        pytest.skip(f"{PLUGIN} {ABSENT}")
 
 
 @pytest.fixture
@@ -38,7 +48,7 @@ def house(tmp_path: Path) -> Path:
 
 
 def test_a_dry_run_shows_training_stages_as_jobs_of_four_nodes(house: Path) -> None:
-    pytest.importorskip("snakemake_executor_plugin_slurm", reason="calm[cluster] is not installed")
+    needs_plugin()
     bin_folder = Path(sys.executable).parent
     done = subprocess.run(
         [
@@ -51,7 +61,11 @@ def test_a_dry_run_shows_training_stages_as_jobs_of_four_nodes(house: Path) -> N
             "finetune@scores",
         ],
         cwd=house,
-        env={**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(house / "cache")},
+        env={
+            **environment(CLUSTER),
+            "PATH": f"{bin_folder}:{os.environ['PATH']}",
+            "XDG_CACHE_HOME": str(house / "cache"),
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -72,33 +86,38 @@ def row(**changes: Any) -> Row:
     return Row("finetune@scores", "finetune", (), "stamp", (), **numbers)
 
 
-def submitted(of: Row) -> str:
-    """What the plugin would say to sbatch."""
-    reason = "calm[cluster] is not installed"
-    submit = pytest.importorskip("snakemake_executor_plugin_slurm.submit_string", reason=reason)
-    utils = pytest.importorskip("snakemake_executor_plugin_slurm.utils", reason=reason)
+@pytest.fixture
+def submitted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Row], str]:
+    """What the plugin would say to sbatch about a row."""
+    needs_plugin()
+    monkeypatch.syspath_prepend(CLUSTER)
+    submit = importlib.import_module(f"{PLUGIN}.submit_string")
+    utils = importlib.import_module(f"{PLUGIN}.utils")
 
     class Resources(dict[str, Any]):
         __getattr__ = dict.__getitem__
 
-    job = SimpleNamespace(resources=Resources(of.resources), threads=of.threads)
-    params = {"run_uuid": "u", "slurm_logfile": "l", "comment_str": "c", "account": "", "partition": "", "workdir": "."}
-    call: str = submit.get_submit_command(job, params) + utils.set_gres_string(job)
-    return call
+    def said(of: Row) -> str:
+        job = SimpleNamespace(resources=Resources(of.resources), threads=of.threads)
+        params = dict.fromkeys(("run_uuid", "slurm_logfile", "comment_str", "account", "partition"), "x")
+        call: str = submit.get_submit_command(job, params | {"workdir": "."}) + utils.set_gres_string(job)
+        return call
+
+    return said
 
 
-def test_a_job_of_several_nodes_asks_for_one_task_and_all_gpus_on_each() -> None:
+def test_a_job_of_several_nodes_asks_for_one_task_and_all_gpus_on_each(submitted: Callable[[Row], str]) -> None:
     call = submitted(row())
     for wanted in ("--nodes=4", "--ntasks=4", "--cpus-per-task=16", "--gres=gpu:8", "--mem 1000", "-t 9"):
         assert wanted in call
     assert "per-gpu" not in call and "--gpus" not in call
 
 
-def test_a_job_of_several_nodes_without_gpus_asks_for_none() -> None:
+def test_a_job_of_several_nodes_without_gpus_asks_for_none(submitted: Callable[[Row], str]) -> None:
     assert "gpu" not in submitted(row(gpus=0))
 
 
-def test_a_job_of_one_node_asks_for_its_gpus() -> None:
+def test_a_job_of_one_node_asks_for_its_gpus(submitted: Callable[[Row], str]) -> None:
     call = submitted(row(nodes=1))
     assert "--gpus=8" in call and "--nodes" not in call and "--cpus-per-task=16" in call
 

@@ -12,6 +12,7 @@ import torch
 
 from calm.training.engine import train
 from tests.distributed.net import STEPS, Net, run_in
+from tests.distributed.two import EVERY_STEP
 
 KINDS = ["ddp", "fsdp2", "zero2", "zero3"]
 STAGES = ["pretrain-attributes", "pretrain-alignment", "finetune-comments", "finetune-scores"]
@@ -26,7 +27,7 @@ def one_thread() -> Any:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("kind", ["zero2", "zero2-accumulated", "ddp", "fsdp2", "zero3"])
+@pytest.mark.parametrize("kind", [*(f"zero2{name}" for name in EVERY_STEP), "ddp", "fsdp2", "zero3"])
 def test_killed_at_a_step_two_processes_end_with_the_same_bits(two: Any, kind: str) -> None:
     seen = two(f"resume-{kind}")
     assert len(seen["ends"]) == (STEPS if kind.startswith("zero2") else 3)
@@ -34,6 +35,12 @@ def test_killed_at_a_step_two_processes_end_with_the_same_bits(two: Any, kind: s
     for end in seen["ends"]:
         assert end["curve"] == seen["whole"]["curve"]  # losses, learning rates and gradient norms
         assert end["weights"] == seen["whole"]["weights"]
+
+
+def test_readers_ahead_change_no_bit_of_two_processes(two: Any) -> None:
+    for name in ("", "-accumulated"):
+        here, ahead = two(f"resume-zero2{name}")["whole"], two(f"resume-zero2{name}-ahead")["whole"]
+        assert (here["curve"], here["weights"]) == (ahead["curve"], ahead["weights"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -49,6 +56,16 @@ def test_one_process_goes_on_where_two_have_stopped(two: Any, kind: str, capsys:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_go_on_where_one_has_stopped(two: Any, kind: str, tmp_path: Path) -> None:
+    alone = train(Net(noise=0.0), run_in(tmp_path))
+    assert alone is not None
+    grown = pd.DataFrame(two(f"world-{kind}")["grown"]["curve"])
+    np.testing.assert_allclose(grown["loss"], alone["loss"], rtol=1e-4)
+    assert grown["loss"][:9].tolist() == alone["loss"][:9].tolist()  # what the one process has left
+    assert (grown["size"] == 8).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_learn_what_one_learns(two: Any, kind: str, tmp_path: Path) -> None:
     curve = train(Net(noise=0.0), run_in(tmp_path))
     assert curve is not None
@@ -61,9 +78,22 @@ def test_two_processes_learn_what_one_learns(two: Any, kind: str, tmp_path: Path
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_train_every_stage_as_one_does(two: Any, trained_template: Any, kind: str, stage: str) -> None:
-    """Each from the same start, with the same global batch, one sample at a time."""
-    curve = pd.DataFrame(two(f"stages-{kind}")[stage])
-    alone = pd.read_csv(trained_template.layout.curve(stage))
+    """Each from the same start, with the same global batch; those of DDP one sample at a time."""
+    learn_as_one(pd.DataFrame(two(f"stages-{kind}")[stage]), trained_template.layout.curve(stage))
+
+
+@pytest.mark.parametrize("kind", ["zero2", "zero3"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_so_they_do_when_the_launcher_is_deepspeeds(
+    two_of_deepspeed: Any, trained_template: Any, kind: str, stage: str
+) -> None:
+    learn_as_one(pd.DataFrame(two_of_deepspeed(f"stages-{kind}")[stage]), trained_template.layout.curve(stage))
+
+
+def learn_as_one(curve: pd.DataFrame, alone_file: Path) -> None:
+    """Every loss of every step agrees with the one process's."""
+    alone = pd.read_csv(alone_file)
+    assert len(curve) == len(alone) > 0
     for column in alone.columns.drop("gradient_norm"):
         np.testing.assert_allclose(curve[column], alone[column], rtol=TOLERANCE, atol=1e-5, err_msg=column)
 

@@ -1,4 +1,4 @@
-"""What two processes do for the tests beside this file, started once by torchrun: every scenario, one after the other.
+"""What two processes do for the tests beside this file, started once by a launcher: scenarios, one after the other.
 
 Each writes what it saw as OUT/NAME.json (rank 0), or OUT/NAME.txt with the reason why it did not run.
 """
@@ -33,6 +33,12 @@ KINDS = {
     "zero2": {"kind": "deepspeed", "zero": 2},
     "zero3": {"kind": "deepspeed", "zero": 3},
 }
+EVERY_STEP: dict[str, dict[str, int]] = {
+    "": {},
+    "-accumulated": {"micro_batch": 2},
+    "-ahead": {"workers": 2},
+    "-accumulated-ahead": {"micro_batch": 2, "workers": 2},
+}
 STAGES = (("pretrain", "attributes"), ("pretrain", "alignment"), ("finetune", "comments"), ("finetune", "scores"))
 
 
@@ -63,7 +69,7 @@ def small(out: Path, state: str, kind: str, stop: int | None = None, noise: floa
 
 def resumed_at_every_step(out: Path, kind: str, **changes: Any) -> dict[str, Any]:
     """An uninterrupted run, and one for each step, killed there and started again."""
-    label = f"{kind}-{len(changes)}"
+    label = "-".join([kind, *changes])
     whole = small(out, f"{label}-whole", kind, **changes)
     ends = []
     for step in range(STEPS):
@@ -73,9 +79,16 @@ def resumed_at_every_step(out: Path, kind: str, **changes: Any) -> dict[str, Any
 
 
 def another_world(out: Path, kind: str) -> dict[str, Any]:
-    """A run that two processes begin; the test goes on with one."""
+    """A run that two processes begin, for the test to go on with one; and one that they end, begun by one before."""
     assert small(out, f"{kind}-world", kind, stop=11, noise=0.0) is None
-    return {"whole": small(out, f"{kind}-reference", kind, noise=0.0), "state": str(out / "states" / f"{kind}-world")}
+    if join().rank == 0:
+        shutil.copytree(out / "states/alone", out / f"states/{kind}-alone")
+    distributed.barrier()
+    return {
+        "whole": small(out, f"{kind}-reference", kind, noise=0.0),
+        "grown": small(out, f"{kind}-alone", kind, noise=0.0),
+        "state": str(out / "states" / f"{kind}-world"),
+    }
 
 
 def full_disk(out: Path) -> dict[str, Any]:
@@ -170,8 +183,8 @@ def all_stages(
 
 
 def scenarios(out: Path, root: Path, parts: dict[str, str]) -> Iterator[tuple[str, Callable[[], Any]]]:
-    yield "resume-zero2", lambda: resumed_at_every_step(out, "zero2")
-    yield "resume-zero2-accumulated", lambda: resumed_at_every_step(out, "zero2", micro_batch=2)
+    for name, changes in EVERY_STEP.items():
+        yield f"resume-zero2{name}", lambda changes=changes: resumed_at_every_step(out, "zero2", **changes)
     for kind in ("ddp", "fsdp2", "zero3"):
         yield f"resume-{kind}", lambda kind=kind: few_resumes(out, kind)
     for kind in KINDS:
@@ -211,7 +224,7 @@ def main(out: Path, root: Path, parts: dict[str, str], only: list[str]) -> None:
         if only and name not in only:
             continue
         if "zero" in name and importlib.util.find_spec("deepspeed") is None:
-            seen, ending = "DeepSpeed is not installed (calm[cluster])", "txt"
+            seen, ending = "DeepSpeed is not installed: make apart", "txt"
         else:
             try:
                 seen, ending = json.dumps(scenario()), "json"

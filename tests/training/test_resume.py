@@ -12,11 +12,13 @@ import torch
 from calm.params import Strategy
 from calm.training.engine import train
 from calm.training.order import Part
-from tests.distributed.net import STEPS, Killed, Net, run_in
+from tests.distributed.net import BATCH, COUNT, OPTIONS, STEPS, Killed, Net, run_in
 
 STRATEGIES = {
     "whole": Strategy(kind="single"),
     "accumulated": Strategy(kind="single", micro_batch=2),
+    "whole, ahead": Strategy(kind="single", workers=2),
+    "accumulated, ahead": Strategy(kind="single", micro_batch=2, workers=2),
 }
 
 
@@ -26,23 +28,46 @@ def finished(net: Net, state: Path, strategy: Strategy) -> pd.DataFrame:
     return curve
 
 
+def test_epochs_end_within_steps_between_steps_and_between_checkpoints() -> None:
+    ends = [epoch * COUNT / BATCH for epoch in range(1, STEPS * BATCH // COUNT)]
+    assert {end % 1 == 0 for end in ends} == {True, False}
+    assert any(end % OPTIONS.checkpoint_every for end in ends)
+
+
+class Reads(Net):
+    """Where it was read is part of what it sees."""
+
+    def read(self, step: int, part: Part) -> Any:
+        points = super().read(step, part)
+        return points + torch.nn.functional.avg_pool1d(points.T, 3, 1, 1).T  # arithmetic of the reading process
+
+
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_killed_at_every_step_it_ends_as_if_it_had_not_been(tmp_path: Path, name: str) -> None:
     strategy = STRATEGIES[name]
-    whole = Net()
+    whole = Reads()
     expected = finished(whole, tmp_path / "whole", strategy)
     for step in range(STEPS):
         with pytest.raises(Killed):
-            train(Net(stop=step), run_in(tmp_path / str(step), strategy))
-        net = Net()
+            train(Reads(stop=step), run_in(tmp_path / str(step), strategy))
+        net = Reads()
         curve = finished(net, tmp_path / str(step), strategy)
-        pd.testing.assert_frame_equal(curve, expected, check_exact=True)
+        pd.testing.assert_frame_equal(curve, expected, check_exact=True)  # losses, learning rates, norms
         for key, value in whole.parameters.items():
             assert torch.equal(net.parameters[key], value), (step, key)
 
 
+@pytest.mark.parametrize("name", ["whole", "accumulated"])
+def test_readers_ahead_change_no_bit(tmp_path: Path, name: str) -> None:
+    here, ahead = Reads(), Reads()
+    expected = finished(here, tmp_path / "here", STRATEGIES[name])
+    found = finished(ahead, tmp_path / "ahead", STRATEGIES[f"{name}, ahead"])
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    assert all(torch.equal(ahead.parameters[key], value) for key, value in here.parameters.items())
+
+
 def test_accumulation_keeps_the_batch_and_what_is_learned(tmp_path: Path) -> None:
-    curves = {name: finished(Net(noise=0.0), tmp_path / name, strategy) for name, strategy in STRATEGIES.items()}
+    curves = {name: finished(Net(noise=0.0), tmp_path / name, STRATEGIES[name]) for name in ("whole", "accumulated")}
     assert (curves["accumulated"]["size"] == 8).all()
     pd.testing.assert_frame_equal(curves["accumulated"], curves["whole"], rtol=1e-4)
 
@@ -54,20 +79,3 @@ def test_a_run_goes_on_with_other_rounds_and_says_so(tmp_path: Path, capsys: pyt
     curve = finished(Net(noise=0.0), tmp_path / "state", STRATEGIES["whole"])
     assert "strategy.micro_batch was 2" in capsys.readouterr().err
     pd.testing.assert_frame_equal(curve, whole, rtol=1e-4)
-
-
-class Reads(Net):
-    """Where it was read is part of what it sees."""
-
-    def read(self, step: int, part: Part) -> Any:
-        points = super().read(step, part)
-        return points + torch.nn.functional.avg_pool1d(points.T, 3, 1, 1).T  # arithmetic of the reading process
-
-
-@pytest.mark.parametrize("stop", [0, 7, 19])
-def test_readers_ahead_change_no_bit(tmp_path: Path, stop: int) -> None:
-    here, ahead = Strategy(kind="single", micro_batch=4), Strategy(kind="single", micro_batch=4, workers=2)
-    expected = finished(Reads(), tmp_path / "here", here)
-    with pytest.raises(Killed):
-        train(Reads(stop=stop), run_in(tmp_path / "ahead", ahead))
-    pd.testing.assert_frame_equal(finished(Reads(), tmp_path / "ahead", ahead), expected, check_exact=True)
