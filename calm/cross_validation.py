@@ -7,8 +7,10 @@ over groups of photographs.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,10 +21,13 @@ from calm.evaluation.base import Bench, group_keys, item_keys, origin_of_labels
 from calm.evaluation.baselines import ridge_scores
 from calm.evaluation.metrics import PLCC, SRCC, Bootstrap, mean_over_seeds
 from calm.evaluation.scoring import READOUTS, RIDGE, rated
-from calm.io import atomic_dir, write_json, write_table
+from calm.io import atomic_dir, atomic_file, write_json, write_table
 from calm.layout import Layout
-from calm.params import CrossValidation, Params
+from calm.params import CrossValidation, Params, Recipe
 from calm.seeds import derive
+
+if TYPE_CHECKING:
+    from calm.training.folds import Learner
 
 SCORED = pa.schema(
     [
@@ -60,6 +65,7 @@ def cross_validate(name: str, params: Params, layout: Layout) -> None:
     rows = pd.concat([rated(bench, part) for part in lists], ignore_index=True)
     rows = rows[rows["synthetic_edits"].isna()].sort_values(["dataset", "item_id"], ignore_index=True)
     learner = Learner(params, layout, rows)
+    state = layout.state(f"cross-validation-{name}")
     features = learner.pooled_features(rows)
     parts = []
     for seed in settings.seeds:
@@ -67,8 +73,7 @@ def cross_validate(name: str, params: Params, layout: Layout) -> None:
             train, test = rows.iloc[known], rows.iloc[held_out]
             ridge = ridge_scores(features[known], train["score"], group_keys(train), features[held_out])
             for recipe, how in settings.recipes.items():
-                learner.learn(how, train, seed, f"{name} {recipe} {seed} {fold}")
-                found = learner.scores(test, language=how.steps > 0).set_axis(test.index)
+                found = _found(learner, how, train, test, seed, f"{name} {recipe} {seed} {fold}", state)
                 kept = test[["dataset", "item_id", "group", "origin", "score"]]
                 told = kept.assign(seed=seed, fold=fold, recipe=recipe, **{RIDGE: ridge})
                 parts.append(pd.concat([told, found], axis=1))
@@ -76,6 +81,20 @@ def cross_validate(name: str, params: Params, layout: Layout) -> None:
     with atomic_dir(layout.cross_validation(name)) as part:
         write_json(part / "metrics.json", measure(scored, settings, bench.bootstrap))
         write_table(part / "predictions.parquet", scored, SCORED)
+    shutil.rmtree(state, ignore_errors=True)
+
+
+def _found(
+    learner: Learner, recipe: Recipe, train: pd.DataFrame, test: pd.DataFrame, seed: int, label: str, state: Path
+) -> pd.DataFrame:
+    """Scores of `test`, learnt from `train`; what a run that was stopped has found is not computed again."""
+    kept = state / f"{learner.fingerprint(recipe, train, seed, label)}.parquet"
+    if not kept.is_file():
+        learner.learn(recipe, train, seed, label)
+        found = learner.scores(test, language=recipe.steps > 0)
+        with atomic_file(kept) as part:
+            found.to_parquet(part)
+    return pd.read_parquet(kept).set_axis(test.index)
 
 
 def folds(rows: pd.DataFrame, settings: CrossValidation, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

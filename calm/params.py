@@ -24,6 +24,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
+VisualPart = Literal["low", "middle", "high", "thematic"]
 Model = TypeVar("Model", bound=BaseModel)
 
 TRAINING_RUNS = (
@@ -464,7 +465,10 @@ class Ablation(Section):
 class Recipe(Section):
     """One way of learning scores, beside others on the same folds."""
 
-    self_supervised: bool  # MFAM from both pre-training runs; else a fresh one of the fold's seed
+    # full: the MFAM of both pre-training runs. contrastive, language: its Q-formers are trained again with that loss of
+    # the self-supervision alone. none: a fresh MFAM of the fold's seed
+    self_supervision: Literal["none", "full", "contrastive", "language"]
+    reads: Annotated[list[VisualPart], Field(min_length=1)]  # the MFAM's other tokens are zeros
     edit_gap: NonNegative  # weight, in place of finetune.scores.visual.edit_gap.weight
     steps: NonNegativeInt  # with the language model, after the visual phase; 0: the visual part's score alone
 

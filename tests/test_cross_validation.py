@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from calm.cross_validation import CrossValidationError, folds, measure
+from calm.cross_validation import CrossValidationError, _found, folds, measure
 from calm.evaluation.metrics import SRCC, Bootstrap, mean_over_seeds
 from calm.params import CrossValidation, Recipe
 
 COUNT = 40
-RECIPE = Recipe(self_supervised=False, edit_gap=0.0, steps=0)
+RECIPE = Recipe(self_supervision="none", reads=["thematic"], edit_gap=0.0, steps=0)
 
 
 def settings(by: str = "photograph", count: int = 5) -> CrossValidation:
@@ -88,3 +90,28 @@ def test_the_mean_over_one_seed_is_that_seeds_figure() -> None:
     assert found.value == pytest.approx(spearmanr(one, target)[0])
     with pytest.raises(ValueError, match="1 runs cannot be compared with 2"):
         mean_over_seeds(SRCC, [one], target, range(30), Bootstrap(50, 0.9, 0), minus=[one, one])
+
+
+class Counting:
+    """A learner that says how often it was asked."""
+
+    learnt = 0
+
+    def fingerprint(self, recipe: Recipe, rows: pd.DataFrame, seed: int, label: str) -> str:
+        return f"{seed}-{len(rows)}"
+
+    def learn(self, recipe: Recipe, rows: pd.DataFrame, seed: int, label: str) -> None:
+        self.learnt += 1
+
+    def scores(self, rows: pd.DataFrame, *, language: bool) -> pd.DataFrame:
+        return pd.DataFrame({"text": np.nan, "expectation": np.nan, "regression": np.arange(len(rows), dtype=float)})
+
+
+def test_a_run_that_was_stopped_does_not_learn_again_what_it_had_found(tmp_path: Path) -> None:
+    learner, rows = Counting(), photographs()
+    asked = (learner, RECIPE, rows[:30], rows[30:], 1, "test", tmp_path / "state")
+    first, again = (_found(*asked) for _ in range(2))  # type: ignore[arg-type]
+    pd.testing.assert_frame_equal(first, again)
+    assert learner.learnt == 1 and first.index.tolist() == list(range(30, COUNT))
+    _found(learner, RECIPE, rows[:20], rows[30:], 1, "test", tmp_path / "state")  # type: ignore[arg-type]
+    assert learner.learnt == 2

@@ -28,6 +28,7 @@ from calm.evaluation.base import (
     item_keys,
     origin_of_labels,
 )
+from calm.evaluation.baselines import expected_error
 from calm.evaluation.metrics import Bootstrap, UndefinedMetric, mae, mean, mean_difference, srcc
 from calm.evaluation.piaa import Basis, RaterFactors, Scaling, TaskVectors, fit_rater_factors, ridge
 from calm.instructions import rescale
@@ -108,7 +109,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Learnt:
-    """What training raters teach about raters."""
+    """What training raters teach about raters; factors are of what a rater's scores have beside the crowd's."""
 
     basis: Basis
     factors: RaterFactors
@@ -223,12 +224,17 @@ def learn(bench: Bench[PersonalisedSettings]) -> Learnt | None:
     kept = bench.at_most(rated.sort_values(["dataset", "item_id"], ignore_index=True), most)
     told = told.merge(kept, on=["dataset", "item_id"]).sort_values(["dataset", "rater_id", "item_id"])
     seen = observe(bench, kept, keep_tokens=False)
-    basis = Basis.fit(seen.generic, seen.observed.pooled)
-    phi = basis(seen.generic, seen.observed.pooled)
     by_rater = [
         (seen.rows(one), one["score"].to_numpy(dtype=float)) for _, one in told.groupby(["dataset", "rater_id"])
     ]
-    factors = fit_rater_factors([(phi[rows], ratings) for rows, ratings in by_rater])
+    # The generic score of a photograph that the model was tuned on is nearer to the crowd's than that of a new one: what
+    # raters have beside the crowd is learnt from the crowd's own scores, and how far generic ones are off is noise.
+    crowd = told.groupby(["dataset", "item_id"])["score"].mean().loc[item_keys(kept)].to_numpy(dtype=float)
+    basis = Basis.fit(crowd, seen.observed.pooled)
+    phi = basis(crowd, seen.observed.pooled)
+    factors = fit_rater_factors([(phi[rows], ratings - crowd[rows]) for rows, ratings in by_rater])
+    features = np.concatenate([bench.model.pooled_features(images) for images in bench.batches(kept)])
+    factors = factors.beside_the_crowd(expected_error(features, crowd))
     residuals = [(rows, ratings - seen.generic[rows]) for rows, ratings in by_rater]
     return Learnt(basis, factors, TaskVectors.fit(seen.observed.states, residuals))
 
@@ -261,8 +267,8 @@ def predict(
     found["rater_mean"] = np.full(len(b), given.mean())
     found["ridge"] = generic[b] + ridge(scaling(observed.pooled[a]), left_over, scaling(observed.pooled[b]))
     if learnt is not None:
-        weights, _ = learnt.factors.posterior(learnt.basis(generic[a], observed.pooled[a]), given)
-        found["factors"] = learnt.basis(generic[b], observed.pooled[b]) @ weights
+        weights, _ = learnt.factors.posterior(learnt.basis(generic[a], observed.pooled[a]), left_over)
+        found["factors"] = generic[b] + learnt.basis(generic[b], observed.pooled[b]) @ weights
         tasks = learnt.tasks
         found["task_vector"] = generic[b] + ridge(tasks(observed.states[a]), left_over, tasks(observed.states[b]))
     if in_context:

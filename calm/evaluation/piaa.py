@@ -16,7 +16,7 @@ Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
 ALPHAS = np.logspace(-2, 4, 13)  # up to where the ridge adds nothing and the generic score stands
-COMPONENTS = 16  # principal components of the pooled queries that rater factors weigh
+COMPONENTS = 8  # principal components of the pooled queries that rater factors weigh
 TASK_VECTORS = 8  # directions that task vectors span
 ITERATIONS, TOLERANCE = 200, 1e-6  # of EM: at most, and gain of log-likelihood per rating that ends it
 
@@ -89,6 +89,15 @@ class RaterFactors:
     mean: Vector
     covariance: Matrix
     noise: float
+
+    def beside_the_crowd(self, error: float) -> RaterFactors:
+        """The same for generic scores that miss the crowd's by `error`, mean of squares: it stays in the ratings.
+
+        On average raters are the crowd: components get a mean of 0, or the crowd's score would be fitted once more.
+        """
+        mean = self.mean.copy()
+        mean[2:] = 0
+        return RaterFactors(mean, self.covariance, self.noise + error)
 
     def posterior(self, phi: Matrix, ratings: Vector) -> tuple[Vector, Matrix]:
         """Mean and covariance of a rater's weights after ratings of photographs phi (n, F)."""

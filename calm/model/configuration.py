@@ -9,6 +9,7 @@ from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig, PreTrainedCo
 
 from calm.attributes.taxonomy import LEVELS
 
+THEMATIC = "thematic"
 PLACEHOLDERS = ("<low>", "<middle>", "<high>", "<thematic>")  # in the order the language model reads them (paper)
 IMAGE_TOKEN = "<image>"  # what prompts hold; the processor expands it into placeholders
 
@@ -67,6 +68,7 @@ class CalmConfig(PreTrainedConfig):
     cross_attention_every: int = 2
     thematic_grid: int = 0
     thematic_content: bool = False
+    reads: list[str] = field(default_factory=lambda: [*LEVELS, THEMATIC])  # visual tokens; the others are zeros
     contrast_width: int = 256
     contrast_temperature: float = 0.07
     text_width: int = 384  # of the sentence encoder's embeddings

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 from calm.attributes.taxonomy import LEVELS
-from calm.model.configuration import CalmConfig
+from calm.model.configuration import THEMATIC, CalmConfig
 
 HiddenStates = Sequence[torch.Tensor]
 FEATURES = (*LEVELS, "content")
@@ -178,8 +178,10 @@ class MFAM(nn.Module):
 
     def forward(self, tokens: LevelTokens) -> torch.Tensor:
         """Visual tokens (B, 3 * queries + thematic, D): <low> <middle> <high> <thematic>, as in the paper's figure."""
-        levels = [self.language_tokens(level, self.level(level)(tokens[level])) for level in LEVELS]
-        return torch.cat([*levels, self.thematic_tokens(tokens)], dim=1)
+        parts = [self.language_tokens(level, self.level(level)(tokens[level])) for level in LEVELS]
+        parts.append(self.thematic_tokens(tokens))
+        read = (name in self.config.reads for name in (*LEVELS, THEMATIC))
+        return torch.cat([part if kept else part * 0 for part, kept in zip(parts, read, strict=True)], dim=1)
 
     def language_tokens(self, level: str, states: torch.Tensor) -> torch.Tensor:
         """A level's query states (B, queries, width) as tokens of the language model (B, queries, D)."""

@@ -8,18 +8,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import load_file, save_file
 
 from calm.assistant import Calm
 from calm.data import tables
-from calm.io import sha256_file, sha256_text
+from calm.io import atomic_file, sha256_file, sha256_text
 from calm.layout import Layout
 from calm.model.build import TRAINED
 from calm.model.mfam import MFAM
 from calm.model.score_head import ScoreHead
-from calm.params import Optimisation, Params, Recipe, Strategy
+from calm.params import LanguageLoss, Optimisation, Params, PretrainAttributes, Recipe, Strategy
 from calm.training.engine import Objective, Run, finish, train
 from calm.training.features import Features, Key
 from calm.training.finetune import assemble_from, open_for_training, open_language_model
+from calm.training.pretrain import attribute_objective
 from calm.training.tuning import InstructionObjective
 from calm.training.visual_scores import SpoiltViews, VisualScoreObjective, visual_parameters
 
@@ -41,7 +43,9 @@ class Learner:
         open_language_model(self.assembly, start[-1], params)
         self.parameters = open_for_training(self.assembly, with_score=True)
         state = self.assembly.model.state_dict()
-        self._begun = {name: tensor.clone() for name, tensor in state.items() if self._set_back(name)}
+        self._begun: dict[str, torch.Tensor] = {
+            name: tensor.clone() for name, tensor in state.items() if self._set_back(name)
+        }
         self.features = Features.of(self.assembly, rows["dataset"], params.runtime, layout)
         self.keys = _keys(rows)
         self.features.prepare(self.keys)
@@ -52,6 +56,7 @@ class Learner:
         self._inputs.append(sha256_file(layout.instructions / "scores.parquet"))
         self._said = [(d, ids[0]) for d, ids in zip(instructions["dataset"], instructions["item_ids"], strict=True)]
         self._instructions = instructions
+        self._starts = {"full": self._begun}
 
     def _set_back(self, name: str) -> bool:
         return name in self.parameters or name.startswith(("mfam.", "score_head."))
@@ -63,10 +68,11 @@ class Learner:
     def learn(self, recipe: Recipe, rows: pd.DataFrame, seed: int, label: str) -> None:
         """Train on `rows` (columns as above) from the recipe's start: the visual phase, then the language model's."""
         model, options = self.assembly.model, self.params.finetune.scores
-        model.load_state_dict(self._begun, strict=False)
         keys = _keys(rows)
-        if not recipe.self_supervised:
+        model.load_state_dict(self._start(recipe.self_supervision), strict=False)
+        if recipe.self_supervision == "none":
             self._renew(keys, seed)
+        model.config.reads = list(recipe.reads)
         gap = options.visual.edit_gap.model_copy(update={"weight": recipe.edit_gap})
         visual = options.visual.model_copy(update={"edit_gap": gap})
         scores = rows["score"].tolist()
@@ -84,6 +90,41 @@ class Learner:
                 self.assembly, self.features, said, self.parameters, language, seed, label, weight
             )
             self._train(answers, language, seed, label, rows)
+
+    def fingerprint(self, recipe: Recipe, rows: pd.DataFrame, seed: int, label: str) -> str:
+        """Hash of everything that decides what `learn` learns."""
+        return self._run(self.params.finetune.scores, seed, f"{label} {recipe.model_dump()}", rows).fingerprint
+
+    def _start(self, kind: str) -> dict[str, torch.Tensor]:
+        """Weights before the first step; those of another self-supervision are trained when first asked for."""
+        if kind == "none":
+            return self._begun
+        if kind not in self._starts:
+            self._starts[kind] = self._begun | self._self_supervise(kind)
+        return self._starts[kind]
+
+    def _self_supervise(self, kind: str) -> dict[str, torch.Tensor]:
+        """Q-formers (names and weights) trained as `pretrain attributes` does, with one of its losses alone."""
+        params, layout, model = self.params, self.layout, self.assembly.model
+        options = only(params.pretrain.attributes, kind)
+        objective = attribute_objective(self.assembly, options, params, layout)
+        label = f"self-supervision by {kind} loss"
+        run = Run(label, options, ALONE, params.seed, layout.state(label), self._inputs)
+        kept = layout.state(f"{label}.safetensors").with_stem(f"{label}-{run.fingerprint[:16]}".replace(" ", "-"))
+        if kept.is_file():
+            return load_file(kept)
+        self._renew(self.keys, params.seed)
+        for parameter in objective.parameters.values():
+            parameter.requires_grad_(True)
+        train(objective, run)
+        found = {name: value for name, value in model.state_dict().items() if name.startswith("mfam.levels.")}
+        found = {name: value.detach().clone() for name, value in found.items()}
+        with atomic_file(kept) as part:
+            save_file(found, part)
+        finish(run)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in self.parameters)
+        return found
 
     def _renew(self, keys: Sequence[Key], seed: int) -> None:
         """Fresh weights of that seed in MFAM and score head; what is usual of content, from these photographs."""
@@ -110,11 +151,24 @@ class Learner:
         ).astype("float64")
 
     def _train(self, objective: Objective, options: Optimisation, seed: int, label: str, rows: pd.DataFrame) -> None:
-        learnt = [_keys(rows), rows["score"].tolist()]
-        inputs = [self.params.model_dump(mode="json"), *self._inputs, sha256_text(repr(learnt))]
-        run = Run(label, options, ALONE, seed, self.layout.state(label), inputs)
+        run = self._run(options, seed, label, rows)
         train(objective, run)
         finish(run)
+
+    def _run(self, options: Optimisation, seed: int, label: str, rows: pd.DataFrame) -> Run:
+        """A training run on these rows."""
+        learnt = [_keys(rows), rows["score"].tolist()]
+        read = self.params.model_dump(mode="json", exclude={"cross_validations", "report", "evaluation"})
+        return Run(
+            label, options, ALONE, seed, self.layout.state(label), [read, *self._inputs, sha256_text(repr(learnt))]
+        )
+
+
+def only(options: PretrainAttributes, loss: str) -> PretrainAttributes:
+    """The self-supervision with its contrastive or its language loss alone."""
+    if loss == "contrastive":
+        return options.model_copy(update={"language": LanguageLoss(weight=0.0, samples=0)})
+    return options.model_copy(update={"contrastive": options.contrastive.model_copy(update={"weight": 0.0})})
 
 
 def _keys(rows: pd.DataFrame) -> list[Key]:

@@ -12,10 +12,10 @@ from calm.data import tables
 from calm.data.schema import GUIDANCE
 from calm.io import atomic_dir, read_table, sha256_file
 from calm.layout import Layout
-from calm.model.build import assemble, save_trained, use_plain_attention
+from calm.model.build import Assembly, assemble, save_trained, use_plain_attention
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.model.pretrained import load_text_encoder
-from calm.params import Optimisation, Params
+from calm.params import Optimisation, Params, PretrainAttributes
 from calm.seeds import stream
 from calm.training.attributes import AttributeObjective, state_table
 from calm.training.engine import Objective, Run, finish, train, write_curve
@@ -45,18 +45,25 @@ def pretrain(run: str, params: Params, layout: Layout) -> None:
 
 
 def _pretrain_attributes(params: Params, layout: Layout) -> None:
-    texts = read_table(layout.texts, GUIDANCE)
     assembly = assemble(params, state_table(taxonomy()))
     use_plain_attention(assembly.model)
+    options = params.pretrain.attributes
+    objective = attribute_objective(assembly, options, params, layout)
+    inputs = [*_settings(params), sha256_file(layout.texts), objective.views.keys]
+    _train("attributes", objective, options, inputs, params, layout, assembly.model, ["mfam.prototypes"])
+
+
+def attribute_objective(
+    assembly: Assembly, options: PretrainAttributes, params: Params, layout: Layout
+) -> AttributeObjective:
+    """The self-supervision of the unlabelled training photographs with the guidance texts."""
+    texts = read_table(layout.texts, GUIDANCE)
     encoder = load_text_encoder(params.parts.text)
     assembly.model.config.provenance["text"] = encoder.provenance.as_dict()
     rows = _training_rows(tables.role_list(layout, "unlabelled"))
     photographs = Photographs(layout, rows["dataset"])
     keys = list(zip(rows["dataset"], rows["item_id"], strict=True))
-    options = params.pretrain.attributes
-    objective = AttributeObjective(assembly, TextBank(texts), encoder, photographs, keys, options, params.seed)
-    inputs = [*_settings(params), sha256_file(layout.texts), keys]
-    _train("attributes", objective, options, inputs, params, layout, assembly.model, ["mfam.prototypes"])
+    return AttributeObjective(assembly, TextBank(texts), encoder, photographs, keys, options, params.seed)
 
 
 def _pretrain_alignment(params: Params, layout: Layout) -> None:

@@ -14,6 +14,7 @@ from calm.data import schema
 from calm.evaluation import EvaluationError, evaluate, piaa
 from calm.evaluation.metrics import Bootstrap
 from calm.evaluation.personalised import METHODS, PERSONAL, measure, per_rater
+from calm.evaluation.baselines import expected_error
 from calm.evaluation.piaa import Basis, RaterFactors, Scaling, TaskVectors, fit_rater_factors
 from calm.io import read_table
 from tests.evaluation.calm_world import DATASET, TEST_RATERS, FakeCalm, World, with_settings
@@ -216,6 +217,15 @@ def test_what_training_raters_have_in_common_helps_a_new_one() -> None:
     assert np.mean(gains) > 0.03
 
 
+def test_factors_beside_the_crowd_have_no_taste_in_common_and_doubt_the_generic_score() -> None:
+    found = RaterFactors(np.array([0.5, 0.2, 3.0]), np.eye(3), 1.0).beside_the_crowd(0.5)
+    assert found.mean.tolist() == [0.5, 0.2, 0.0] and found.noise == 1.5
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(200, 3))
+    error = expected_error(features, features @ [1.0, 2.0, 0.0] + rng.normal(scale=0.7, size=200))
+    assert error == pytest.approx(0.49, rel=0.2)
+
+
 def test_one_training_rater_is_not_a_distribution() -> None:
     with pytest.raises(ValueError, match="at least 2 training raters, found 1"):
         fit_rater_factors(simulated(1, 5, 1.0)[0])
@@ -225,7 +235,7 @@ def test_a_basis_is_one_the_generic_score_and_unit_components() -> None:
     generic, pooled = RNG.normal(5, 1, size=50), RNG.normal(size=(50, 30)).astype(np.float32)
     pooled[:, 3] = 1.0  # never varies
     phi = Basis.fit(generic, pooled)(generic, pooled)
-    assert phi.shape == (50, 18)
+    assert phi.shape == (50, 10)
     np.testing.assert_allclose(phi[:, 0], 1)
     np.testing.assert_allclose(phi[:, 1:].mean(0), 0, atol=1e-6)
     np.testing.assert_allclose(phi[:, 1:].std(0), 1, rtol=1e-6)

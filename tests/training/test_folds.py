@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from calm.params import Recipe
+from calm.training import folds
 from calm.training.folds import Learner
 from tests import tiny
 
-FRESH = Recipe(self_supervised=False, edit_gap=0.1, steps=0)
-BEGUN = Recipe(self_supervised=True, edit_gap=0.0, steps=0)
-SPEAKING = Recipe(self_supervised=False, edit_gap=0.0, steps=3)
+READS = ["low", "middle", "high", "thematic"]
+FRESH = Recipe(self_supervision="none", reads=READS, edit_gap=0.1, steps=0)
+BEGUN = Recipe(self_supervision="full", reads=READS, edit_gap=0.0, steps=0)
+SPEAKING = Recipe(self_supervision="none", reads=READS, edit_gap=0.0, steps=3)
 ROWS = pd.DataFrame([{"dataset": tiny.DATASET, "item_id": f"p{number}", "score": 1.5 + number} for number in range(6)])
 
 
@@ -55,6 +57,40 @@ def test_without_it_there_is_the_regression_alone(learner: Learner) -> None:
     learner.learn(FRESH, ROWS[:4], 1, "test")
     found = learner.scores(ROWS[4:], language=False)
     assert found["regression"].notna().all() and found[["text", "expectation"]].isna().all().all()
+
+
+@pytest.mark.parametrize("kind", ["contrastive", "language"])
+def test_q_formers_of_one_loss_alone_are_trained_once_and_kept(
+    learner: Learner, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    recipe = FRESH.model_copy(update={"self_supervision": kind})
+    first = learnt(learner, recipe)
+    begun = learner._begun
+    other = learner._starts[kind]
+    changed = {name for name in begun if not torch.equal(begun[name], other[name])}
+    assert changed and all(name.startswith("mfam.levels.") for name in changed)
+    monkeypatch.setattr(folds, "train", None)  # a second learner finds them on disk
+    assert Learner(learner.params, learner.layout, ROWS)._self_supervise(kind).keys() <= begun.keys()
+    monkeypatch.undo()
+    assert np.abs(learnt(learner, BEGUN) - first).max() > 1e-6
+
+
+def test_only_one_loss_is_left(learner: Learner) -> None:
+    options = learner.params.pretrain.attributes
+    contrastive, language = folds.only(options, "contrastive"), folds.only(options, "language")
+    assert (contrastive.language.weight, contrastive.contrastive.weight) == (0, options.contrastive.weight)
+    assert (language.contrastive.weight, language.language) == (0, options.language)
+
+
+def test_what_a_recipe_does_not_read_decides_nothing(learner: Learner) -> None:
+    recipe = FRESH.model_copy(update={"reads": ["high", "thematic"]})
+    learnt(learner, recipe)
+    mfam, tokens = learner.assembly.model.mfam, learner.features([(tiny.DATASET, "p5")])
+    seen = mfam(tokens)
+    queries = mfam.config.queries
+    assert not seen[:, : 2 * queries].any() and seen[:, 2 * queries :].any()
+    learnt(learner, FRESH)
+    assert mfam(tokens)[:, : 2 * queries].any()
 
 
 def test_pooled_features_are_the_encoders(learner: Learner) -> None:
