@@ -227,7 +227,7 @@ def learn(bench: Bench[PersonalisedSettings]) -> Learnt | None:
     by_rater = [
         (seen.rows(one), one["score"].to_numpy(dtype=float)) for _, one in told.groupby(["dataset", "rater_id"])
     ]
-    # The generic score of a photograph that the model was tuned on is nearer to the crowd's than that of a new one: what
+    # The generic score of a photograph that the model was tuned on is nearer to the crowd than that of a new one: what
     # raters have beside the crowd is learnt from the crowd's own scores, and how far generic ones are off is noise.
     crowd = told.groupby(["dataset", "item_id"])["score"].mean().loc[item_keys(kept)].to_numpy(dtype=float)
     basis = Basis.fit(crowd, seen.observed.pooled)

@@ -178,10 +178,16 @@ class MFAM(nn.Module):
 
     def forward(self, tokens: LevelTokens) -> torch.Tensor:
         """Visual tokens (B, 3 * queries + thematic, D): <low> <middle> <high> <thematic>, as in the paper's figure."""
-        parts = [self.language_tokens(level, self.level(level)(tokens[level])) for level in LEVELS]
-        parts.append(self.thematic_tokens(tokens))
-        read = (name in self.config.reads for name in (*LEVELS, THEMATIC))
-        return torch.cat([part if kept else part * 0 for part, kept in zip(parts, read, strict=True)], dim=1)
+        return torch.cat([self._part(name, tokens) for name in (*LEVELS, THEMATIC)], dim=1)
+
+    def _part(self, name: str, tokens: LevelTokens) -> torch.Tensor:
+        """H_low, H_middle, H_high or H_thematic; zeros in place of what is not read."""
+        if name not in self.config.reads:
+            count = self.config.thematic_tokens if name == THEMATIC else self.config.queries
+            return self.thematic.weight.new_zeros(len(tokens.high), count, self.thematic.out_features)
+        if name == THEMATIC:
+            return self.thematic_tokens(tokens)
+        return self.language_tokens(name, self.level(name)(tokens[name]))
 
     def language_tokens(self, level: str, states: torch.Tensor) -> torch.Tensor:
         """A level's query states (B, queries, width) as tokens of the language model (B, queries, D)."""
