@@ -74,6 +74,16 @@ def test_the_paper_says_what_the_paper_states(house: Path) -> None:
     assert (params.mfam.queries, params.mfam.thematic.content) == (32, False)
 
 
+def test_every_recipe_of_the_folds_leaves_out_one_part_of_the_first(house: Path) -> None:
+    use("oasis-folds", house / "params.yaml", house / "profiles")
+    first, *others = load_params(house / "params.yaml").cross_validations["photographs"].recipes.values()
+    assert first.self_supervision == "none" and first.reads == ["low", "middle", "high", "thematic"]
+    whole = first.model_dump()
+    changed = [[key for key, value in other.model_dump().items() if value != whole[key]] for other in others]
+    assert {key for keys in changed for key in keys} == set(whole)
+    assert all(len(keys) == 1 for keys in changed)
+
+
 def test_extended_profiles_come_after_what_they_extend() -> None:
     assert chain("demo", PROFILES) == ["demo"]
     assert chain("paper-e", PROFILES) == ["demo", "paper", "paper-e"]
