@@ -108,12 +108,13 @@ class Learner:
         params, layout, model = self.params, self.layout, self.assembly.model
         options = only(params.pretrain.attributes, kind)
         objective = attribute_objective(self.assembly, options, params, layout)
-        label = f"self-supervision by {kind} loss"
+        label = f"self-supervise-{kind}"
         run = Run(label, options, ALONE, params.seed, layout.state(label), self._inputs)
-        kept = layout.state(f"{label}.safetensors").with_stem(f"{label}-{run.fingerprint[:16]}".replace(" ", "-"))
+        kept = layout.state(f"{label}-{run.fingerprint[:16]}.safetensors")
         if kept.is_file():
             return load_file(kept)
         self._renew(self.keys, params.seed)
+        model.requires_grad_(False)
         for parameter in objective.parameters.values():
             parameter.requires_grad_(True)
         train(objective, run)
@@ -124,6 +125,7 @@ class Learner:
         finish(run)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in self.parameters)
+            parameter.grad = None
         return found
 
     def _renew(self, keys: Sequence[Key], seed: int) -> None:
