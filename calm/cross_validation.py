@@ -123,6 +123,7 @@ def measure(scored: pd.DataFrame, settings: CrossValidation, bootstrap: Bootstra
         "folds": settings.folds,
         "by": settings.by,
         "seeds": list(settings.seeds),
+        "order": list(settings.recipes),  # a file of metrics sorts its keys; what is compared is held against the first
         RIDGE: {metric.name: runs.figure(metric, ridge) for metric in (SRCC, PLCC)},
         "recipes": {},
     }

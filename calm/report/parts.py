@@ -47,7 +47,7 @@ def _ablated(ablations: Mapping[str, Sequence[Comparison]]) -> Iterator[Part]:
 
 def _cross_validated(name: str, metrics: Mapping[str, Any]) -> Iterator[Part]:
     figure = f"SRCC of the regression, cross-validation by {metrics['by']}, {len(metrics['seeds'])} seeds"
-    first, *others = metrics["recipes"]
+    first, *others = metrics["order"]
     ours = number(at(metrics, f"recipes.{first}.regression.srcc.value"))
     for other in others:
         theirs = number(at(metrics, f"recipes.{other}.regression.srcc.value"))

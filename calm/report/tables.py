@@ -176,8 +176,8 @@ def cross_validations(params: Params, layout: Layout) -> dict[str, CrossValidate
         about = f"{shared} {metrics['by']}, seeds {', '.join(map(str, metrics['seeds']))}."
         ridge = ("ridge on pooled features", *(_told(metrics["ridge"][name]) for name in ("srcc", "plcc")), "", "", "")
         rows = [ridge]
-        for recipe, readouts in metrics["recipes"].items():
-            for readout, figures in readouts.items():
+        for recipe in metrics["order"]:
+            for readout, figures in metrics["recipes"][recipe].items():
                 gap, gain = figures["over_ridge"], figures["gain_with_ridge"]
                 told = (_told(figures[key]) for key in ("srcc", "plcc"))
                 signed = (f"{one['value']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f})" for one in (gap, gain))
