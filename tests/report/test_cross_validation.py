@@ -31,9 +31,9 @@ def metrics(tmp_path: Path) -> dict[str, Any]:
         score = np.arange(40) / 5 + 1.5
         regression = score + rng.normal(scale=noise, size=40)
         parts.append(
-            items.assign(group=items["item_id"], score=score, seed=1, fold=0, recipe=recipe, text=np.nan)
-            .assign(expectation=np.nan, regression=regression, ridge=score + rng.normal(size=40))
-            .copy()
+            items.assign(group=items["item_id"], score=score, seed=1, fold=0, recipe=recipe, text=np.nan).assign(
+                expectation=np.nan, regression=regression, ridge=score + rng.normal(size=40)
+            )
         )
     recipes = dict.fromkeys(NAMES, RECIPE)
     settings = CrossValidation(photographs="all", by="photograph", folds=2, seeds=[1], recipes=recipes)
