@@ -117,7 +117,7 @@ def plain_visual_tokens(assembly: Assembly, pixels: torch.Tensor) -> torch.Tenso
         queries = part.queries.expand(len(pixels), -1, -1)
         states_of = part.qformer(query_embeds=queries, encoder_hidden_states=placed).last_hidden_state
         parts.append(part.to_language(states_of))
-    content = model.mfam.summarised(seen.pooler_output, seen.logits)
+    content = model.mfam.whole(seen.pooler_output, seen.hidden_states[-1], seen.logits)
     parts.append(model.mfam.thematic_tokens(LevelTokens(**tokens, content=content)))
     return torch.cat(parts, dim=1)
 

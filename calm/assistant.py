@@ -188,8 +188,8 @@ class Calm:
 
     @torch.inference_mode()
     def pooled_features(self, images: Sequence[Image.Image], batch_size: int = 32) -> np.ndarray:
-        """What the frozen encoder says of photographs, averaged over the places: (B, F) float32."""
-        parts = [tokens.pooled() for tokens in self._encoded(images, batch_size)]
+        """What the frozen encoder says of photographs, pooled over the places: (B, F) float32."""
+        parts = [self.model.mfam.pooled_features(tokens) for tokens in self._encoded(images, batch_size)]
         return torch.cat(parts).cpu().numpy()
 
     @torch.inference_mode()

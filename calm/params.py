@@ -25,6 +25,8 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 VisualPart = Literal["low", "middle", "high", "thematic"]
+LevelSource = Literal["low_mean", "low_deviation", "middle_mean", "middle_deviation", "high_mean", "high_deviation"]
+ContentSource = LevelSource | Literal["summary", "summary_deviation", "words"]
 Model = TypeVar("Model", bound=BaseModel)
 
 TRAINING_RUNS = (
@@ -245,7 +247,7 @@ class Thematic(Section):
     """The fully connected branch of the MFAM."""
 
     grid: NonNegativeInt
-    content: bool
+    content: list[ContentSource]
 
 
 class Levels(Section):

@@ -71,7 +71,7 @@ def test_the_paper_says_what_the_paper_states(house: Path) -> None:
     assert (params.finetune.comments.learning_rate, params.finetune.scores.learning_rate) == (2.5e-5, 7e-5)
     assert set(params.data.roles.unlabelled) == {"ava", "aadb", "eva", "icaa", "pccd", "pexels", "spaq", "tad66k"}
     assert set(params.data.roles.generic) == {"llava_pretrain", "sharegpt4v"}
-    assert (params.mfam.queries, params.mfam.thematic.content) == (32, False)
+    assert (params.mfam.queries, params.mfam.thematic.content) == (32, [])
 
 
 def test_every_recipe_of_the_folds_leaves_out_one_part_of_the_first(house: Path) -> None:

@@ -37,6 +37,7 @@ PREPROCESSING = Preprocessing(SIDE, (0.5,) * 3, (0.5,) * 3)
 DATASET = "drawn"
 PICTURES = 8
 TEST = ("p6", "p7")
+CONTENT = ["low_deviation", "middle_mean", "high_mean", "summary", "summary_deviation", "words"]
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 RUN: dict[str, Any] = {"steps": 6, "batch_size": 4, "learning_rate": 1e-2, "checkpoint_every": 2}
 
@@ -145,7 +146,7 @@ def params(parts: Parts, **changes: Any) -> Params:
         "width": 16,
         "layers": 1,
         "heads": 2,
-        "thematic": {"grid": 1, "content": True},
+        "thematic": {"grid": 1, "content": CONTENT},
     }
     raw["pretrain"]["attributes"]["contrastive"] |= {"width": 8, "texts": 2}
     raw["pretrain"]["attributes"]["language"] |= {"weight": 0.2, "samples": 6}

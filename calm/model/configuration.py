@@ -10,6 +10,8 @@ from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig, PreTrainedCo
 from calm.attributes.taxonomy import LEVELS
 
 THEMATIC = "thematic"
+LEVEL_SOURCES = {f"{level}_{statistic}": (level, statistic) for level in LEVELS for statistic in ("mean", "deviation")}
+WHOLE_SOURCES = ("summary", "summary_deviation", "words")  # what the encoder's end says of the whole photograph
 PLACEHOLDERS = ("<low>", "<middle>", "<high>", "<thematic>")  # in the order the language model reads them (paper)
 IMAGE_TOKEN = "<image>"  # what prompts hold; the processor expands it into placeholders
 
@@ -67,7 +69,7 @@ class CalmConfig(PreTrainedConfig):
     heads: int = 12
     cross_attention_every: int = 2
     thematic_grid: int = 0
-    thematic_content: bool = False
+    thematic_content: list[str] = field(default_factory=list)  # sources, of LEVEL_SOURCES and WHOLE_SOURCES
     reads: list[str] = field(default_factory=lambda: [*LEVELS, THEMATIC])  # visual tokens; the others are zeros
     contrast_width: int = 256
     contrast_temperature: float = 0.07
@@ -90,6 +92,10 @@ class CalmConfig(PreTrainedConfig):
         self.tie_word_embeddings = self.text_config.tie_word_embeddings
         if sorted(self.levels) != sorted(LEVELS):
             raise ValueError(f"levels: expected {LEVELS}, found {tuple(self.levels)}")
+        if unknown := set(self.thematic_content) - {*LEVEL_SOURCES, *WHOLE_SOURCES}:
+            raise ValueError(f"thematic_content: unknown sources {sorted(unknown)}")
+        if "words" in self.thematic_content and self.maps is None:
+            raise ValueError("thematic_content: this encoder tells no classes: leave out words")
         super().__post_init__(**kwargs)
 
     @property
@@ -129,15 +135,15 @@ class CalmConfig(PreTrainedConfig):
 
     @property
     def content_widths(self) -> dict[str, int]:
-        """Channels of every source of content: each level's average, the encoder's summary, its classes in words.
+        """Channels of every source of content.
 
-        A transformer's summary is its class token; it has no classes. Empty without `thematic_content`.
+        A level's mean and standard deviation over its places; the encoder's summary of the photograph (a transformer's
+        is its class token) and the deviation over the places of its last features; its classes in words.
         """
-        if not self.thematic_content:
-            return {}
-        if self.maps is None:
-            return {**self.level_widths, "summary": self.vision_config.hidden_size}
-        return {**self.level_widths, "summary": self.maps[-1][0], "words": self.text_width}
+        summary = self.vision_config.hidden_size if self.maps is None else self.maps[-1][0]
+        whole = {"summary": summary, "summary_deviation": summary, "words": self.text_width}
+        levels = {source: self.level_widths[level] for source, (level, _) in LEVEL_SOURCES.items()}
+        return {source: (levels | whole)[source] for source in self.thematic_content}
 
 
 def _sub_config(value: dict | PreTrainedConfig | None, default: type[PreTrainedConfig]) -> PreTrainedConfig:

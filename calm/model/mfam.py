@@ -1,11 +1,11 @@
 """The multi-scale feature alignment module (paper): one fully connected layer and three Q-formers.
 
 The fully connected layer turns the encoder's high-level tokens into H_thematic; a Q-former each turns low-, middle- and
-high-level features into H_low, H_middle and H_high by its own query tokens. Where the configuration asks for content,
-H_thematic goes on with a token for each level's average, for the encoder's summary of the photograph, and for the
-classes that it recognises, as words. All four are as wide as the language
-model's embeddings. A contrastive head, used by the self-supervision and to name attributes, compares a level's pooled
-queries with embedded guidance texts.
+high-level features into H_low, H_middle and H_high by its own query tokens. H_thematic goes on with a token for every
+source of content that the configuration names: a level's mean or deviation over its places, the encoder's summary of
+the photograph, the classes that it recognises, as words. All four are as wide as the language model's embeddings. A
+contrastive head, used by the self-supervision and to name attributes, compares a level's pooled queries with embedded
+guidance texts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 from calm.attributes.taxonomy import LEVELS
-from calm.model.configuration import THEMATIC, CalmConfig
+from calm.model.configuration import LEVEL_SOURCES, THEMATIC, WHOLE_SOURCES, CalmConfig
 
 HiddenStates = Sequence[torch.Tensor]
 FEATURES = (*LEVELS, "content")
@@ -33,7 +33,7 @@ class LevelTokens:
     low: torch.Tensor
     middle: torch.Tensor
     high: torch.Tensor
-    content: torch.Tensor
+    content: torch.Tensor  # `MFAM.whole`
 
     def __getitem__(self, name: str) -> torch.Tensor:
         return getattr(self, name)
@@ -41,10 +41,6 @@ class LevelTokens:
     def rows(self, index: torch.Tensor | slice) -> LevelTokens:
         """The same features for some of the photographs."""
         return LevelTokens(*(self[name][index] for name in FEATURES))
-
-    def pooled(self) -> torch.Tensor:
-        """Every level's average over the places, then the content, side by side: (B, F) float32."""
-        return torch.cat([*(self[level].float().mean(1) for level in LEVELS), self.content.float()], dim=-1)
 
     @staticmethod
     def concatenate(parts: Sequence[LevelTokens]) -> LevelTokens:
@@ -76,6 +72,12 @@ def _as_map(state: torch.Tensor) -> torch.Tensor:
         return state
     side = int(state.shape[1] ** 0.5)
     return state[:, state.shape[1] - side * side :].transpose(1, 2).unflatten(2, (side, side))
+
+
+def _pooled(tokens: torch.Tensor, statistic: str) -> torch.Tensor:
+    """Mean or standard deviation over the places: (B, N, C) to (B, C) float32."""
+    values = tokens.float()
+    return values.mean(1) if statistic == "mean" else values.std(1, correction=0)
 
 
 def _cells(maps: torch.Tensor, grid: int) -> torch.Tensor:
@@ -203,25 +205,52 @@ class MFAM(nn.Module):
         projected: torch.Tensor = self.thematic(self.thematic_norm(high))
         return torch.cat([projected, *self._content_tokens(tokens)], dim=1) if self.content else projected
 
-    def summarised(self, summary: torch.Tensor, logits: torch.Tensor | None) -> torch.Tensor:
-        """What `LevelTokens.content` holds: the encoder's summary (B, C), then its classes (B, classes) as words."""
-        if "words" not in self.content:
-            return summary.float()
-        assert logits is not None
-        words = (SHARPNESS * logits.float()).softmax(-1) @ self.class_words
-        return torch.cat([summary.float(), words], dim=-1)
+    def whole(self, summary: torch.Tensor, last: torch.Tensor, logits: torch.Tensor | None) -> torch.Tensor:
+        """What `LevelTokens.content` holds, (B, C) float32: the sources of content that no level has, side by side.
+
+        Args:
+            summary: of the photographs (B, C).
+            last: the encoder's last hidden state, tokens or a map.
+            logits: of its classes (B, classes), if it tells any.
+        """
+        parts = [summary.new_zeros(len(summary), 0, dtype=torch.float32)]
+        for source in self._whole_sources:
+            if source == "summary":
+                parts.append(summary.float())
+            elif source == "summary_deviation":
+                parts.append(_as_map(last).float().flatten(2).std(-1, correction=0))
+            else:
+                assert logits is not None
+                parts.append((SHARPNESS * logits.float()).softmax(-1) @ self.class_words)
+        return torch.cat(parts, dim=-1)
+
+    @property
+    def _whole_sources(self) -> list[str]:
+        return [source for source in self.content if source in WHOLE_SOURCES]
+
+    def pooled_features(self, tokens: LevelTokens) -> torch.Tensor:
+        """Every source of content side by side, (B, F) float32; without any, each level's mean."""
+        if not self.content:
+            return torch.cat([_pooled(tokens[level], "mean") for level in LEVELS], dim=-1)
+        widths = self.config.content_widths
+        whole = tokens.content.float().split([widths[source] for source in self._whole_sources], dim=-1)
+        found = dict(zip(self._whole_sources, whole, strict=True))
+        for source in widths.keys() - found.keys():
+            level, statistic = LEVEL_SOURCES[source]
+            found[source] = _pooled(tokens[level], statistic)
+        return torch.cat([found[source] for source in widths], dim=-1)
 
     @torch.no_grad()
     def fit_content(self, tokens: LevelTokens) -> None:
         """Take mean and deviation of every source's channels from photographs (B of them)."""
         if self.content:
-            values = tokens.pooled()
+            values = self.pooled_features(tokens)
             self.content_mean.copy_(values.mean(0))
             self.content_deviation.copy_(values.std(0, correction=0).clamp_min(1e-6))
 
     def _content_tokens(self, tokens: LevelTokens) -> list[torch.Tensor]:
         """A token (B, 1, D) of every source of content, its channels in deviations from their mean."""
-        values = (tokens.pooled() - self.content_mean) / self.content_deviation
+        values = (self.pooled_features(tokens) - self.content_mean) / self.content_deviation
         parts = values.split(list(self.config.content_widths.values()), dim=-1)
         return [layer(part).unsqueeze(1) for layer, part in zip(self.content.values(), parts, strict=True)]
 

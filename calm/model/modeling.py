@@ -99,10 +99,9 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         """Normalised pixels (B, 3, S, S) to the encoder's features by level."""
         outputs = self.vision_tower(pixel_values.to(self.vision_tower.dtype), output_hidden_states=True)
         levels = level_tokens(outputs.hidden_states, self.config.levels, self.config.grid)
-        if not self.config.thematic_content:
-            return LevelTokens(**levels, content=pixel_values.new_zeros(len(pixel_values), 0))
         logits = getattr(outputs, "logits", None)
-        return LevelTokens(**levels, content=self.mfam.summarised(outputs.pooler_output, logits))
+        content = self.mfam.whole(outputs.pooler_output, outputs.hidden_states[-1], logits)
+        return LevelTokens(**levels, content=content)
 
     def embed_prompt(self, input_ids: torch.Tensor, visual_tokens: torch.Tensor | None) -> torch.Tensor:
         """Token ids (B, L) with placeholders to embeddings (B, L, D), visual tokens in the placeholders' places.

@@ -63,7 +63,7 @@ class Learner:
 
     def pooled_features(self, rows: pd.DataFrame) -> np.ndarray:
         """The frozen encoder's averages (B, F) of photographs, for a ridge regression."""
-        return self.features(_keys(rows)).pooled().cpu().numpy()
+        return self.assembly.model.mfam.pooled_features(self.features(_keys(rows))).cpu().numpy()
 
     def learn(self, recipe: Recipe, rows: pd.DataFrame, seed: int, label: str) -> None:
         """Train on `rows` (columns as above) from the recipe's start: the visual phase, then the language model's."""

@@ -9,7 +9,9 @@ import torch
 
 from calm.attributes.taxonomy import LEVELS
 from calm.model.build import Assembly, assemble
+from calm.model.configuration import CalmConfig
 from calm.model.mfam import LevelTokens, level_tokens
+from tests import tiny
 
 
 def states(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
@@ -59,7 +61,7 @@ def test_tokens_come_as_low_middle_high_thematic(assembly: Assembly, pixels: tor
     queries, width = model.config.queries, model.config.text_config.hidden_size
     with torch.no_grad():
         visual = model.mfam(tokens)
-        assert visual.shape == (3, model.config.vision_tokens, width) == (3, 3 * 2 + 1 + 5, width)
+        assert visual.shape == (3, model.config.vision_tokens, width) == (3, 3 * 2 + 1 + len(tiny.CONTENT), width)
         for place, level in enumerate(LEVELS):
             own = model.mfam.language_tokens(level, model.mfam.levels[level](tokens[level]))
             assert torch.equal(visual[:, place * queries : (place + 1) * queries], own)
@@ -70,17 +72,21 @@ def test_tokens_come_as_low_middle_high_thematic(assembly: Assembly, pixels: tor
 def test_the_thematic_grid_decides_its_tokens(
     tiny_template: Any, pixels: torch.Tensor, grid: int, expected: int
 ) -> None:
-    model = assemble(tiny_template.params(mfam__thematic={"grid": grid, "content": False})).model
+    model = assemble(tiny_template.params(mfam__thematic={"grid": grid, "content": []})).model
     tokens = model.mfam.thematic_tokens(model.encode_images(pixels))
     assert tokens.shape[1] == model.config.thematic_tokens == expected
 
 
-def test_content_is_the_summary_and_the_classes_as_words(assembly: Assembly, pixels: torch.Tensor) -> None:
+def test_content_is_summary_deviation_and_classes_as_words(assembly: Assembly, pixels: torch.Tensor) -> None:
     model = assembly.model
     seen = model.vision_tower(pixels, output_hidden_states=True)
-    content = model.encode_images(pixels).content
-    summary, words = content.split([seen.pooler_output.shape[1], model.config.text_width], dim=-1)
-    assert torch.equal(summary, seen.hidden_states[-1].mean((2, 3)))
+    width = seen.pooler_output.shape[1]
+    summary, deviation, words = model.encode_images(pixels).content.split(
+        [width, width, model.config.text_width], dim=-1
+    )
+    last = seen.hidden_states[-1]
+    assert torch.equal(summary, last.mean((2, 3)))
+    torch.testing.assert_close(deviation, last.std((2, 3), correction=0))
     expected = (seen.logits / 2).softmax(-1) @ model.mfam.class_words
     torch.testing.assert_close(words, expected)
     torch.testing.assert_close(model.mfam.class_words.norm(dim=-1), torch.ones(len(model.mfam.class_words)))
@@ -90,14 +96,34 @@ def test_content_is_the_summary_and_the_classes_as_words(assembly: Assembly, pix
 def test_tokens_of_content_read_channels_in_deviations_from_the_usual(assembly: Assembly, pixels: torch.Tensor) -> None:
     mfam, tokens = assembly.model.mfam, assembly.model.encode_images(pixels)
     mfam.fit_content(tokens)
-    found = mfam.thematic_tokens(tokens)[:, -5:]
-    high = tokens.high.mean(1)
-    usual = (high - high.mean(0)) / high.std(0, correction=0).clamp_min(1e-6)
-    torch.testing.assert_close(found[:, 2], mfam.content["high"](usual), rtol=1e-4, atol=1e-4)
+    found = mfam.thematic_tokens(tokens)[:, -len(tiny.CONTENT) :]
+    sources = {
+        "low_deviation": tokens.low.std(1, correction=0),
+        "high_mean": tokens.high.mean(1),
+        "words": tokens.content[:, -mfam.config.text_width :],
+    }
+    for name, values in sources.items():
+        usual = (values - values.mean(0)) / values.std(0, correction=0).clamp_min(1e-6)
+        token = found[:, tiny.CONTENT.index(name)]
+        torch.testing.assert_close(token, mfam.content[name](usual), rtol=1e-4, atol=1e-4)
+
+
+def test_sources_stand_in_the_order_of_the_parameters(tiny_template: Any, pixels: torch.Tensor) -> None:
+    ways = (tiny.CONTENT, tiny.CONTENT[::-1])
+    mfams = [assemble(tiny_template.params(mfam__thematic={"grid": 1, "content": way})).model for way in ways]
+    one, other = (model.mfam.pooled_features(model.encode_images(pixels)) for model in mfams)
+    widths = list(mfams[0].config.content_widths.values())
+    assert torch.equal(torch.cat(one.split(widths, dim=1)[::-1], dim=1), other)
+
+
+@pytest.mark.parametrize("content, message", [(["mood"], "unknown sources .'mood'."), (["words"], "leave out words")])
+def test_sources_that_are_not_there_are_refused(content: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CalmConfig(thematic_content=content)
 
 
 def test_without_content_there_are_places_alone(tiny_template: Any, pixels: torch.Tensor) -> None:
-    model = assemble(tiny_template.params(mfam__thematic={"grid": 1, "content": False})).model
+    model = assemble(tiny_template.params(mfam__thematic={"grid": 1, "content": []})).model
     tokens = model.encode_images(pixels)
     assert tokens.content.shape == (3, 0) and model.mfam.thematic_tokens(tokens).shape[1] == 1
 
@@ -111,7 +137,7 @@ def test_a_level_reads_its_own_features_alone(assembly: Assembly, pixels: torch.
     same = (before == after).all(-1).all(0)
     assert same[:2].all() and same[4:6].all()  # low, high
     assert not same[2:4].any()  # middle
-    assert same[6:].tolist() == [True, True, False, True, True, True]  # places, then content: the middle's average
+    assert same[6:].tolist() == [True, *(source != "middle_mean" for source in tiny.CONTENT)]  # places, then content
 
 
 def test_pictures_are_read_one_by_one(assembly: Assembly, pixels: torch.Tensor) -> None:

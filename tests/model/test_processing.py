@@ -54,7 +54,7 @@ def test_unit_pixels_lie_between_0_and_1() -> None:
 def test_every_image_token_becomes_the_placeholders_of_one_photograph(assembly: Assembly) -> None:
     processor = assembly.processor
     low, middle, high, thematic = PLACEHOLDERS
-    assert processor.placeholders == low * 2 + middle * 2 + high * 2 + thematic * (1 + 5)
+    assert processor.placeholders == low * 2 + middle * 2 + high * 2 + thematic * (1 + len(tiny.CONTENT))
     prompt = processor.prompt(messages(SCORE_PROMPT))
     assert "<image>" not in prompt
     assert prompt.count(processor.placeholders) == 1

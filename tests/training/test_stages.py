@@ -91,8 +91,7 @@ def test_self_supervision_trains_the_q_formers_and_their_heads_alone(
 def test_alignment_trains_the_fully_connected_layers_alone(tiny_world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     states = watch(monkeypatch)
     pretrain("alignment", tiny_world.params(), tiny_world.layout)
-    sources = ("low", "middle", "high", "summary", "words")
-    layers = ("thematic", *(f"content.{source}" for source in sources))
+    layers = ("thematic", *(f"content.{source}" for source in tiny.CONTENT))
     trained = {f"mfam.{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
     usual = {"mfam.content_mean", "mfam.content_deviation"}
     assert changed(states) == trained | usual
@@ -282,7 +281,7 @@ def test_stages_without_their_inputs_say_what_to_run(tiny_world: Any) -> None:
 
 def test_parts_of_another_shape_are_refused(trained_world: Any) -> None:
     layout = trained_world.layout
-    pretrain("alignment", trained_world.params(mfam__thematic={"grid": 1, "content": False}), layout)
+    pretrain("alignment", trained_world.params(mfam__thematic={"grid": 1, "content": []}), layout)
     with pytest.raises(build.CheckpointError, match=r"mfam.\w+.*does not fit the model"):
         finetune("comments", trained_world.params(), layout)
 
