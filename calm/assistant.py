@@ -193,24 +193,18 @@ class Calm:
         return torch.cat(parts).cpu().numpy()
 
     @torch.inference_mode()
-    def embed(self, images: Sequence[Image.Image], batch_size: int = 32) -> np.ndarray:
-        """The levels' pooled queries side by side: (B, 3 * width) float32, for personal scores."""
-        rows = [torch.cat(list(self.model.mfam.pooled(t).values()), dim=-1) for t in self._encoded(images, batch_size)]
-        return torch.cat(rows).float().cpu().numpy()
-
-    @torch.inference_mode()
     def observe(self, images: Sequence[Image.Image], batch_size: int = 16) -> Observed:
         """Everything that personal scores are made of, each photograph looked at once; no text is written."""
         parts = []
         for tokens in self._encoded(images, batch_size):
             visual = self.model.mfam(tokens)
             read = read_last(self.model, self._prompt(SCORE_PROMPT, visual, score=True), visual, use_cache=False)
-            pooled = torch.cat(list(self.model.mfam.pooled(tokens).values()), dim=-1)
+            pooled = self.model.mfam.pooled_features(tokens)
             parts.append((visual, pooled, read.states, read.expectation, read.regression))
         visual, pooled, states, expected, regressed = (torch.cat(column) for column in zip(*parts, strict=True))
         return Observed(
             visual,
-            pooled.float().cpu().numpy(),
+            pooled.cpu().numpy(),
             states.float().cpu().numpy(),
             expected.double().cpu().numpy(),
             regressed.double().cpu().numpy(),

@@ -92,18 +92,19 @@ def test_attention_maps_sum_to_one(who: str, request: pytest.FixtureRequest) -> 
 
 
 @pytest.mark.parametrize("who", ["calm", "looker"])
-def test_embeddings_are_a_row_of_floats_a_photograph(who: str, request: pytest.FixtureRequest) -> None:
-    rows = request.getfixturevalue(who).embed(tiny.pictures(3), batch_size=2)
-    assert rows.shape == (3, 3 * 16) and rows.dtype == np.float32
+def test_pooled_features_are_a_row_of_floats_a_photograph(who: str, request: pytest.FixtureRequest) -> None:
+    asked = request.getfixturevalue(who)
+    rows = asked.pooled_features(tiny.pictures(3), batch_size=2)
+    assert rows.shape == (3, sum(asked.model.config.content_widths.values())) and rows.dtype == np.float32
     assert not np.allclose(rows[0], rows[1], atol=1e-3)
 
 
-def test_observing_gives_the_readouts_of_scoring_and_the_rows_of_embedding(calm: Calm) -> None:
+def test_observing_gives_the_readouts_of_scoring_and_the_pooled_features(calm: Calm) -> None:
     pictures = tiny.pictures(3)
     seen = calm.observe(pictures, batch_size=2)
     readings = np.stack([seen.expectation, seen.regression], axis=1)
     np.testing.assert_allclose(readings, numbers(calm.score(pictures)), rtol=1e-5)
-    np.testing.assert_allclose(seen.pooled, calm.embed(pictures), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(seen.pooled, calm.pooled_features(pictures), rtol=1e-4, atol=1e-5)
     assert seen.tokens.shape[0] == 3 and seen.states.shape == (3, 32)
 
 
@@ -140,7 +141,8 @@ def test_the_batch_does_not_change_results(calm: Calm) -> None:
         np.testing.assert_allclose(
             numbers(calm.score(pictures, batch_size=size)), numbers(calm.score(pictures)), rtol=1e-4, atol=1e-4
         )
-        np.testing.assert_allclose(calm.embed(pictures, batch_size=size), calm.embed(pictures), rtol=1e-4, atol=1e-4)
+        whole = calm.pooled_features(pictures)
+        np.testing.assert_allclose(calm.pooled_features(pictures, batch_size=size), whole, rtol=1e-4, atol=1e-4)
     one = [odds.log_odds for odds in calm.suggest(pictures[1:2])[0]]
     among = [odds.log_odds for odds in calm.suggest(pictures)[1]]
     assert one == pytest.approx(among, abs=1e-4)

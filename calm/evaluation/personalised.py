@@ -233,8 +233,7 @@ def learn(bench: Bench[PersonalisedSettings]) -> Learnt | None:
     basis = Basis.fit(crowd, seen.observed.pooled)
     phi = basis(crowd, seen.observed.pooled)
     factors = fit_rater_factors([(phi[rows], ratings - crowd[rows]) for rows, ratings in by_rater])
-    features = np.concatenate([bench.model.pooled_features(images) for images in bench.batches(kept)])
-    factors = factors.beside_the_crowd(expected_error(features, crowd))
+    factors = factors.beside_the_crowd(expected_error(seen.observed.pooled, crowd))
     residuals = [(rows, ratings - seen.generic[rows]) for rows, ratings in by_rater]
     return Learnt(basis, factors, TaskVectors.fit(seen.observed.states, residuals))
 

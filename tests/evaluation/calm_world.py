@@ -150,7 +150,7 @@ class FakeCalm:
     def observe(self, images: Sequence[Image.Image], batch_size: int = 16) -> Observed:
         """The token of a photograph is its generic score."""
         generic = np.array([score.expectation for score in self.score(images)])
-        features = self.embed(images)
+        features = self.pooled_features(images)
         return Observed(torch.tensor(generic).reshape(-1, 1, 1), features, features[:, ::-1].copy(), generic, generic)
 
     def in_context(self, support: torch.Tensor, scores: Sequence[float]) -> FakeContext:
@@ -161,9 +161,6 @@ class FakeCalm:
         return {level: np.repeat(grid / grid.sum(), len(images), axis=0) for level in ("low", "middle", "high")}
 
     def pooled_features(self, images: Sequence[Image.Image]) -> np.ndarray:
-        return self.embed(images)
-
-    def embed(self, images: Sequence[Image.Image]) -> np.ndarray:
         if not self.knows:
             return np.stack([self._rng(image).normal(size=8) for image in images]).astype(np.float32)
         names = [attribute.name for attribute in taxonomy().attributes]
