@@ -16,7 +16,7 @@ Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
 ALPHAS = np.logspace(-2, 4, 13)  # up to where the ridge adds nothing and the generic score stands
-COMPONENTS = 8  # principal components of the pooled features that rater factors weigh
+COMPONENTS = 24  # principal components of the pooled features that rater factors weigh
 TASK_VECTORS = 8  # directions that task vectors span
 ITERATIONS, TOLERANCE = 200, 1e-6  # of EM: at most, and gain of log-likelihood per rating that ends it
 
