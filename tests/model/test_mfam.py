@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from calm.attributes.taxonomy import LEVELS
-from calm.model.build import Assembly, assemble
-from calm.model.configuration import CalmConfig
+from calm.model.build import Assembly, assemble, calm_config
+from calm.model.configuration import LEVEL_SOURCES, WHOLE_SOURCES, CalmConfig
 from calm.model.mfam import LevelTokens, level_tokens
 from tests import tiny
 
@@ -114,6 +114,12 @@ def test_sources_stand_in_the_order_of_the_parameters(tiny_template: Any, pixels
     one, other = (model.mfam.pooled_features(model.encode_images(pixels)) for model in mfams)
     widths = list(mfams[0].config.content_widths.values())
     assert torch.equal(torch.cat(one.split(widths, dim=1)[::-1], dim=1), other)
+
+
+def test_parameters_may_name_every_source(tiny_template: Any) -> None:
+    every = [*LEVEL_SOURCES, *WHOLE_SOURCES]
+    config = calm_config(tiny_template.params(mfam__thematic={"grid": 1, "content": every}))
+    assert config.thematic_tokens == 1 + len(every)
 
 
 @pytest.mark.parametrize("content, message", [(["mood"], "unknown sources .'mood'."), (["words"], "leave out words")])
