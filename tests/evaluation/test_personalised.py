@@ -15,7 +15,7 @@ from calm.evaluation import EvaluationError, evaluate, piaa
 from calm.evaluation.baselines import expected_error
 from calm.evaluation.metrics import Bootstrap
 from calm.evaluation.personalised import METHODS, PERSONAL, measure, per_rater
-from calm.evaluation.piaa import Basis, RaterFactors, Scaling, TaskVectors, fit_rater_factors
+from calm.evaluation.piaa import COMPONENTS, Basis, RaterFactors, Scaling, TaskVectors, fit_rater_factors
 from calm.io import read_table
 from tests.evaluation.calm_world import DATASET, TEST_RATERS, FakeCalm, World, with_settings
 
@@ -235,11 +235,11 @@ def test_a_basis_is_one_the_generic_score_and_unit_components() -> None:
     generic, pooled = RNG.normal(5, 1, size=50), RNG.normal(size=(50, 30)).astype(np.float32)
     pooled[:, 3] = 1.0  # never varies
     phi = Basis.fit(generic, pooled)(generic, pooled)
-    assert phi.shape == (50, 10)
+    assert phi.shape == (50, 2 + COMPONENTS)
     np.testing.assert_allclose(phi[:, 0], 1)
     np.testing.assert_allclose(phi[:, 1:].mean(0), 0, atol=1e-6)
     np.testing.assert_allclose(phi[:, 1:].std(0), 1, rtol=1e-6)
-    np.testing.assert_allclose(np.corrcoef(phi[:, 2:].T), np.eye(8), atol=1e-6)
+    np.testing.assert_allclose(np.corrcoef(phi[:, 2:].T), np.eye(COMPONENTS), atol=1e-6)
     assert Basis.fit(np.full(6, 5.0), pooled[:6])(np.full(6, 5.0), pooled[:6]).shape[1] <= 2 + 6
     with pytest.raises(ValueError, match="same for all photographs"):
         Scaling.fit(np.ones((5, 3)))
