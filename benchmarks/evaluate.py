@@ -21,6 +21,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 BIN = Path(sys.executable).parent
+GROUPS = ("evaluate", "report")
 
 
 def run(folder: Path, *command: str) -> None:
@@ -40,23 +41,25 @@ def clone(workspace: Path, folder: Path) -> None:
     run(folder, "dvc", "checkout", "--quiet")
 
 
-def locked(folder: Path, groups: tuple[str, ...]) -> dict[str, Any]:
-    """Hashes of what the stages of these groups wrote."""
-    stages = YAML(typ="safe").load(folder / "dvc.lock")["stages"]
-    return {name: told["outs"] for name, told in sorted(stages.items()) if name.split("@")[0] in groups}
+def forget(folder: Path) -> None:
+    """Take the evaluations and the report out of folder, lock and cache of runs: DVC would bring them back."""
+    lock = YAML(typ="safe").load(folder / "dvc.lock")
+    for name in [name for name in lock["stages"] if name.split("@")[0] in GROUPS]:
+        for output in lock["stages"].pop(name)["outs"]:
+            path = folder / output["path"]
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    YAML().dump(lock, folder / "dvc.lock")
+    shutil.rmtree(folder / ".dvc/cache/runs", ignore_errors=True)
 
 
 def evaluated(folder: Path, jobs: int) -> tuple[float, dict[str, Any]]:
-    """Seconds that the evaluations and the report take with so many jobs at once, and what they wrote."""
-    groups = ("evaluate", "report")
-    for outputs in locked(folder, groups).values():
-        for output in outputs:
-            path = folder / output["path"]
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    shutil.rmtree(folder / ".dvc/cache/runs", ignore_errors=True)
+    """Seconds that the evaluations and the report take with so many jobs at once, and hashes of what they wrote."""
+    forget(folder)
     started = time.perf_counter()
     run(folder, "snakemake", f"-j{jobs}", "evaluate")
-    return time.perf_counter() - started, locked(folder, groups)
+    seconds = time.perf_counter() - started
+    stages = YAML(typ="safe").load(folder / "dvc.lock")["stages"]
+    return seconds, {name: told["outs"] for name, told in stages.items() if name.split("@")[0] in GROUPS}
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 JAR = "meteor-1.5.jar"
 WINDOW = 64  # captions written before answers are read: far below what a pipe holds of answers
-LEAST = 4000  # captions that are worth a process of their own: loading its paraphrases takes 8 s of processor time
+LEAST = 8000  # captions that are worth a process of their own: loading its paraphrases takes 8 s of processor time
 
 
 class MeteorError(RuntimeError):
