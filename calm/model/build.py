@@ -20,6 +20,7 @@ from transformers.initialization import no_init_weights
 
 from calm.io import sha256_file, sha256_text
 from calm.model.configuration import CalmConfig
+from calm.model.connotations import connotations, vocabulary
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.model.pretrained import (
     Language,
@@ -89,6 +90,7 @@ def calm_config(
         cross_attention_every=mfam.cross_attention_every,
         thematic_grid=mfam.thematic.grid,
         thematic_content=mfam.thematic.content,
+        connotations=list(vocabulary().words) if "connotations" in mfam.thematic.content else [],
         contrast_width=contrastive.width,
         contrast_temperature=contrastive.temperature,
         text_width=text_width(params.parts.text),
@@ -104,13 +106,20 @@ def assemble(params: Params, attribute_states: Sequence[Sequence[str]] = ()) -> 
     config = calm_config(params, attribute_states, language.model.config)
     vision = load_vision(params.parts.vision, resolve_dtype(params.runtime))
     assembly = assemble_parts(config, vision, language, params.runtime, params.seed)
-    mfam = assembly.model.mfam
-    if len(mfam.class_words):
-        encoder = load_text_encoder(params.parts.text)
-        names = [f"a photograph of {name}" for name in imagenet_names()[: len(mfam.class_words)]]
-        mfam.class_words.copy_(encoder.embed(names))
-        assembly.model.config.provenance["text"] = encoder.provenance.as_dict()
+    describe_classes(assembly, language, params.parts.text)
     return assembly
+
+
+def describe_classes(assembly: Assembly, language: Language, text_encoder: str) -> None:
+    """Compute what the sources of content say of the visual encoder's classes, where the model reads such sources."""
+    for source, table in assembly.model.mfam.of_classes.items():
+        names = imagenet_names()[: len(table)]
+        if source == "words":
+            encoder = load_text_encoder(text_encoder)
+            table.copy_(encoder.embed([f"a photograph of {name}" for name in names]))
+            assembly.model.config.provenance["text"] = encoder.provenance.as_dict()
+        else:
+            table.copy_(connotations(language, names, vocabulary()))
 
 
 def assemble_parts(config: CalmConfig, vision: Vision, language: Language, runtime: Runtime, seed: int) -> Assembly:

@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig, PreTrainedConfig
 
 from calm.attributes.taxonomy import LEVELS
+from calm.model.sources import CLASS_SOURCES, LEVEL_SOURCES, WHOLE_SOURCES
 
 THEMATIC = "thematic"
-LEVEL_SOURCES = {f"{level}_{statistic}": (level, statistic) for level in LEVELS for statistic in ("mean", "deviation")}
-WHOLE_SOURCES = ("summary", "summary_deviation", "words")  # what the encoder's end says of the whole photograph
 PLACEHOLDERS = ("<low>", "<middle>", "<high>", "<thematic>")  # in the order the language model reads them (paper)
 IMAGE_TOKEN = "<image>"  # what prompts hold; the processor expands it into placeholders
 
@@ -69,7 +68,8 @@ class CalmConfig(PreTrainedConfig):
     heads: int = 12
     cross_attention_every: int = 2
     thematic_grid: int = 0
-    thematic_content: list[str] = field(default_factory=list)  # sources, of LEVEL_SOURCES and WHOLE_SOURCES
+    thematic_content: list[str] = field(default_factory=list)  # sources, of `calm.model.sources`
+    connotations: list[str] = field(default_factory=list)  # words that the source of this name is about
     reads: list[str] = field(default_factory=lambda: [*LEVELS, THEMATIC])  # visual tokens; the others are zeros
     contrast_width: int = 256
     contrast_temperature: float = 0.07
@@ -92,10 +92,15 @@ class CalmConfig(PreTrainedConfig):
         self.tie_word_embeddings = self.text_config.tie_word_embeddings
         if sorted(self.levels) != sorted(LEVELS):
             raise ValueError(f"levels: expected {LEVELS}, found {tuple(self.levels)}")
+        if not isinstance(self.thematic_content, list):
+            raise ValueError(
+                f"thematic_content: expected a list of sources, found {self.thematic_content!r}: the checkpoint is of "
+                "an earlier calm; run `dvc repro`"
+            )
         if unknown := set(self.thematic_content) - {*LEVEL_SOURCES, *WHOLE_SOURCES}:
             raise ValueError(f"thematic_content: unknown sources {sorted(unknown)}")
-        if "words" in self.thematic_content and self.maps is None:
-            raise ValueError("thematic_content: this encoder tells no classes: leave out words")
+        if self.maps is None and (named := [name for name in CLASS_SOURCES if name in self.thematic_content]):
+            raise ValueError(f"thematic_content: this encoder tells no classes: leave out {' and '.join(named)}")
         super().__post_init__(**kwargs)
 
     @property
@@ -138,10 +143,12 @@ class CalmConfig(PreTrainedConfig):
         """Channels of every source of content.
 
         A level's mean and standard deviation over its places; the encoder's summary of the photograph (a transformer's
-        is its class token) and the deviation over the places of its last features; its classes in words.
+        is its class token) and the deviation over the places of its last features; its classes in words, and what
+        the language model says of them.
         """
         summary = self.vision_config.hidden_size if self.maps is None else self.maps[-1][0]
-        whole = {"summary": summary, "summary_deviation": summary, "words": self.text_width}
+        whole = {"summary": summary, "summary_deviation": summary}
+        whole |= {"words": self.text_width, "connotations": len(self.connotations)}
         levels = {source: self.level_widths[level] for source, (level, _) in LEVEL_SOURCES.items()}
         return {source: (levels | whole)[source] for source in self.thematic_content}
 

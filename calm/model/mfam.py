@@ -3,9 +3,9 @@
 The fully connected layer turns the encoder's high-level tokens into H_thematic; a Q-former each turns low-, middle- and
 high-level features into H_low, H_middle and H_high by its own query tokens. H_thematic goes on with a token for every
 source of content that the configuration names: a level's mean or deviation over its places, the encoder's summary of
-the photograph, the classes that it recognises, as words. All four are as wide as the language model's embeddings. A
-contrastive head, used by the self-supervision and to name attributes, compares a level's pooled queries with embedded
-guidance texts.
+the photograph, the classes that it recognises, as words or by what the language model says of them. All four are as
+wide as the language model's embeddings. A contrastive head, used by the self-supervision and to name attributes,
+compares a level's pooled queries with embedded guidance texts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from torch import nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 from calm.attributes.taxonomy import LEVELS
-from calm.model.configuration import LEVEL_SOURCES, THEMATIC, WHOLE_SOURCES, CalmConfig
+from calm.model.configuration import THEMATIC, CalmConfig
+from calm.model.sources import CLASS_SOURCES, LEVEL_SOURCES, WHOLE_SOURCES
 
 HiddenStates = Sequence[torch.Tensor]
 FEATURES = (*LEVELS, "content")
@@ -148,7 +149,6 @@ class MFAM(nn.Module):
     """Encoder features to the visual tokens that the language model reads."""
 
     prototypes: torch.Tensor
-    class_words: torch.Tensor
     content_mean: torch.Tensor
     content_deviation: torch.Tensor
 
@@ -164,8 +164,9 @@ class MFAM(nn.Module):
         self.content = nn.ModuleDict({name: nn.Linear(width, language_width) for name, width in sources.items()})
         self.register_buffer("content_mean", torch.zeros(sum(sources.values())))  # over photographs: `fit_content`
         self.register_buffer("content_deviation", torch.ones(sum(sources.values())))
-        classes = config.vision_config.num_labels if "words" in sources else 0
-        self.register_buffer("class_words", torch.zeros(classes, config.text_width))  # embedded names of the classes
+        for source in [name for name in CLASS_SOURCES if name in sources]:  # `calm.model.build.describe_classes`
+            table = torch.zeros(config.vision_config.num_labels, sources[source])
+            self.register_buffer(f"class_{source}", table)
         self.text_to_contrast = nn.Linear(config.text_width, config.contrast_width)
         # A vector of one: FSDP2 does not share out scalars.
         self.temperature = nn.Parameter(torch.tensor([log(config.contrast_temperature)]))
@@ -221,8 +222,13 @@ class MFAM(nn.Module):
                 parts.append(_as_map(last).float().flatten(2).std(-1, correction=0))
             else:
                 assert logits is not None
-                parts.append((SHARPNESS * logits.float()).softmax(-1) @ self.class_words)
+                parts.append((SHARPNESS * logits.float()).softmax(-1) @ self.of_classes[source])
         return torch.cat(parts, dim=-1)
+
+    @property
+    def of_classes(self) -> dict[str, torch.Tensor]:
+        """What each source that is read says of the encoder's classes, (classes, C)."""
+        return {name: self.get_buffer(f"class_{name}") for name in CLASS_SOURCES if name in self.content}
 
     @property
     def _whole_sources(self) -> list[str]:

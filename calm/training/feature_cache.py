@@ -49,8 +49,8 @@ def encoder_sha256(assembly: Assembly) -> str:
     """Hash of everything that decides the bits of a photograph's features beside the photograph."""
     config, model = assembly.model.config, assembly.model.vision_tower
     weights = hashlib.sha256()
-    words = {"class_words": assembly.model.mfam.class_words}
-    for name, tensor in sorted({**model.state_dict(), **words}.items()):
+    classes = {f"class_{source}": table for source, table in assembly.model.mfam.of_classes.items()}
+    for name, tensor in sorted({**model.state_dict(), **classes}.items()):
         weights.update(name.encode())
         weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     preprocessing = assembly.preprocessing

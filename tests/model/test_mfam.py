@@ -9,8 +9,9 @@ import torch
 
 from calm.attributes.taxonomy import LEVELS
 from calm.model.build import Assembly, assemble, calm_config
-from calm.model.configuration import LEVEL_SOURCES, WHOLE_SOURCES, CalmConfig
+from calm.model.configuration import CalmConfig
 from calm.model.mfam import LevelTokens, level_tokens
+from calm.model.sources import LEVEL_SOURCES, WHOLE_SOURCES
 from tests import tiny
 
 
@@ -77,18 +78,21 @@ def test_the_thematic_grid_decides_its_tokens(
     assert tokens.shape[1] == model.config.thematic_tokens == expected
 
 
-def test_content_is_summary_deviation_and_classes_as_words(assembly: Assembly, pixels: torch.Tensor) -> None:
+def test_content_is_summary_deviation_and_classes_as_words_and_connotations(
+    assembly: Assembly, pixels: torch.Tensor
+) -> None:
     model = assembly.model
     seen = model.vision_tower(pixels, output_hidden_states=True)
     width = seen.pooler_output.shape[1]
-    summary, deviation, words = model.encode_images(pixels).content.split(
-        [width, width, model.config.text_width], dim=-1
+    summary, deviation, words, connoted = model.encode_images(pixels).content.split(
+        [width, width, model.config.text_width, len(model.config.connotations)], dim=-1
     )
     last = seen.hidden_states[-1]
     assert torch.equal(summary, last.mean((2, 3)))
     torch.testing.assert_close(deviation, last.std((2, 3), correction=0))
-    expected = (seen.logits / 2).softmax(-1) @ model.mfam.class_words
-    torch.testing.assert_close(words, expected)
+    likely = (seen.logits / 2).softmax(-1)
+    torch.testing.assert_close(words, likely @ model.mfam.class_words)
+    torch.testing.assert_close(connoted, likely @ model.mfam.class_connotations)
     torch.testing.assert_close(model.mfam.class_words.norm(dim=-1), torch.ones(len(model.mfam.class_words)))
 
 
@@ -100,7 +104,7 @@ def test_tokens_of_content_read_channels_in_deviations_from_the_usual(assembly: 
     sources = {
         "low_deviation": tokens.low.std(1, correction=0),
         "high_mean": tokens.high.mean(1),
-        "words": tokens.content[:, -mfam.config.text_width :],
+        "connotations": tokens.content[:, -len(mfam.config.connotations) :],
     }
     for name, values in sources.items():
         usual = (values - values.mean(0)) / values.std(0, correction=0).clamp_min(1e-6)
@@ -122,8 +126,15 @@ def test_parameters_may_name_every_source(tiny_template: Any) -> None:
     assert config.thematic_tokens == 1 + len(every)
 
 
-@pytest.mark.parametrize("content, message", [(["mood"], "unknown sources .'mood'."), (["words"], "leave out words")])
-def test_sources_that_are_not_there_are_refused(content: list[str], message: str) -> None:
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (["mood"], "unknown sources .'mood'."),
+        (["words", "connotations"], "leave out words and connotations"),
+        (True, "expected a list of sources, found True: .* earlier calm"),
+    ],
+)
+def test_sources_that_are_not_there_are_refused(content: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CalmConfig(thematic_content=content)
 
