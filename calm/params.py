@@ -471,6 +471,7 @@ class Recipe(Section):
     # the self-supervision alone. none: a fresh MFAM of the fold's seed
     self_supervision: Literal["none", "full", "contrastive", "language"]
     reads: Annotated[list[VisualPart], Field(min_length=1)]  # the MFAM's other tokens are zeros
+    omits: list[ContentSource] = Field(default_factory=list)  # of mfam.thematic.content: zeros as well
     edit_gap: NonNegative  # weight, in place of finetune.scores.visual.edit_gap.weight
     steps: NonNegativeInt  # with the language model, after the visual phase; 0: the visual part's score alone
 
@@ -516,6 +517,18 @@ class Params(Section):
     def _cross_validations_have_a_visual_phase(self) -> Params:
         if self.cross_validations and not self.finetune.scores.visual.steps:
             raise ValueError("cross_validations train the visual part of the score: finetune.scores.visual.steps is 0")
+        return self
+
+    @model_validator(mode="after")
+    def _recipes_omit_what_is_there(self) -> Params:
+        content = self.mfam.thematic.content
+        for name, settings in self.cross_validations.items():
+            for recipe, how in settings.recipes.items():
+                if missing := [source for source in how.omits if source not in content]:
+                    raise ValueError(
+                        f"cross_validations.{name}.recipes.{recipe}.omits {missing[0]}, which is not in "
+                        f"mfam.thematic.content {content}"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -255,10 +255,15 @@ class MFAM(nn.Module):
             self.content_deviation.copy_(values.std(0, correction=0).clamp_min(1e-6))
 
     def _content_tokens(self, tokens: LevelTokens) -> list[torch.Tensor]:
-        """A token (B, 1, D) of every source of content, its channels in deviations from their mean."""
+        """A token (B, 1, D) of every source of content, its channels in deviations from their mean.
+
+        Zeros where the source is omitted.
+        """
         values = (self.pooled_features(tokens) - self.content_mean) / self.content_deviation
         parts = values.split(list(self.config.content_widths.values()), dim=-1)
-        return [layer(part).unsqueeze(1) for layer, part in zip(self.content.values(), parts, strict=True)]
+        read = {name: layer(part) for (name, layer), part in zip(self.content.items(), parts, strict=True)}
+        omitted = self.config.omits
+        return [(token * 0 if name in omitted else token).unsqueeze(1) for name, token in read.items()]
 
     def pooled(self, tokens: LevelTokens) -> dict[str, torch.Tensor]:
         """Each level's query states, averaged over its queries: (B, width)."""

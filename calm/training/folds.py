@@ -72,7 +72,7 @@ class Learner:
         model.load_state_dict(self._start(recipe.self_supervision), strict=False)
         if recipe.self_supervision == "none":
             self._renew(keys, seed)
-        model.config.reads = list(recipe.reads)
+        model.config.reads, model.config.omits = list(recipe.reads), list(recipe.omits)
         gap = options.visual.edit_gap.model_copy(update={"weight": recipe.edit_gap})
         visual = options.visual.model_copy(update={"edit_gap": gap})
         scores = rows["score"].tolist()
