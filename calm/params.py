@@ -16,8 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from calm.model.sources import ContentSource
-
 PARAMS_FILE = Path("params.yaml")
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -27,6 +25,10 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 VisualPart = Literal["low", "middle", "high", "thematic"]
+LevelSource = Literal["low_mean", "low_deviation", "middle_mean", "middle_deviation", "high_mean", "high_deviation"]
+EncoderSource = Literal["summary", "summary_deviation"]  # of the encoder's end
+ClassSource = Literal["words", "connotations"]  # of the classes that it recognises, by their probabilities
+ContentSource = LevelSource | EncoderSource | ClassSource
 Model = TypeVar("Model", bound=BaseModel)
 
 TRAINING_RUNS = (

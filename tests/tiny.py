@@ -37,7 +37,7 @@ PREPROCESSING = Preprocessing(SIDE, (0.5,) * 3, (0.5,) * 3)
 DATASET = "drawn"
 PICTURES = 8
 TEST = ("p6", "p7")
-CONTENT = ["low_deviation", "middle_mean", "high_mean", "summary", "summary_deviation", "words", "connotations"]
+CONTENT = ["low_deviation", "middle_mean", "high_mean", "summary", "summary_deviation", "words"]
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 RUN: dict[str, Any] = {"steps": 6, "batch_size": 4, "learning_rate": 1e-2, "checkpoint_every": 2}
 

@@ -10,6 +10,7 @@ import torch
 from calm.attributes.taxonomy import LEVELS
 from calm.model.build import Assembly, assemble, calm_config
 from calm.model.configuration import CalmConfig
+from calm.model.connotations import vocabulary
 from calm.model.mfam import LevelTokens, level_tokens
 from calm.model.sources import LEVEL_SOURCES, WHOLE_SOURCES
 from tests import tiny
@@ -78,22 +79,20 @@ def test_the_thematic_grid_decides_its_tokens(
     assert tokens.shape[1] == model.config.thematic_tokens == expected
 
 
-def test_content_is_summary_deviation_and_classes_as_words_and_connotations(
-    assembly: Assembly, pixels: torch.Tensor
-) -> None:
-    model = assembly.model
+def test_content_is_the_encoders_end_and_what_is_said_of_its_classes(tiny_template: Any, pixels: torch.Tensor) -> None:
+    model = assemble(tiny_template.params(mfam__thematic={"grid": 1, "content": list(WHOLE_SOURCES)})).model
     seen = model.vision_tower(pixels, output_hidden_states=True)
-    width = seen.pooler_output.shape[1]
-    summary, deviation, words, connoted = model.encode_images(pixels).content.split(
-        [width, width, model.config.text_width, len(model.config.connotations)], dim=-1
-    )
+    widths = model.config.content_widths
+    assert widths["connotations"] == len(model.config.connotations) == len(vocabulary().words)
+    summary, deviation, words, connoted = model.encode_images(pixels).content.split(list(widths.values()), dim=-1)
     last = seen.hidden_states[-1]
     assert torch.equal(summary, last.mean((2, 3)))
     torch.testing.assert_close(deviation, last.std((2, 3), correction=0))
     likely = (seen.logits / 2).softmax(-1)
     torch.testing.assert_close(words, likely @ model.mfam.class_words)
-    torch.testing.assert_close(connoted, likely @ model.mfam.class_connotations)
     torch.testing.assert_close(model.mfam.class_words.norm(dim=-1), torch.ones(len(model.mfam.class_words)))
+    torch.testing.assert_close(connoted, likely @ model.mfam.class_connotations)
+    assert model.mfam.class_connotations.std(0).min() > 0.01
 
 
 @torch.no_grad()
@@ -104,7 +103,7 @@ def test_tokens_of_content_read_channels_in_deviations_from_the_usual(assembly: 
     sources = {
         "low_deviation": tokens.low.std(1, correction=0),
         "high_mean": tokens.high.mean(1),
-        "connotations": tokens.content[:, -len(mfam.config.connotations) :],
+        "words": tokens.content[:, -mfam.config.text_width :],
     }
     for name, values in sources.items():
         usual = (values - values.mean(0)) / values.std(0, correction=0).clamp_min(1e-6)

@@ -96,7 +96,7 @@ def test_alignment_trains_the_fully_connected_layers_alone(tiny_world: Any, monk
     usual = {"mfam.content_mean", "mfam.content_deviation"}
     assert changed(states) == trained | usual
     saved = set(load_file(tiny_world.layout.pretrained("alignment") / TRAINED))
-    assert saved == trained | usual | {"mfam.class_words", "mfam.class_connotations"}
+    assert saved == trained | usual | {"mfam.class_words"}
 
 
 @pytest.mark.parametrize("run", ["comments", "scores"])
