@@ -30,7 +30,7 @@ from calm.evaluation.base import (
 )
 from calm.evaluation.baselines import expected_error
 from calm.evaluation.metrics import Bootstrap, UndefinedMetric, mae, mean, mean_difference, srcc
-from calm.evaluation.piaa import Basis, RaterFactors, Scaling, TaskVectors, fit_rater_factors, ridge
+from calm.evaluation.piaa import Basis, PersonalPrior, Scaling, TaskVectors, fit_rater_factors, ridge
 from calm.instructions import rescale
 from calm.params import PositiveInt, Section, TaskSettings
 
@@ -109,10 +109,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Learnt:
-    """What training raters teach about raters; factors are of what a rater's scores have beside the crowd's."""
+    """What training raters teach about raters."""
 
     basis: Basis
-    factors: RaterFactors
+    prior: PersonalPrior
     tasks: TaskVectors
 
 
@@ -228,14 +228,14 @@ def learn(bench: Bench[PersonalisedSettings]) -> Learnt | None:
         (seen.rows(one), one["score"].to_numpy(dtype=float)) for _, one in told.groupby(["dataset", "rater_id"])
     ]
     # The generic score of a photograph that the model was tuned on is nearer to the crowd than that of a new one: what
-    # raters have beside the crowd is learnt from the crowd's own scores, and how far generic ones are off is noise.
+    # raters have beside the crowd is learnt from the crowd's own scores; how far generic ones are off comes on top.
     crowd = told.groupby(["dataset", "item_id"])["score"].mean().loc[item_keys(kept)].to_numpy(dtype=float)
     basis = Basis.fit(crowd, seen.observed.pooled)
     phi = basis(crowd, seen.observed.pooled)
     factors = fit_rater_factors([(phi[rows], ratings - crowd[rows]) for rows, ratings in by_rater])
-    factors = factors.beside_the_crowd(expected_error(seen.observed.pooled, crowd))
+    prior = PersonalPrior(factors, expected_error(seen.observed.pooled, crowd))
     residuals = [(rows, ratings - seen.generic[rows]) for rows, ratings in by_rater]
-    return Learnt(basis, factors, TaskVectors.fit(seen.observed.states, residuals))
+    return Learnt(basis, prior, TaskVectors.fit(seen.observed.states, residuals))
 
 
 def _in_context_sets(bench: Bench[PersonalisedSettings], sets: pd.DataFrame) -> set[Hashable]:
@@ -266,8 +266,9 @@ def predict(
     found["rater_mean"] = np.full(len(b), given.mean())
     found["ridge"] = generic[b] + ridge(scaling(observed.pooled[a]), left_over, scaling(observed.pooled[b]))
     if learnt is not None:
-        weights, _ = learnt.factors.posterior(learnt.basis(generic[a], observed.pooled[a]), left_over)
-        found["factors"] = generic[b] + learnt.basis(generic[b], observed.pooled[b]) @ weights
+        basis = learnt.basis
+        sides = [(basis(generic[rows], observed.pooled[rows]), basis.scaling(observed.pooled[rows])) for rows in (a, b)]
+        found["factors"] = generic[b] + learnt.prior.given(sides[0], left_over, sides[1])
         tasks = learnt.tasks
         found["task_vector"] = generic[b] + ridge(tasks(observed.states[a]), left_over, tasks(observed.states[b]))
     if in_context:

@@ -90,15 +90,6 @@ class RaterFactors:
     covariance: Matrix
     noise: float
 
-    def beside_the_crowd(self, error: float) -> RaterFactors:
-        """The same for generic scores that miss the crowd's by `error`, mean of squares: it stays in the ratings.
-
-        On average raters are the crowd: components get a mean of 0, or the crowd's score would be fitted once more.
-        """
-        mean = self.mean.copy()
-        mean[2:] = 0
-        return RaterFactors(mean, self.covariance, self.noise + error)
-
     def posterior(self, phi: Matrix, ratings: Vector) -> tuple[Vector, Matrix]:
         """Mean and covariance of a rater's weights after ratings of photographs phi (n, F)."""
         precision = np.linalg.inv(self.covariance)
@@ -147,6 +138,38 @@ def _improved(found: RaterFactors, raters: Sequence[tuple[Matrix, Vector]], coun
     ]
     covariance = np.mean(spread, axis=0) + 1e-8 * np.eye(len(mean))
     return RaterFactors(mean, covariance, max(float(sum(errors)) / count, 1e-8))
+
+
+@dataclass(frozen=True)
+class PersonalPrior:
+    """What a rater gives beside generic scores, before any rating: a Gaussian process over photographs.
+
+    A photograph is (phi (F,), features (D,) as `Basis.scaling` has them). Three things add up: the rater's taste by
+    `factors`, which are of ratings beside the crowd's; what the generic score misses of the crowd's, alike where
+    features are alike; noise.
+
+    Attributes:
+        error: by which the generic score misses the crowd's, mean of squares.
+    """
+
+    factors: RaterFactors
+    error: float
+
+    def given(self, shown: tuple[Matrix, Matrix], left_over: Vector, asked: tuple[Matrix, Matrix]) -> Vector:
+        """Expected rating minus generic score (m,) of the photographs asked about, after those shown (n,)."""
+        (phi, features), (phi_asked, features_asked) = shown, asked
+        taste, noise = self.factors.covariance, self.factors.noise * np.eye(len(left_over))
+        joint = phi @ taste @ phi.T + self.error * features @ features.T + noise
+        cross = phi_asked @ taste @ phi.T + self.error * features_asked @ features.T
+        told: Vector = phi_asked @ self._mean + cross @ np.linalg.solve(joint, left_over - phi @ self._mean)
+        return told
+
+    @property
+    def _mean(self) -> Vector:
+        """On average raters are the crowd: components weigh 0, or the crowd's score would be fitted once more."""
+        mean = self.factors.mean.copy()
+        mean[2:] = 0
+        return mean
 
 
 @dataclass(frozen=True)

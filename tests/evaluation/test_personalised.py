@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
+from scipy import linalg, stats
 
 from calm.data import schema
 from calm.evaluation import EvaluationError, evaluate, piaa
 from calm.evaluation.baselines import expected_error
 from calm.evaluation.metrics import Bootstrap
 from calm.evaluation.personalised import METHODS, PERSONAL, measure, per_rater
-from calm.evaluation.piaa import COMPONENTS, Basis, RaterFactors, Scaling, TaskVectors, fit_rater_factors
+from calm.evaluation.piaa import COMPONENTS, Basis, PersonalPrior, RaterFactors, Scaling, TaskVectors, fit_rater_factors
 from calm.io import read_table
 from tests.evaluation.calm_world import DATASET, TEST_RATERS, FakeCalm, World, with_settings
 
@@ -217,9 +217,45 @@ def test_what_training_raters_have_in_common_helps_a_new_one() -> None:
     assert np.mean(gains) > 0.03
 
 
-def test_factors_beside_the_crowd_have_no_taste_in_common_and_doubt_the_generic_score() -> None:
-    found = RaterFactors(np.array([0.5, 0.2, 3.0]), np.eye(3), 1.0).beside_the_crowd(0.5)
-    assert found.mean.tolist() == [0.5, 0.2, 0.0] and found.noise == 1.5
+def photographs(count: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.column_stack([np.ones(count), RNG.normal(size=(count, 2))]), RNG.normal(size=(count, 6)) / np.sqrt(6)
+
+
+def test_where_generic_scores_are_the_crowds_a_personal_score_is_the_factors_posterior() -> None:
+    factors = RaterFactors(np.array([0.5, 0.2, 0.0]), np.diag([1.0, 0.5, 0.2]) + 0.05, 0.3)
+    shown, asked, left_over = photographs(10), photographs(4), RNG.normal(size=10)
+    weights, _ = factors.posterior(shown[0], left_over)
+    found = PersonalPrior(factors, 0.0).given(shown, left_over, asked)
+    np.testing.assert_allclose(found, asked[0] @ weights, rtol=1e-9)
+
+
+def test_a_personal_score_is_the_conditional_mean_of_taste_error_and_noise() -> None:
+    """Weight space instead of the code's function space: the error is a linear function of features."""
+    factors = RaterFactors(np.array([0.5, 0.2, 3.0]), np.diag([1.0, 0.5, 0.2]) + 0.05, 0.3)
+    shown, asked, left_over = photographs(10), photographs(4), RNG.normal(size=10)
+    prior_mean = np.array([0.5, 0.2, *np.zeros(1 + 6)])  # no taste in common beside the crowd's
+    precision = linalg.block_diag(np.linalg.inv(factors.covariance), np.eye(6) / 0.7)
+    both = np.hstack(shown)
+    weights = np.linalg.solve(precision + both.T @ both / 0.3, precision @ prior_mean + both.T @ left_over / 0.3)
+    found = PersonalPrior(factors, 0.7).given(shown, left_over, asked)
+    np.testing.assert_allclose(found, np.hstack(asked) @ weights, rtol=1e-9)
+
+
+def test_what_the_generic_score_misses_is_seen_in_what_is_shown() -> None:
+    """Raters without a taste of their own: their ratings tell where the generic score is wrong."""
+    factors = RaterFactors(np.zeros(3), np.eye(3) * 1e-6, 0.5)
+    errors = {0.0: [], 1.0: []}
+    for _ in range(60):
+        shown, asked = photographs(10), photographs(30)
+        missed = RNG.normal(size=6)
+        left_over = shown[1] @ missed + np.sqrt(0.5) * RNG.normal(size=10)
+        for error, found in errors.items():
+            told = PersonalPrior(factors, error).given(shown, left_over, asked)
+            found.append(np.abs(told - asked[1] @ missed).mean())
+    assert np.mean(errors[1.0]) < 0.8 * np.mean(errors[0.0])
+
+
+def test_the_expected_error_is_that_of_new_photographs() -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(200, 3))
     error = expected_error(features, features @ [1.0, 2.0, 0.0] + rng.normal(scale=0.7, size=200))
