@@ -186,7 +186,7 @@ def test_scores_as_json_are_a_list_of_objects_in_the_order_of_the_files() -> Non
     result = run("score", "--json", "b.PNG", "album", "*.jpg")
     rows = json.loads(result.stdout)
     assert [row["file"] for row in rows] == ["b.PNG", "album/deep/c.jpg", "a.jpg"]
-    assert rows[0]["score"] == rows[0]["expectation"] == 3.0
+    assert rows[0]["score"] == rows[0]["regression"] == 5.0
     assert rows[0]["text"] is None
     assert rows[0]["checkpoint"] == "c0ffeec0ffee"
     assert len(rows[0]["preprocessing"]) == 12
@@ -196,8 +196,8 @@ def test_scores_as_json_are_a_list_of_objects_in_the_order_of_the_files() -> Non
 
 @pytest.mark.usefixtures("photographs")
 def test_the_readout_called_score_can_be_chosen() -> None:
-    rows = json.loads(run("score", "--json", "--readout", "regression", "a.jpg").stdout)
-    assert (rows[0]["score"], rows[0]["expectation"]) == (5.0, 4.0)
+    rows = json.loads(run("score", "--json", "--readout", "expectation", "a.jpg").stdout)
+    assert (rows[0]["score"], rows[0]["regression"]) == (4.0, 5.0)
 
 
 @pytest.mark.usefixtures("photographs")

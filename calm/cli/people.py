@@ -59,7 +59,7 @@ def score(
     files: Files,
     model: Model = DEFAULT_MODEL,
     device: Device = "auto",
-    readout: Annotated[Readout, typer.Option(help="Which readout is called `score`.")] = Readout.expectation,
+    readout: Annotated[Readout, typer.Option(help="Which readout is called `score`.")] = Readout.regression,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:

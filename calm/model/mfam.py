@@ -260,10 +260,12 @@ class MFAM(nn.Module):
         Zeros where the source is omitted.
         """
         values = (self.pooled_features(tokens) - self.content_mean) / self.content_deviation
+        found = []
         parts = values.split(list(self.config.content_widths.values()), dim=-1)
-        read = {name: layer(part) for (name, layer), part in zip(self.content.items(), parts, strict=True)}
-        omitted = self.config.omits
-        return [(token * 0 if name in omitted else token).unsqueeze(1) for name, token in read.items()]
+        for (name, layer), part in zip(self.content.items(), parts, strict=True):
+            token = part.new_zeros(len(part), self.thematic.out_features) if name in self.config.omits else layer(part)
+            found.append(token.unsqueeze(1))
+        return found
 
     def pooled(self, tokens: LevelTokens) -> dict[str, torch.Tensor]:
         """Each level's query states, averaged over its queries: (B, width)."""

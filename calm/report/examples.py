@@ -53,7 +53,7 @@ def examples(bench: Bench[ReportParams]) -> list[Example]:
                 title=item_id,
                 image=plots.photograph(images[i]),
                 edits=edits,
-                score=f"{scores[i].expectation:.1f}",
+                score=f"{scores[i].regression:.1f}",
                 given=f"{given:.1f}",
                 synthetic_score=origin.startswith("synthetic"),
                 comment=clean(comments[i]),
