@@ -31,7 +31,6 @@ ClassSource = Literal["words", "connotations"]  # of the classes that it recogni
 ContentSource = LevelSource | EncoderSource | ClassSource
 Model = TypeVar("Model", bound=BaseModel)
 
-VISUAL_WEIGHTS = ("mfam.", "score_head.visual.")  # what learns to score without the language model: names in the model
 TRAINING_RUNS = (
     ("pretrain", "attributes"),
     ("pretrain", "alignment"),
@@ -299,10 +298,6 @@ class Optimisation(Section):
     max_grad_norm: Positive
     checkpoint_every: PositiveInt
 
-    def relative_rate(self, weight: str) -> float:
-        """What a weight of that name in the model learns at, as a share of the learning rate."""
-        return 1.0
-
 
 class Contrastive(Section):
     """Multi-positive contrast between a level's pooled queries and the embedded guidance texts."""
@@ -398,13 +393,8 @@ class FinetuneScores(Optimisation):
     """S: image-score pairs."""
 
     lead: str
-    mfam_rate: Annotated[float, Field(gt=0, le=1)]
     regression: WeightedLoss
     visual: VisualScores
-
-    def relative_rate(self, weight: str) -> float:
-        """`mfam_rate` for what the visual phase has taught already, beside a language model that starts."""
-        return self.mfam_rate if weight.startswith(VISUAL_WEIGHTS) else 1.0
 
 
 class FinetuneParams(Section):

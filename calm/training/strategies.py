@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -27,7 +26,6 @@ from calm.training.processes import Processes
 BETAS = (0.9, 0.999)  # Adam (paper); betas as in LLaVA-1.5's recipe
 MOMENTS = ("exp_avg", "exp_avg_sq")
 COUNT = "step"  # of Adam's updates
-RELATIVE = "relative_rate"  # of a group of weights
 DEEPSPEED = Path("workflow/deepspeed")
 
 Losses = dict[str, torch.Tensor]
@@ -123,19 +121,13 @@ class Trainer:
 
     def _optimizer(self) -> torch.optim.Optimizer:
         options = self.options
-        groups: dict[float, list[nn.Parameter]] = defaultdict(list)
-        for name, parameter in self.parameters.items():
-            groups[options.relative_rate(name)].append(parameter)
         return torch.optim.AdamW(
-            [{"params": group, RELATIVE: share} for share, group in groups.items()],
-            lr=options.learning_rate,
-            betas=BETAS,
-            weight_decay=options.weight_decay,
+            self.parameters.values(), lr=options.learning_rate, betas=BETAS, weight_decay=options.weight_decay
         )
 
     def _set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group[RELATIVE]
+            group["lr"] = rate
 
 
 class DataParallel(Trainer):

@@ -25,7 +25,7 @@ from calm.layout import Layout
 from calm.model.build import ADAPTER, TRAINED, Assembly, read_trained, save_trained
 from calm.model.mfam import LevelTokens
 from calm.model.modeling import CalmForConditionalGeneration
-from calm.params import VISUAL_WEIGHTS, EditGap, Params, Strategy, VisualScores
+from calm.params import EditGap, Params, Strategy, VisualScores
 from calm.seeds import stream
 from calm.training.engine import Run, finish, train
 from calm.training.features import ENCODED_AT_ONCE, Features, Key, Photographs, render
@@ -149,7 +149,8 @@ class SpoiltViews:
 
 def visual_parameters(model: CalmForConditionalGeneration) -> dict[str, torch.nn.Parameter]:
     """Those that decide the visual part's score and are open for training."""
-    return {n: p for n, p in model.named_parameters() if n.startswith(VISUAL_WEIGHTS) and p.requires_grad}
+    names = ("mfam.", "score_head.visual.")
+    return {n: p for n, p in model.named_parameters() if n.startswith(names) and p.requires_grad}
 
 
 def begin(assembly: Assembly, start: Path, out: Path, params: Params, layout: Layout, label: str) -> pd.DataFrame:

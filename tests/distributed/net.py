@@ -16,16 +16,7 @@ from calm.training.order import Order, Part
 STEPS = 20
 BATCH = 8
 COUNT = 20  # samples: an epoch ends within a step
-
-
-class TwoRates(Optimisation):
-    """The last layer learns more slowly."""
-
-    def relative_rate(self, weight: str) -> float:
-        return 0.25 if weight.startswith("4.") else 1.0
-
-
-OPTIONS = TwoRates(
+OPTIONS = Optimisation(
     steps=STEPS,
     batch_size=BATCH,
     learning_rate=0.02,

@@ -103,20 +103,6 @@ def test_training_learns(uninterrupted: tuple[Line, pd.DataFrame]) -> None:
     assert losses.iloc[-3:].mean() < 0.7 * losses.iloc[:3].mean()
 
 
-def test_a_weight_with_a_share_of_the_rate_moves_by_that_share(tmp_path: Path) -> None:
-    class SlowBias(Optimisation):
-        def relative_rate(self, weight: str) -> float:
-            return 0.25 if weight == "bias" else 1.0
-
-    two_steps = OPTIONS.model_dump() | {"steps": 2}  # the first at rate 0, the second where both runs still are equal
-    even, uneven = Line(), Line()
-    train(even, run_in(tmp_path / "even", optimisation=Optimisation(**two_steps)))
-    train(uneven, run_in(tmp_path / "uneven", optimisation=SlowBias(**two_steps)))
-    assert torch.equal(uneven.weight, even.weight)
-    assert even.bias.item() != 0
-    torch.testing.assert_close(uneven.bias, even.bias * 0.25)
-
-
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(
     uninterrupted: tuple[Line, pd.DataFrame], tmp_path: Path
 ) -> None:
