@@ -36,7 +36,9 @@ from calm.training.throughput import measured
 
 __all__ = ["Objective", "Run", "TrainingError", "finish", "train", "write_curve"]
 
-CODE = ("attributes", "data", "model", "training")  # packages that decide what a step computes
+# What decides what a step computes, and what a model that was learnt answers (kept by a cross-validation).
+CODE = ("attributes", "data", "model", "training", "assistant.py", "instructions.py")
+READ = (".py", ".yaml")
 EXPLODED = 100.0  # times the usual loss; a batch of outliers stays far below
 USUAL = 32  # last steps whose median is the usual loss
 
@@ -85,7 +87,8 @@ class Run:
 def _code_sha256() -> str:
     """Hash of the code as it stands: a run killed before an edit must not go on after it."""
     package = Path(__file__).parents[1]
-    files = sorted(path for name in CODE for path in (package / name).rglob("*.py"))
+    named = [package / name for name in CODE]
+    files = sorted(path for one in named for path in [one, *one.rglob("*")] if path.suffix in READ)
     return sha256_text(json.dumps([[path.relative_to(package).as_posix(), sha256_file(path)] for path in files]))
 
 

@@ -192,6 +192,14 @@ def test_a_checkpoint_of_other_code_is_not_resumed(tmp_path: Path, monkeypatch: 
     assert seen == list(range(STEPS))
 
 
+def test_code_is_everything_that_a_step_and_an_answer_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(engine, "sha256_file", lambda path: read.append(path.name) or "")
+    engine._code_sha256.__wrapped__()
+    assert {"engine.py", "mfam.py", "connotations.yaml", "assistant.py", "instructions.py"} <= set(read)
+    assert "baselines.py" not in read
+
+
 @pytest.mark.parametrize("number", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_stops_clearly_and_keeps_the_checkpoint(tmp_path: Path, number: float) -> None:
     run = run_in(tmp_path / "state")
