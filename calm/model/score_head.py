@@ -24,6 +24,10 @@ class Line(nn.Linear):
 class ScoreHead(nn.Module):
     """The language model's part plus the visual tokens' part, in half-scales above the middle of the score scale.
 
+    The language model's part is a line over its state, brought to unit length (chosen here: docs/paper.md). Adam moves
+    every weight by the rate: over the states as they are, of length 53 in SmolLM2, a step at 1e-3 moves a score by two
+    points, and the gradient of that noise drowns the words'.
+
     The visual part (chosen here: docs/paper.md) reads H_low, H_middle, H_high and H_thematic, the very tokens that the
     language model is given: averages of each level's and of the places', and every token of content, all normalised,
     then one hidden layer of `config.score_width` units, none with 0. It can be trained without the language model, and
@@ -43,7 +47,7 @@ class ScoreHead(nn.Module):
 
     def forward(self, states: torch.Tensor, visual_tokens: torch.Tensor) -> torch.Tensor:
         """Raw score (B,) of language-model states (B, D) and the visual tokens (B, N, D) of the scored photographs."""
-        raw = self.language(states.to(self.language.weight.dtype))
+        raw = self.language(nn.functional.normalize(states.to(self.language.weight.dtype), dim=-1))
         return raw if self.visual is None else raw + self.look(visual_tokens)
 
     def look(self, visual_tokens: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ from calm.model.modeling import CalmForConditionalGeneration
 from calm.params import FullTuning, LoRATuning, Params
 from calm.plan.trace import FUSED, Operation, Trace
 from calm.training.attributes import state_table
-from calm.training.finetune import CONTRASTIVE
+from calm.training.finetune import CONTRASTIVE, head_beside_language
 from calm.training.pretrain import ALIGNED
 from calm.training.strategies import recompute_activations
 from calm.training.views import SKIPPED
@@ -85,11 +85,11 @@ def add_adapters(model: CalmForConditionalGeneration, params: Params) -> None:
 def open_stage(model: CalmForConditionalGeneration, stage: str, params: Params) -> dict[str, nn.Parameter]:
     """Make trainable what a stage trains, and nothing else; returns it by name."""
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(_is_trained(name, stage, isinstance(params.finetune.tuning, FullTuning)))
+        parameter.requires_grad_(_is_trained(name, stage, params))
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def _is_trained(name: str, stage: str, full: bool) -> bool:
+def _is_trained(name: str, stage: str, params: Params) -> bool:
     part, _, rest = name.partition(".")
     match stage:
         case "attributes":
@@ -100,7 +100,8 @@ def _is_trained(name: str, stage: str, full: bool) -> bool:
             if part == "mfam":
                 return not any(word in CONTRASTIVE for word in name.split("."))
             if part == "score_head":
-                return stage == "scores"
+                return stage == "scores" and rest.startswith(head_beside_language(params.finetune.scores))
+            full = isinstance(params.finetune.tuning, FullTuning)
             return part == "language_model" and (full or "lora_" in name)
 
 

@@ -75,7 +75,7 @@ def tune_scores(
     with TemporaryDirectory(prefix="calm-") as temporary:
         begun = Path(temporary) / "begun"
         assembly = assemble_from([start], params)
-        open_for_training(assembly, with_score=True)
+        open_for_training(assembly, head=("visual",))
         first = visual_scores.begin(assembly, start, begun, params, layout, label)
         del assembly
         tune("scores", [begun], out, curve_file, params, layout, label, first)
@@ -105,7 +105,8 @@ def tune(
     if isinstance(options, FinetuneScores):
         assembly.processor.score_lead = options.lead
     adapter = open_language_model(assembly, start[-1], params)
-    trainable = open_for_training(assembly, with_score=isinstance(options, FinetuneScores))
+    head = head_beside_language(options) if isinstance(options, FinetuneScores) else ()
+    trainable = open_for_training(assembly, head=head)
     features = Features.of(assembly, rows["dataset"], params.runtime, layout)
     weight = options.regression.weight if isinstance(options, FinetuneScores) else 0.0
     objective = InstructionObjective(
@@ -163,14 +164,23 @@ def open_language_model(assembly: Assembly, last: Path, params: Params) -> PeftM
             return None
 
 
-def open_for_training(assembly: Assembly, *, with_score: bool) -> dict[str, torch.nn.Parameter]:
-    """The MFAM's path to the language model, the language model's open weights, the score head in S."""
+def head_beside_language(options: FinetuneScores) -> tuple[str, ...]:
+    """Parts of the score head that S trains beside the language model.
+
+    The visual part stays as its own phase has left it, where it had one: shaken by the larger steps that the language
+    model needs, it would forget (docs/experiments.md).
+    """
+    return ("language",) if options.visual.steps else ("language", "visual")
+
+
+def open_for_training(assembly: Assembly, *, head: Sequence[str]) -> dict[str, torch.nn.Parameter]:
+    """The MFAM's path to the language model, the language model's open weights, these parts of the score head."""
     model = assembly.model
     for name, parameter in model.mfam.named_parameters():
         if not any(part in CONTRASTIVE for part in name.split(".")):
             parameter.requires_grad_(True)
-    if with_score:
-        model.score_head.requires_grad_(True)
+    for name, part in model.score_head.named_children():
+        part.requires_grad_(name in head)
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 

@@ -20,7 +20,12 @@ from calm.model.score_head import ScoreHead
 from calm.params import LanguageLoss, Optimisation, Params, PretrainAttributes, Recipe, Strategy
 from calm.training.engine import Objective, Run, finish, train
 from calm.training.features import Features, Key
-from calm.training.finetune import assemble_from, open_for_training, open_language_model
+from calm.training.finetune import (
+    assemble_from,
+    head_beside_language,
+    open_for_training,
+    open_language_model,
+)
 from calm.training.pretrain import attribute_objective
 from calm.training.tuning import InstructionObjective
 from calm.training.visual_scores import SpoiltViews, VisualScoreObjective, visual_parameters
@@ -41,7 +46,7 @@ class Learner:
         self.assembly = assemble_from(start, params)
         self.assembly.processor.score_lead = params.finetune.scores.lead
         open_language_model(self.assembly, start[-1], params)
-        self.parameters = open_for_training(self.assembly, with_score=True)
+        self.parameters = open_for_training(self.assembly, head=("language", "visual"))
         state = self.assembly.model.state_dict()
         self._begun: dict[str, torch.Tensor] = {
             name: tensor.clone() for name, tensor in state.items() if self._set_back(name)
@@ -76,6 +81,7 @@ class Learner:
         gap = options.visual.edit_gap.model_copy(update={"weight": recipe.edit_gap})
         visual = options.visual.model_copy(update={"edit_gap": gap})
         scores = rows["score"].tolist()
+        open_for_training(self.assembly, head=("visual",))
         trained = visual_parameters(model)
         objective = VisualScoreObjective(
             self.assembly, self.features, trained, keys, scores, visual, seed, f"{label}-visual", self.spoilt
@@ -86,9 +92,8 @@ class Learner:
             said = self._instructions[[key in known for key in self._said]]
             language = options.model_copy(update={"steps": recipe.steps})
             weight = options.regression.weight
-            answers = InstructionObjective(
-                self.assembly, self.features, said, self.parameters, language, seed, label, weight
-            )
+            trained = open_for_training(self.assembly, head=head_beside_language(language))
+            answers = InstructionObjective(self.assembly, self.features, said, trained, language, seed, label, weight)
             self._train(answers, language, seed, label, rows)
 
     def fingerprint(self, recipe: Recipe, rows: pd.DataFrame, seed: int, label: str) -> str:

@@ -161,7 +161,6 @@ def begin(assembly: Assembly, start: Path, out: Path, params: Params, layout: La
     """
     options = params.finetune.scores.visual
     model = assembly.model
-    model.score_head.requires_grad_(True)
     trained = visual_parameters(model)
     rows = tables.instructions(layout, "scores")
     rows = rows[(rows["split"] == "train") & rows["score"].notna()]

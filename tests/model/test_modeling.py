@@ -116,10 +116,21 @@ def test_the_score_is_of_the_photograph_too_or_of_the_language_model_alone(
         visual = model.mfam(model.encode_images(pixels[:2]))
         seen = model.score_head.look(visual)
         assert len(set(seen.tolist())) == 2
-        both, language = model.score_head(states, visual), model.score_head.language(states)
+        both, language = model.score_head(states, visual), model.score_head.language(states / 32**0.5)
         torch.testing.assert_close(both, language + seen)
         model.score_head.visual = None
         assert torch.equal(model.score_head(states, visual), language)
+
+
+def test_the_score_is_read_off_the_direction_of_a_state_and_not_its_length(assembly: Assembly) -> None:
+    head, states = assembly.model.score_head, torch.randn(3, 32)
+    visual = torch.ones(3, assembly.model.config.vision_tokens, 32)
+    torch.nn.init.normal_(head.language.weight)
+    with torch.no_grad():
+        torch.testing.assert_close(head(50 * states, visual), head(states, visual))
+        before = head(50 * states, visual)
+        head.language.weight += 1e-3 * states.sign()[0]  # Adam's first step, at its worst
+        assert (head(50 * states, visual) - before).abs().max() <= 1e-3 * 32**0.5
 
 
 def test_a_prompt_about_several_photographs_has_no_regression_readout(assembly: Assembly, pixels: torch.Tensor) -> None:

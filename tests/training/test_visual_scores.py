@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from safetensors.torch import load_file
 from calm.attributes.taxonomy import taxonomy
 from calm.io import sha256_file
 from calm.model.build import ADAPTER, TRAINED, Assembly, assemble
-from calm.params import EditGap, ParamsError, VisualScores
+from calm.params import EditGap, Params, ParamsError, VisualScores
+from calm.training import finetune as finetune_stage
 from calm.training import visual_scores
 from calm.training.features import Features, Photographs
 from calm.training.finetune import assemble_from, finetune, open_for_training
@@ -92,7 +94,7 @@ def test_mfam_and_visual_part_are_trained_the_adapter_goes_along(trained_world: 
     params = trained_world.params(finetune__scores__visual__steps=STEPS)
     layout, start = trained_world.layout, trained_world.layout.finetuned("comments")
     assembly = assemble_from([start], params)
-    open_for_training(assembly, with_score=True)
+    open_for_training(assembly, head=("visual",))
     before = {name: value.clone() for name, value in assembly.model.state_dict().items()}
     curve = visual_scores.begin(assembly, start, tmp_path / "out", params, layout, "test")
     saved = load_file(tmp_path / "out" / TRAINED)
@@ -125,6 +127,27 @@ def test_both_phases_are_one_curve_and_the_same_bytes_again(trained_world: Any) 
     assert curve["phase"].tolist() == ["visual"] * STEPS + ["language"] * tiny.RUN["steps"]
     assert curve["language"].notna().tolist() == [False] * STEPS + [True] * tiny.RUN["steps"]
     assert curve[["loss", "regression"]].notna().all(axis=None)
+
+
+@pytest.mark.parametrize("steps", [0, STEPS])
+def test_beside_the_language_model_the_visual_part_stays_where_it_had_a_phase_of_its_own(
+    trained_world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    params = trained_world.params(finetune__scores__visual__steps=steps)
+    begun: dict[str, torch.Tensor] = {}
+    assemble_again = finetune_stage.assemble_from
+
+    def spied(start: Sequence[Path], params: Params) -> Assembly:
+        assembly = assemble_again(start, params)
+        begun.update({name: value.clone() for name, value in assembly.model.score_head.state_dict().items()})
+        return assembly
+
+    monkeypatch.setattr(finetune_stage, "assemble_from", spied)  # the last one is with the language model
+    finetune_stage.tune_scores(trained_world.layout.finetuned("comments"), tmp_path, None, params, trained_world.layout)
+    saved = load_file(next(tmp_path.glob("*.safetensors")))
+    stayed = {name for name, value in begun.items() if torch.equal(value, saved[f"score_head.{name}"])}
+    visual = {name for name in begun if name.startswith("visual.")}
+    assert visual and stayed == (visual if steps else set())
 
 
 def test_a_visual_phase_without_a_visual_part_is_refused(tiny_template: Any) -> None:
