@@ -24,14 +24,14 @@ class Line(nn.Linear):
 class ScoreHead(nn.Module):
     """The language model's part plus the visual tokens' part, in half-scales above the middle of the score scale.
 
-    The language model's part is a line over its state, brought to unit length (chosen here: docs/paper.md). Adam moves
-    every weight by the rate: over the states as they are, of length 53 in SmolLM2, a step at 1e-3 moves a score by two
-    points, and the gradient of that noise drowns the words'.
-
     The visual part (chosen here: docs/paper.md) reads H_low, H_middle, H_high and H_thematic, the very tokens that the
     language model is given: averages of each level's and of the places', and every token of content, all normalised,
     then one hidden layer of `config.score_width` units, none with 0. It can be trained without the language model, and
     then, in training mode, forgets `config.score_dropout` of what it reads and of its hidden units.
+
+    The language model's part is a line over its state: the state itself where that is all there is, its direction where
+    it corrects the visual part (chosen here too). Adam moves every weight by the rate: over SmolLM2's states, of length
+    53, a step at 1e-3 moves a score by two points, and the gradient of that noise drowns the words'.
     """
 
     def __init__(self, config: CalmConfig) -> None:
@@ -47,8 +47,11 @@ class ScoreHead(nn.Module):
 
     def forward(self, states: torch.Tensor, visual_tokens: torch.Tensor) -> torch.Tensor:
         """Raw score (B,) of language-model states (B, D) and the visual tokens (B, N, D) of the scored photographs."""
-        raw = self.language(nn.functional.normalize(states.to(self.language.weight.dtype), dim=-1))
-        return raw if self.visual is None else raw + self.look(visual_tokens)
+        states = states.to(self.language.weight.dtype)
+        if self.visual is None:
+            return self.language(states)
+        direction = nn.functional.normalize(states, dim=-1)
+        return self.language(direction) + self.look(visual_tokens)
 
     def look(self, visual_tokens: torch.Tensor) -> torch.Tensor:
         """The visual part alone: (B,) of visual tokens (B, N, D)."""

@@ -116,13 +116,13 @@ def test_the_score_is_of_the_photograph_too_or_of_the_language_model_alone(
         visual = model.mfam(model.encode_images(pixels[:2]))
         seen = model.score_head.look(visual)
         assert len(set(seen.tolist())) == 2
-        both, language = model.score_head(states, visual), model.score_head.language(states / 32**0.5)
-        torch.testing.assert_close(both, language + seen)
+        both, language = model.score_head(states, visual), model.score_head.language
+        torch.testing.assert_close(both, language(states / 32**0.5) + seen)  # of the direction, beside a visual part
         model.score_head.visual = None
-        assert torch.equal(model.score_head(states, visual), language)
+        assert torch.equal(model.score_head(states, visual), language(states))
 
 
-def test_the_score_is_read_off_the_direction_of_a_state_and_not_its_length(assembly: Assembly) -> None:
+def test_beside_a_visual_part_the_score_is_read_off_the_direction_of_a_state(assembly: Assembly) -> None:
     head, states = assembly.model.score_head, torch.randn(3, 32)
     visual = torch.ones(3, assembly.model.config.vision_tokens, 32)
     torch.nn.init.normal_(head.language.weight)
