@@ -154,7 +154,7 @@ def visual_parameters(model: CalmForConditionalGeneration) -> dict[str, torch.nn
 
 
 def begin(assembly: Assembly, start: Path, out: Path, params: Params, layout: Layout, label: str) -> pd.DataFrame:
-    """Train from the checkpoint `start` of C, which `assembly` has loaded, and write one like it to `out`.
+    """Train from the checkpoint `start` of C, loaded and opened in `assembly`, and write one like it to `out`.
 
     Returns:
         The learning curve.
