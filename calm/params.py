@@ -366,10 +366,10 @@ class FrozenTuning(Section):
     kind: Literal["frozen"]
 
 
-class WeightedLoss(Section):
-    """A loss term and its weight; 0 leaves it out."""
+class Regression(Section):
+    """Loss of the score head, beside the words'. Never 0: the readout would be that of a head that learnt nothing."""
 
-    weight: NonNegative
+    weight: Positive
 
 
 class EditGap(Section):
@@ -393,7 +393,7 @@ class FinetuneScores(Optimisation):
     """S: image-score pairs."""
 
     lead: str
-    regression: WeightedLoss
+    regression: Regression
     visual: VisualScores
 
 

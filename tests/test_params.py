@@ -58,6 +58,7 @@ def test_the_committed_file_is_valid_and_frozen() -> None:
         ("strategy.kind", "horovod"),
         ("evaluation.bootstrap.level", 1.0),
         ("data.image.jpeg_quality", 101),
+        ("finetune.scores.regression.weight", 0.0),
         ("evaluation.max_items", 96),
         ("report.max_new_tokens", 0),
     ],
