@@ -188,7 +188,7 @@ class Calm:
 
     @torch.inference_mode()
     def pooled_features(self, images: Sequence[Image.Image], batch_size: int = 32) -> np.ndarray:
-        """What the frozen encoder says of photographs, pooled over the places: (B, F) float32."""
+        """What content reads of photographs, pooled over the places: (B, F) float32 (`MFAM.pooled_features`)."""
         parts = [self.model.mfam.pooled_features(tokens) for tokens in self._encoded(images, batch_size)]
         return torch.cat(parts).cpu().numpy()
 

@@ -33,7 +33,7 @@ class Observed:
 
     Attributes:
         tokens: (N, T, D), what takes the place of <image> in a prompt.
-        pooled: (N, F), the encoder's features pooled over the places (`Calm.pooled_features`).
+        pooled: (N, F), every source of content (`Calm.pooled_features`).
         states: (N, D), the language model's last state where the generic score is read.
         expectation, regression: (N,), the generic score by these readouts.
     """

@@ -1,4 +1,4 @@
-"""What a score has to beat: a ridge regression on what the frozen encoder says."""
+"""What a score has to beat: a ridge regression on what the frozen parts say of a photograph."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_p
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+RIDGE = "ridge"
+RIDGE_ENCODER = "ridge_encoder"
+BASELINES = {  # no readouts
+    RIDGE: "ridge on what the model reads, pooled",  # every source of content (`MFAM.pooled_features`)
+    RIDGE_ENCODER: "ridge on the encoder's pooled features",  # `MFAM.encoder_features`
+}
 PENALTIES = np.logspace(0, 6, 19)
 FOLDS = 5
 

@@ -1,7 +1,7 @@
 """Estimators of one person's scores from a few of their ratings. Numbers alone; the protocol is in `personalised`.
 
-A photograph is its generic score g, the encoder's pooled features and the language model's last state. Ratings are on
-calm's scale of 1 to 10.
+A photograph is its generic score g, the pooled features that content reads and the language model's last state.
+Ratings are on calm's scale of 1 to 10.
 """
 
 from __future__ import annotations

@@ -24,14 +24,13 @@ from calm.evaluation.base import (
     group_keys,
     origin_of_labels,
 )
-from calm.evaluation.baselines import ridge_scores
+from calm.evaluation.baselines import BASELINES, RIDGE, ridge_scores
 from calm.evaluation.calibration import ACCURACY, CALIBRATION, PLCC_LOGISTIC, cut, emd, reliability
 from calm.evaluation.metrics import KRCC, MAE, PLCC, SRCC, Bootstrap, Metric, estimate, mean, paired_difference
 from calm.instructions import SCORE_RANGE, rescale
 from calm.params import PositiveInt, TaskSettings
 
 READOUTS = ("text", "expectation", "regression")
-RIDGE = "ridge"  # on the frozen encoder's pooled features: a baseline, no readout
 METRICS = (SRCC, PLCC, PLCC_LOGISTIC, KRCC, MAE, ACCURACY, CALIBRATION)
 LABELS = {
     "srcc": "SRCC",
@@ -232,7 +231,7 @@ def _plots(predictions: pd.DataFrame) -> dict[str, bytes]:
 def _beside(metric: Metric) -> tuple[tuple[str, str], ...]:
     """What stands beside a readout's figure: the ridge regression's, and what a constant answer reaches."""
     constant = {"mae": ("constant answer", "baseline.mae"), "accuracy": ("more frequent side", "baseline.accuracy")}
-    ridge = ("ridge on pooled features", f"{RIDGE}.{metric.name}.value")
+    ridge = (BASELINES[RIDGE], f"{RIDGE}.{metric.name}.value")
     return (ridge, constant[metric.name]) if metric.name in constant else (ridge,)
 
 

@@ -236,15 +236,22 @@ class MFAM(nn.Module):
 
     def pooled_features(self, tokens: LevelTokens) -> torch.Tensor:
         """Every source of content side by side, (B, F) float32; without any, each level's mean."""
-        if not self.content:
-            return torch.cat([_pooled(tokens[level], "mean") for level in LEVELS], dim=-1)
-        widths = self.config.content_widths
-        whole = tokens.content.float().split([widths[source] for source in self._whole_sources], dim=-1)
-        found = dict(zip(self._whole_sources, whole, strict=True))
-        for source in widths.keys() - found.keys():
-            level, statistic = LEVEL_SOURCES[source]
-            found[source] = _pooled(tokens[level], statistic)
-        return torch.cat([found[source] for source in widths], dim=-1)
+        return self._side_by_side(tokens, self.config.thematic_content or [f"{level}_mean" for level in LEVELS])
+
+    def encoder_features(self, tokens: LevelTokens) -> torch.Tensor:
+        """What the encoder alone says, without its classes: (B, F) float32.
+
+        Each level's mean and deviation over its places, and those of the encoder's end that content reads.
+        """
+        ends = [source for source in self._whole_sources if source not in CLASS_SOURCES]
+        return self._side_by_side(tokens, [*LEVEL_SOURCES, *ends])
+
+    def _side_by_side(self, tokens: LevelTokens, sources: Sequence[str]) -> torch.Tensor:
+        widths = [self.config.content_widths[source] for source in self._whole_sources]
+        whole = dict(zip(self._whole_sources, tokens.content.float().split(widths, dim=-1), strict=True))
+        levels = {name: LEVEL_SOURCES[name] for name in sources if name not in whole}
+        found = whole | {name: _pooled(tokens[level], statistic) for name, (level, statistic) in levels.items()}
+        return torch.cat([found[source] for source in sources], dim=-1)
 
     @torch.no_grad()
     def fit_content(self, tokens: LevelTokens) -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from calm.data import aspects, tables
 from calm.evaluation import Task, find_task
+from calm.evaluation.baselines import BASELINES, RIDGE
 from calm.evaluation.metrics import MAE, PLCC, SRCC, Bootstrap, Estimate, paired_difference
 from calm.evaluation.scoring import PREDICTIONS, READOUTS
 from calm.io import read_table
@@ -81,10 +82,11 @@ class Comparison:
 class CrossValidated:
     """What one cross-validation is of, and its rows as text.
 
-    A row: who scores, SRCC, PLCC, SRCC minus the ridge regression's, what averaging with that adds, p of the gap.
+    A row is read beside `header`; baselines come first, and have nothing to be held against.
     """
 
     about: str
+    header: Sequence[str]
     rows: Sequence[tuple[str, ...]]
 
 
@@ -169,25 +171,34 @@ def ablations(params: Params, layout: Layout) -> dict[str, list[Comparison]]:
 
 def cross_validations(params: Params, layout: Layout) -> dict[str, CrossValidated]:
     """Every cross-validation of params, as text."""
+    minus = (f"SRCC minus {label}" for label in BASELINES.values())
+    header = ("scores by", "SRCC", "PLCC", *minus, "averaged with the first ridge adds")
     found = {}
     for name in params.cross_validations:
         metrics = read_cross_validation(layout, name)
         shared = f"{metrics['items']} photographs ({metrics['labels']} scores), {metrics['folds']} folds that share no"
         about = f"{shared} {metrics['by']}, seeds {', '.join(map(str, metrics['seeds']))}."
-        ridge = ("ridge on pooled features", *(_told(metrics["ridge"][name]) for name in ("srcc", "plcc")), "", "", "")
-        rows = [ridge]
+        rows = []
+        for baseline, label in BASELINES.items():
+            told = [_told(metrics[baseline][key]) for key in ("srcc", "plcc")]
+            rows.append((label, *told, *[""] * (len(header) - 3)))
         for recipe in metrics["order"]:
             for readout, figures in metrics["recipes"][recipe].items():
-                gap, gain = figures["over_ridge"], figures["gain_with_ridge"]
-                told = (_told(figures[key]) for key in ("srcc", "plcc"))
-                signed = (f"{one['value']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f})" for one in (gap, gain))
-                rows.append((f"{recipe.replace('_', ' ')}, {readout}", *told, *signed, f"{gap['p']:.3f}"))
-        found[name] = CrossValidated(about, rows)
+                told = [_told(figures[key]) for key in ("srcc", "plcc")]
+                gaps = (_gap(figures[key]) for key in (*(f"over_{name}" for name in BASELINES), f"gain_with_{RIDGE}"))
+                rows.append((f"{recipe.replace('_', ' ')}, {readout}", *told, *gaps))
+        found[name] = CrossValidated(about, header, rows)
     return found
 
 
 def _told(figure: Mapping[str, Any]) -> str:
     return f"{number(figure['value'])} ({interval(figure)})"
+
+
+def _gap(figure: Mapping[str, Any]) -> str:
+    if figure["value"] is None or "low" not in figure:
+        return "not available"
+    return f"{figure['value']:+.3f} ({figure['low']:+.3f} to {figure['high']:+.3f}; p {figure['p']:.3f})"
 
 
 def _compare(name: str, full: pd.DataFrame, without: pd.DataFrame, bootstrap: Bootstrap) -> list[Comparison]:
