@@ -215,6 +215,21 @@ def test_csv_is_quoted_and_has_one_line_per_suggestion() -> None:
 
 
 @pytest.mark.usefixtures("photographs")
+def test_a_csv_that_is_stopped_holds_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def score(calm: FakeCalm, images: Sequence[Image.Image], batch_size: int) -> list[SimpleNamespace]:
+        if images[0].width == 300:
+            raise KeyboardInterrupt
+        return whole(calm, images, batch_size)
+
+    whole = FakeCalm.score
+    monkeypatch.setattr(FakeCalm, "score", score)
+    monkeypatch.setattr("calm.cli.people.BATCH", 1)
+    result = run("score", "--csv", "a.jpg", "b.PNG", "album")
+    assert [row["file"] for row in csv.DictReader(io.StringIO(result.stdout))] == ["a.jpg"]
+    assert result.exit_code != 0
+
+
+@pytest.mark.usefixtures("photographs")
 def test_the_table_shows_all_readouts_and_what_made_them() -> None:
     result = run("score", "a.jpg", "a.jpg")
     assert result.exit_code == 0

@@ -7,7 +7,7 @@ import glob
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -166,21 +166,36 @@ def run(
 
     calm = Calm.from_pretrained(model, device=device)
     made_by = origin(calm)
-    results: list[Row] = []
-    unreadable = 0
-    for start in range(0, len(paths), BATCH):
-        readable = list(read(paths[start : start + BATCH]))
-        unreadable += len(paths[start : start + BATCH]) - len(readable)
-        judged = rows(calm, [image for _, image in readable]) if readable else iter(())
-        results += [{"file": path, **row, **made_by} for (path, _), row in zip(readable, judged, strict=True)]
-    if as_json:
-        typer.echo(json.dumps(results, indent=2, ensure_ascii=False))
-    elif as_csv:
-        print_csv(results)
-    elif results:
-        print_table(results, made_by)
+    unreadable: list[str] = []
+    results = ({**row, **made_by} for row in judged(calm, paths, rows, unreadable))
+    if as_csv:
+        print_csv(results)  # line by line: a run that is stopped has told what it had found
+    elif as_json:
+        typer.echo(json.dumps(list(results), indent=2, ensure_ascii=False))
+    elif found := list(results):
+        print_table(found, made_by)
     if missing or unreadable:
         raise typer.Exit(1)
+
+
+def judged(
+    calm: Calm,
+    paths: Sequence[str],
+    rows: Callable[[Calm, Sequence[Image]], Iterator[Row]],
+    unreadable: list[str],
+) -> Iterator[Row]:
+    """A row for every photograph that can be read, some photographs in memory at a time; the others go to the list."""
+    from calm.data.progress import progress
+
+    with progress("Photographs", len(paths), "photographs") as advance:
+        for start in range(0, len(paths), BATCH):
+            batch = paths[start : start + BATCH]
+            readable = dict(read(batch))
+            unreadable += [path for path in batch if path not in readable]
+            if readable:
+                for path, row in zip(readable, rows(calm, list(readable.values())), strict=True):
+                    yield {"file": path, **row}
+            advance(len(batch))
 
 
 def origin(calm: Calm) -> dict[str, str]:
@@ -231,13 +246,17 @@ def read(paths: Sequence[str]) -> Iterator[tuple[str, Image]]:
             tell(str(error))
 
 
-def print_csv(results: Sequence[Row]) -> None:
-    """One line per photograph, or per suggestion where there are several."""
-    lines = [line for row in results for line in _flat(row)]
-    fields = list(dict.fromkeys(key for line in lines for key in line)) or ["file"]
-    writer = csv.DictWriter(sys.stdout, fields, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
+def print_csv(results: Iterable[Row]) -> None:
+    """One line per photograph, or per suggestion where there are several; each as soon as it is there."""
+    writer = None
+    for line in (line for row in results for line in _flat(row)):
+        if writer is None:
+            writer = csv.DictWriter(sys.stdout, list(line), lineterminator="\n")
+            writer.writeheader()
+        writer.writerow(line)
+        sys.stdout.flush()
+    if writer is None:
+        typer.echo("file")
 
 
 def print_table(results: Sequence[Row], made_by: dict[str, str]) -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import typer
 
+from calm.cli.people import MAX_PIXELS
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from calm.personal import Observed
 
 LEAST = 3  # scored photographs; fewer cannot be left out one by one
-MAX_PIXELS = 200_000_000
 
 
 @dataclass(frozen=True)

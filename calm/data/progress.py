@@ -52,7 +52,14 @@ def progress(title: str, total: int | None, unit: str, done: int = 0) -> Iterato
         yield _Lines(title, total, unit, done).advance
         return
     columns = (TextColumn("{task.description}"), BarColumn(), _Amounts(unit), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
+    bars = Progress(
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        redirect_stdout=False,  # to stderr it would go: standard output may be somebody's csv
+    )
+    with bars:
         task = bars.add_task(title, total=total, completed=done)
         yield lambda step: bars.advance(task, step)
 

@@ -39,11 +39,15 @@ def test_a_log_gets_a_line_a_minute_with_rate_and_time_left(
     ]
 
 
-def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_a_bar_and_standard_output_stays_what_it_was(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     screen = io.StringIO()
     monkeypatch.setattr(module, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=120))
     with progress("unpack x.zip", 1000, "bytes", done=0) as advance:
         advance(500)
+        print("a,line,of,csv")
         advance(500)
+    assert capsys.readouterr().out == "a,line,of,csv\n"
     assert "unpack x.zip" in screen.getvalue()
     assert "1.0 kB of 1.0 kB" in screen.getvalue()
