@@ -40,10 +40,11 @@ class ScoreHead(nn.Module):
         self.language = Line(width, 1)
         self.parts = [config.queries] * len(LEVELS) + [config.places] + [1] * len(config.content_widths)
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        hidden, inputs = config.score_width, len(self.parts) * width
-        forget = nn.Dropout(config.score_dropout)
-        layers = (forget, nn.Linear(inputs, hidden), nn.GELU(), forget, Line(hidden, 1))
-        self.visual = nn.Sequential(*layers) if hidden else None
+        self.visual: nn.Sequential | None = None
+        if hidden := config.score_width:
+            forget = nn.Dropout(config.score_dropout)
+            first = nn.Linear(len(self.parts) * width, hidden)
+            self.visual = nn.Sequential(forget, first, nn.GELU(), forget, Line(hidden, 1))
 
     def forward(self, states: torch.Tensor, visual_tokens: torch.Tensor) -> torch.Tensor:
         """Raw score (B,) of language-model states (B, D) and the visual tokens (B, N, D) of the scored photographs."""
