@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -227,6 +228,16 @@ def test_a_csv_that_is_stopped_holds_what_was_found(monkeypatch: pytest.MonkeyPa
     result = run("score", "--csv", "a.jpg", "b.PNG", "album")
     assert [row["file"] for row in csv.DictReader(io.StringIO(result.stdout))] == ["a.jpg"]
     assert result.exit_code != 0
+
+
+@pytest.mark.usefixtures("photographs")
+def test_a_reader_who_has_seen_enough_of_a_csv_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed() -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("calm.cli.people.sys", SimpleNamespace(stdout=SimpleNamespace(write=len, flush=closed)))
+    result = run("score", "--csv", "a.jpg")
+    assert result.exit_code == 1 and result.stderr == ""
 
 
 @pytest.mark.usefixtures("photographs")

@@ -19,6 +19,8 @@ class ReportedErrors(TyperGroup):
         """Run the chosen verb."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:  # `| head` has seen enough: typer ends without a word
+            raise
         except USER_ERRORS as error:
             if not raised_by_calm(error):
                 raise
