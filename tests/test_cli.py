@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import errno
 import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -232,12 +232,14 @@ def test_a_csv_that_is_stopped_holds_what_was_found(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("photographs")
 def test_a_reader_who_has_seen_enough_of_a_csv_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def closed() -> None:
-        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
-
-    monkeypatch.setattr("calm.cli.people.sys", SimpleNamespace(stdout=SimpleNamespace(write=len, flush=closed)))
+    reader, writer = os.pipe()
+    os.close(reader)
+    closed = os.fdopen(writer, "w")
+    monkeypatch.setattr("calm.cli.people.sys", SimpleNamespace(stdout=closed))
     result = run("score", "--csv", "a.jpg")
     assert result.exit_code == 1 and result.stderr == ""
+    with suppress(BrokenPipeError):
+        closed.close()
 
 
 @pytest.mark.usefixtures("photographs")
