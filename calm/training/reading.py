@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from multiprocessing.synchronize import Semaphore
 from typing import Any
 
 import torch
+from torch import multiprocessing
 from torch.utils.data import DataLoader, Dataset
 
+from calm.training.errors import TrainingError
 from calm.training.order import Part
+
+TO_START = 60.0  # seconds that workers have to start
+TRIES = 3
 
 Read = Callable[[int, Part], Any]
 Wanted = Sequence[tuple[int, Part]]
@@ -22,8 +29,33 @@ def ahead(read: Read, wanted: Wanted, workers: int) -> Iterator[Any]:
     if not workers:
         yield from map(_by_one_thread(read), wanted)
         return
-    own = torch.Generator()  # or the loader would draw from torch's
-    yield from DataLoader(_Results(read, wanted), batch_size=None, num_workers=workers, generator=own)
+    yield from _started(_Results(read, wanted), workers)
+
+
+def _started(results: _Results, workers: int) -> Iterator[Any]:
+    """Results by workers that have all started.
+
+    Until 3.11.10, Python may fork a worker while another thread (gloo's, at the end of an exchange) holds a lock that
+    the worker then waits for, for ever, and the training with it (python/cpython issue 112275).
+
+    Raises:
+        TrainingError: workers did not start, however often they were forked.
+    """
+    for _ in range(TRIES):
+        ready = multiprocessing.get_context("fork").Semaphore(0)
+        own = torch.Generator()  # or the loader would draw from torch's
+        loader: DataLoader[Any] = DataLoader(
+            results, batch_size=None, num_workers=workers, generator=own, worker_init_fn=partial(_tell, ready)
+        )
+        found = iter(loader)
+        if all(ready.acquire(timeout=TO_START) for _ in range(workers)):
+            return found
+        del found  # ends its workers
+    raise TrainingError(f"strategy.workers: {workers} processes did not start within {TO_START:.0f} s, {TRIES} times")
+
+
+def _tell(ready: Semaphore, worker: int) -> None:
+    ready.release()
 
 
 class _Results(Dataset[Any]):
