@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from calm.evaluation.metrics import Estimate
 from calm.evaluation.personalised import METHODS, PERSONAL
 from calm.evaluation.scoring import COMPARED
 from calm.layout import Layout
 from calm.params import Params
-from calm.report.tables import Comparison, at, number, read_cross_validation, read_metrics
+from calm.report.tables import Comparison, at, number, read_cross_validation, read_metrics, signed, verdict
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,7 @@ def _personal(metrics: Mapping[str, Any]) -> Iterator[Part]:
                     yield Part(label, where, number(figure["value"]), beside, *_said(gap))
 
 
-def _said(gap: Mapping[str, Any]) -> tuple[str, str]:
-    """A difference with its interval, and what that allows to say; higher is better."""
-    if not gap or gap["value"] is None:
-        return "not available", str(gap.get("reason", ""))
-    value = f"{gap['value']:+.3f}"
-    if "low" not in gap:
-        return value, "no interval"
-    value += f" ({gap['low']:+.3f} to {gap['high']:+.3f})"
-    if gap["low"] <= 0 <= gap["high"]:
-        return value, "no difference shown"
-    return value, "better with it" if gap["low"] > 0 else "better without it"
+def _said(figure: Mapping[str, Any]) -> tuple[str, str]:
+    """A difference with its interval, and what that allows to say."""
+    gap = Estimate(**figure) if figure else Estimate(None)
+    return signed(gap), verdict(gap, higher_is_better=True)

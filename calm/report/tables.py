@@ -196,9 +196,8 @@ def _told(figure: Mapping[str, Any]) -> str:
 
 
 def _gap(figure: Mapping[str, Any]) -> str:
-    if figure["value"] is None or "low" not in figure:
-        return "not available"
-    return f"{figure['value']:+.3f} ({figure['low']:+.3f} to {figure['high']:+.3f}; p {figure['p']:.3f})"
+    gap = Estimate(**figure)
+    return signed(gap) if gap.p is None else f"{signed(gap)}, p {gap.p:.3f}"
 
 
 def _compare(name: str, full: pd.DataFrame, without: pd.DataFrame, bootstrap: Bootstrap) -> list[Comparison]:
@@ -218,19 +217,20 @@ def _compare(name: str, full: pd.DataFrame, without: pd.DataFrame, bootstrap: Bo
                 if gap.value is not None
                 else ("", "")
             )
-            verdict = _verdict(gap, higher_is_better=metric is not MAE)
-            rows.append(Comparison(f"{metric.name.upper()}, {readout}", *values, _signed(gap), verdict))
+            said = verdict(gap, higher_is_better=metric is not MAE)
+            rows.append(Comparison(f"{metric.name.upper()}, {readout}", *values, signed(gap), said))
     return rows
 
 
-def _signed(gap: Estimate) -> str:
+def signed(gap: Estimate) -> str:
+    """A difference, '+0.011 (-0.008 to +0.029)'."""
     if gap.value is None:
         return "not available"
     spread = f" ({gap.low:+.3f} to {gap.high:+.3f})" if gap.low is not None else ""
     return f"{gap.value:+.3f}{spread}"
 
 
-def _verdict(gap: Estimate, *, higher_is_better: bool) -> str:
+def verdict(gap: Estimate, *, higher_is_better: bool) -> str:
     """What the interval of full minus without allows to say."""
     if gap.value is None or gap.low is None or gap.high is None:
         return gap.reason or "no interval"

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from multiprocessing import get_context
 from multiprocessing.synchronize import Semaphore
 from typing import Any
 
 import torch
-from torch import multiprocessing
 from torch.utils.data import DataLoader, Dataset
 
 from calm.training.errors import TrainingError
 from calm.training.order import Part
 
-TO_START = 60.0  # seconds that workers have to start
+TO_START = 60.0  # seconds until another worker has started
 TRIES = 3
 
 Read = Callable[[int, Part], Any]
@@ -35,17 +35,23 @@ def ahead(read: Read, wanted: Wanted, workers: int) -> Iterator[Any]:
 def _started(results: _Results, workers: int) -> Iterator[Any]:
     """Results by workers that have all started.
 
-    Until 3.11.10, Python may fork a worker while another thread (gloo's, at the end of an exchange) holds a lock that
-    the worker then waits for, for ever, and the training with it (python/cpython issue 112275).
+    Until 3.11.10, Python may fork a worker while another thread holds a lock that the worker then waits for, for ever,
+    and the training with it (python/cpython issue 112275); seen beside gloo's threads.
 
     Raises:
         TrainingError: workers did not start, however often they were forked.
     """
+    fork = get_context("fork")
     for _ in range(TRIES):
-        ready = multiprocessing.get_context("fork").Semaphore(0)
+        ready = fork.Semaphore(0)
         own = torch.Generator()  # or the loader would draw from torch's
         loader: DataLoader[Any] = DataLoader(
-            results, batch_size=None, num_workers=workers, generator=own, worker_init_fn=partial(_tell, ready)
+            results,
+            batch_size=None,
+            num_workers=workers,
+            generator=own,
+            multiprocessing_context=fork,
+            worker_init_fn=partial(_tell, ready),
         )
         found = iter(loader)
         if all(ready.acquire(timeout=TO_START) for _ in range(workers)):
