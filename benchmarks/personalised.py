@@ -1,6 +1,6 @@
 """How much faster in-context personal scores are when a rater's support set is read once, with equal scores.
 
-    python benchmarks/personalised.py [--support 10] [--queries 24] [--model models/finetune/scores]
+    python -m benchmarks.personalised [--support 10] [--queries 24] [--model models/finetune/scores]
 
 Without sharing, each query encodes its eleven photographs and reads the whole prompt. With sharing, `Calm.observe`
 looks at each photograph once, and `Calm.in_context` keeps the support prompt's keys and values for all queries of the
@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL.Image import Image
-from scoring import photographs
 
+from benchmarks.scoring import photographs
 from calm.assistant import Calm
 from calm.instructions import personal_messages
 from calm.layout import Layout
@@ -34,7 +34,9 @@ def one_by_one(calm: Calm, support: Sequence[Image], scores: Sequence[float], qu
     assert calm._processor is not None
     processor, found = calm._processor, []
     for query in queries:
-        ids = processor.tokenizer(processor.prompt(personal_messages(scores)), return_tensors="pt").input_ids
+        ids = processor.tokenizer(
+            processor.prompt(personal_messages(scores), score=True), return_tensors="pt"
+        ).input_ids
         pixels = processor.image_processor([*support, query], return_tensors="pt")["pixel_values"]
         tokens = calm.model.mfam(calm.model.encode_images(pixels.to(calm.model.device)))
         embeddings = calm.model.embed_prompt(ids.to(calm.model.device), tokens)

@@ -35,7 +35,7 @@ def generate_loop(calm: Calm, images: Sequence[Image]) -> list[str]:
     assert calm._processor is not None
     processor, answers = calm._processor, []
     for image in images:
-        text = processor.prompt(messages(SCORE_PROMPT))
+        text = processor.prompt(messages(SCORE_PROMPT), score=True)
         inputs = processor.tokenizer(text, return_tensors="pt").to(calm.model.device)
         pixels = processor.image_processor([image], return_tensors="pt")["pixel_values"].to(calm.model.device)
         tokens = calm.model.mfam(calm.model.encode_images(pixels))

@@ -1,0 +1,31 @@
+"""What a benchmark holds calm against gives the same answers, whatever has changed since it was measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.personalised import TOLERANCE, one_by_one, shared
+from benchmarks.scoring import generate_loop
+from calm.assistant import Calm
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def calm(trained_template: Any) -> Calm:
+    return Calm.from_pretrained(trained_template.layout.finetuned("scores"), device="cpu", dtype="float32")
+
+
+def test_a_loop_of_generate_gives_the_answers_of_score(calm: Calm) -> None:
+    assert calm._processor is not None and calm._processor.score_lead
+    pictures = tiny.pictures(4)
+    assert generate_loop(calm, pictures) == [score.raw for score in calm.score(pictures, batch_size=2)]
+
+
+def test_whole_prompts_give_the_scores_of_a_shared_support_set(calm: Calm) -> None:
+    pictures = tiny.pictures(5)
+    support, queries = pictures[:3], pictures[3:]
+    whole = one_by_one(calm, support, [3.0, 5.0, 8.0], queries)
+    np.testing.assert_allclose(shared(calm, support, [3.0, 5.0, 8.0], queries), whole, atol=TOLERANCE)
