@@ -3,9 +3,9 @@
     python -m benchmarks.personalised [--support 10] [--queries 24] [--model models/finetune/scores]
 
 Without sharing, each query encodes its eleven photographs and reads the whole prompt. With sharing, each photograph is
-looked at once, and `Calm.in_context` keeps the support prompt's keys and values for all queries of the rater. The scores
-are compared before any time is printed. The support photographs' ratings are made up: they do not change the work.
-Float32: in bfloat16 the two ways sum in another order.
+looked at once, and `Calm.in_context` keeps the support prompt's keys and values for all queries of the rater. The
+scores are compared before any time is printed. The support photographs' ratings are made up: they do not change the
+work. Float32: in bfloat16 the two ways sum in another order.
 """
 
 from __future__ import annotations
