@@ -1,11 +1,12 @@
-"""How much faster in-context personal scores are when a rater's support set is read once, with equal scores.
+"""How much faster a rater's in-context personal scores are when the support sets are read once, with equal scores.
 
-    python -m benchmarks.personalised [--support 10] [--queries 24] [--model models/finetune/scores]
+    python -m benchmarks.personalised [--photographs 137] [--support 10] [--draws 2] [--model models/finetune/scores]
 
-Without sharing, each query encodes its eleven photographs and reads the whole prompt. With sharing, each photograph is
-looked at once, and `Calm.in_context` keeps the support prompt's keys and values for all queries of the rater. The
-scores are compared before any time is printed. The support photographs' ratings are made up: they do not change the
-work. Float32: in bfloat16 the two ways sum in another order.
+By default a rater of FLICKR-AES' protocol: they rated some 137 photographs; of each draw 10 are shown and all others
+are scored. Without sharing, each query encodes its eleven photographs and reads the whole prompt. With sharing, each
+photograph is looked at once, and `Calm.in_context` keeps a support prompt's keys and values for all queries of a draw.
+The scores are compared before any time is printed. The ratings are made up: they do not change the work. Float32: in
+bfloat16 the two ways sum in another order.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL.Image import Image
 
 from benchmarks.scoring import photographs
@@ -29,59 +32,86 @@ BATCH = 16
 TOLERANCE = 1e-3  # points on the scale of 1 to 10
 
 
+@dataclass(frozen=True)
+class Rater:
+    """One person's photographs, made-up ratings of them, and the draws: which are shown, each time."""
+
+    images: Sequence[Image]
+    ratings: NDArray[np.float64]
+    shown: NDArray[np.int64]  # (draws, k)
+
+    @classmethod
+    def drawn(cls, images: Sequence[Image], support: int, draws: int, seed: int = 17) -> Rater:
+        """Ratings from 1.5 to 8.5 and `draws` times `support` photographs to show."""
+        rng = np.random.default_rng(seed)
+        shown = np.stack([rng.permutation(len(images))[:support] for _ in range(draws)])
+        return cls(images, rng.permutation(np.linspace(1.5, 8.5, len(images))), shown)
+
+    def queries(self, shown: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The others, in order."""
+        return np.setdiff1d(np.arange(len(self.images)), shown)
+
+
 @torch.inference_mode()
-def one_by_one(calm: Calm, support: Sequence[Image], scores: Sequence[float], queries: Sequence[Image]) -> np.ndarray:
-    """(N, 2): expectation and regression, every prompt read whole."""
+def one_by_one(calm: Calm, rater: Rater) -> np.ndarray:
+    """Expectation and regression (draws * queries, 2), every prompt read whole."""
     assert calm._processor is not None
     processor, found = calm._processor, []
-    for query in queries:
-        ids = processor.tokenizer(
-            processor.prompt(personal_messages(scores), score=True), return_tensors="pt"
-        ).input_ids
-        pixels = processor.image_processor([*support, query], return_tensors="pt")["pixel_values"]
-        tokens = calm.model.mfam(calm.model.encode_images(pixels.to(calm.model.device)))
-        embeddings = calm.model.embed_prompt(ids.to(calm.model.device), tokens)
-        read = read_last(calm.model, embeddings, tokens[-1:], use_cache=False)
-        found.append((read.expectation.item(), read.regression.item()))
+    for shown in rater.shown:
+        text = processor.prompt(personal_messages(rater.ratings[shown].tolist()), score=True)
+        ids = processor.tokenizer(text, return_tensors="pt").input_ids.to(calm.model.device)
+        for query in rater.queries(shown):
+            images = [rater.images[i] for i in (*shown, query)]
+            pixels = processor.image_processor(images, return_tensors="pt")["pixel_values"]
+            tokens = calm.model.mfam(calm.model.encode_images(pixels.to(calm.model.device)))
+            read = read_last(calm.model, calm.model.embed_prompt(ids, tokens), tokens[-1:], use_cache=False)
+            found.append((read.expectation.item(), read.regression.item()))
     return np.array(found)
 
 
 @torch.inference_mode()
-def shared(calm: Calm, support: Sequence[Image], scores: Sequence[float], queries: Sequence[Image]) -> np.ndarray:
-    """The same scores from one look at each photograph and one reading of the support set."""
-    tokens = torch.cat([calm.model.mfam(part) for part in calm._encoded([*support, *queries], BATCH)])
-    context = calm.in_context(tokens[: len(support)], scores)
-    return np.stack(context.score(tokens[len(support) :], BATCH), axis=1)
+def shared(calm: Calm, rater: Rater) -> np.ndarray:
+    """The same scores from one look at each photograph and one reading of each support set."""
+    tokens = torch.cat([calm.model.mfam(part) for part in calm._encoded(rater.images, BATCH)])
+    found = []
+    for shown in rater.shown:
+        context = calm.in_context(tokens[shown], rater.ratings[shown].tolist())
+        found.append(np.stack(context.score(tokens[rater.queries(shown)], BATCH), axis=1))
+    return np.concatenate(found)
 
 
 def main() -> None:
     """Print the largest difference, seconds and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photographs", type=int, default=137)
     parser.add_argument("--support", type=int, default=10)
-    parser.add_argument("--queries", type=int, default=24)
+    parser.add_argument("--draws", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--model", type=Path, default=Path("models/finetune/scores"))
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     calm = Calm.from_pretrained(chosen.model, dtype="float32")
-    images = photographs(Layout(), chosen.support + chosen.queries)
-    support, queries = images[: chosen.support], images[chosen.support :]
-    scores = [1.5 + 7 * step / max(1, len(support) - 1) for step in range(len(support))]
-    shared(calm, support, scores, queries[:1])
-    one_by_one(calm, support, scores, queries[:1])  # both warm
+    images = photographs(Layout(), chosen.photographs)
+    warm = Rater.drawn(images[: chosen.support + 1], chosen.support, draws=1)
+    shared(calm, warm)
+    one_by_one(calm, warm)
+    rater = Rater.drawn(images, chosen.support, chosen.draws)
 
     start = time.perf_counter()
-    together = shared(calm, support, scores, queries)
+    together = shared(calm, rater)
     with_sharing = time.perf_counter() - start
     start = time.perf_counter()
-    alone = one_by_one(calm, support, scores, queries)
+    alone = one_by_one(calm, rater)
     without = time.perf_counter() - start
 
     difference = np.abs(together - alone).max()
     assert difference < TOLERANCE, f"scores differ by {difference}"
-    print(f"{len(support)} photographs shown, {len(queries)} scored; largest difference {difference:.1e} points")
+    print(
+        f"{len(images)} photographs, {chosen.draws} draws of {chosen.support} shown and {len(images) - chosen.support} "
+        f"scored; largest difference {difference:.1e} points"
+    )
     print(f"whole prompts   {without:7.2f} s")
-    print(f"shared support  {with_sharing:7.2f} s, encoding and reading the support set included")
+    print(f"shared support  {with_sharing:7.2f} s, encoding and reading the support sets included")
     print(f"ratio {without / with_sharing:.1f}")
 
 

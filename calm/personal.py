@@ -7,7 +7,6 @@ computed once. What a photograph looks like to the model is computed once too, w
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,11 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from calm.instructions import PERSONAL_PROMPT, messages, personal_messages
+from calm.model.attention import SharedPrefix, attending, masked_attention
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.model.processing import CalmProcessor
 from calm.model.readouts import digit_shares, expectation
-
-CACHED_POSITIONS = 16_384  # positions of keys and values held at once, over all photographs of a batch
 
 
 class ContextError(ValueError):
@@ -105,8 +103,7 @@ class InContext:
         start = int(places[len(places) - support.shape[1]])  # of the photograph in question
         self._ids = ids[start:].unsqueeze(0)
         prefix = model.embed_prompt(ids[:start].unsqueeze(0), support)
-        self._length = start
-        self._cache = model.language_model.model(inputs_embeds=prefix, use_cache=True).past_key_values
+        self._support = SharedPrefix(model.language_model.model(inputs_embeds=prefix, use_cache=True).past_key_values)
 
     @staticmethod
     def _turn(processor: CalmProcessor) -> list[int]:
@@ -116,13 +113,18 @@ class InContext:
     @torch.inference_mode()
     def score(self, tokens: torch.Tensor, batch_size: int = 16) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Expectation and regression (N,) for photographs given by their visual tokens (N, T, D)."""
-        size = max(1, min(batch_size, CACHED_POSITIONS // self._length))
-        parts = []
-        for batch in tokens.split(size):
-            cache = copy.deepcopy(self._cache)
-            cache.batch_repeat_interleave(len(batch))
-            prompts = self._model.embed_prompt(self._ids.expand(len(batch), -1), batch)
-            parts.append(read_last(self._model, prompts, batch, past_key_values=cache, use_cache=True))
+        language_model = self._model.language_model
+        with attending(language_model, masked_attention(language_model)):
+            parts = [
+                read_last(
+                    self._model,
+                    self._model.embed_prompt(self._ids.expand(len(batch), -1), batch),
+                    batch,
+                    past_key_values=self._support,
+                    use_cache=True,
+                )
+                for batch in tokens.split(batch_size)
+            ]
         return (
             torch.cat([part.expectation for part in parts]).double().cpu().numpy(),
             torch.cat([part.regression for part in parts]).double().cpu().numpy(),

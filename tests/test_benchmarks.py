@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.personalised import TOLERANCE, one_by_one, shared
+from benchmarks.personalised import TOLERANCE, Rater, one_by_one, shared
 from benchmarks.scoring import generate_loop
 from calm.assistant import Calm
 from tests import tiny
@@ -25,7 +25,7 @@ def test_a_loop_of_generate_gives_the_answers_of_score(calm: Calm) -> None:
 
 
 def test_whole_prompts_give_the_scores_of_a_shared_support_set(calm: Calm) -> None:
-    pictures = tiny.pictures(5)
-    support, queries = pictures[:3], pictures[3:]
-    whole = one_by_one(calm, support, [3.0, 5.0, 8.0], queries)
-    np.testing.assert_allclose(shared(calm, support, [3.0, 5.0, 8.0], queries), whole, atol=TOLERANCE)
+    rater = Rater.drawn(tiny.pictures(5), support=3, draws=2)
+    whole = one_by_one(calm, rater)
+    assert whole.shape == (4, 2) and np.ptp(whole, axis=0).min() > TOLERANCE
+    np.testing.assert_allclose(shared(calm, rater), whole, atol=TOLERANCE)

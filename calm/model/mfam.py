@@ -19,6 +19,7 @@ from torch import nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 from calm.attributes.taxonomy import LEVELS
+from calm.model.attention import attending
 from calm.model.configuration import THEMATIC, CalmConfig
 from calm.model.sources import CLASS_SOURCES, LEVEL_SOURCES, WHOLE_SOURCES
 
@@ -132,15 +133,11 @@ class LevelQFormer(nn.Module):
     @torch.no_grad()
     def attention(self, tokens: torch.Tensor) -> torch.Tensor:
         """Where the queries looked: (B, N), mean over layers, heads and queries, sums to 1."""
-        implementation = self.qformer.config._attn_implementation
-        self.qformer.set_attn_implementation("eager")  # the fused kernels do not give their weights
-        try:
-            queries = self.queries.expand(tokens.shape[0], -1, -1)
+        queries = self.queries.expand(tokens.shape[0], -1, -1)
+        with attending(self.qformer, "eager"):  # the fused kernels do not give their weights
             output = self.qformer(
                 query_embeds=queries, encoder_hidden_states=self._placed(tokens), output_attentions=True
             )
-        finally:
-            self.qformer.set_attn_implementation(implementation)
         maps = [weights.mean((1, 2)) for weights in output.cross_attentions if weights is not None]
         return torch.stack(maps).mean(0)
 
