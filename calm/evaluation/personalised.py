@@ -7,7 +7,7 @@ over raters with an interval over raters. docs/evaluation.md describes protocol 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -32,7 +32,7 @@ from calm.evaluation.baselines import expected_error
 from calm.evaluation.metrics import Bootstrap, UndefinedMetric, mae, mean, mean_difference, srcc
 from calm.evaluation.piaa import Basis, PersonalPrior, Scaling, TaskVectors, fit_rater_factors, ridge
 from calm.instructions import rescale
-from calm.params import PositiveInt, Section, TaskSettings
+from calm.params import PositiveInt, TaskSettings
 
 if TYPE_CHECKING:
     from calm.personal import Observed
@@ -66,14 +66,6 @@ PREDICTIONS = pa.schema(
 )
 
 
-class InContextSettings(Section):
-    """In-context scoring reads a prompt for each query: a few raters and draws of all, drawn by seed."""
-
-    support: Annotated[list[PositiveInt], Field(min_length=1)]
-    raters: PositiveInt
-    draws: PositiveInt
-
-
 class PersonalisedSettings(TaskSettings):
     """params.evaluation.tasks.personalised."""
 
@@ -81,16 +73,12 @@ class PersonalisedSettings(TaskSettings):
     support: Annotated[list[PositiveInt], Field(min_length=1)]
     draws: PositiveInt
     training_photographs: PositiveInt | None  # None: no rater factors and no task vectors
-    in_context: InContextSettings | None
+    in_context: list[PositiveInt]  # of support, those that are also scored in context
 
     @model_validator(mode="after")
     def _in_context_has_effect(self) -> PersonalisedSettings:
-        if self.in_context is None:
-            return self
-        if not set(self.in_context.support) <= set(self.support) or self.in_context.draws > self.draws:
-            raise ValueError(
-                "evaluation.tasks.personalised.in_context asks for support or draws that the task does not have"
-            )
+        if not set(self.in_context) <= set(self.support):
+            raise ValueError(f"evaluation.tasks.personalised.in_context: choose from support, {self.support}")
         return self
 
 
@@ -119,12 +107,11 @@ class Learnt:
 def run(bench: Bench[PersonalisedSettings]) -> Outcome:
     """Rank the query photographs of every test rater of role `raters`, by every method."""
     sets, raters = drawn_sets(bench)
-    seen = observe(bench, sets, keep_tokens=bench.settings.in_context is not None)
+    seen = observe(bench, sets, keep_tokens=bool(bench.settings.in_context))
     learnt = learn(bench)
-    contexts = _in_context_sets(bench, sets)
     frames = [
-        predict(bench, one, seen, learnt, in_context=key in contexts)
-        for key, one in sets.groupby(["dataset", "rater_id", "shots", "draw"])
+        predict(bench, one, seen, learnt, in_context=shots in bench.settings.in_context)
+        for (_, _, shots, _), one in sets.groupby(["dataset", "rater_id", "shots", "draw"])
     ]
     predictions = pd.concat(frames, ignore_index=True)
     table = per_rater(predictions)
@@ -236,19 +223,6 @@ def learn(bench: Bench[PersonalisedSettings]) -> Learnt | None:
     prior = PersonalPrior(factors, expected_error(seen.observed.pooled, crowd))
     residuals = [(rows, ratings - seen.generic[rows]) for rows, ratings in by_rater]
     return Learnt(basis, prior, TaskVectors.fit(seen.observed.states, residuals))
-
-
-def _in_context_sets(bench: Bench[PersonalisedSettings], sets: pd.DataFrame) -> set[Hashable]:
-    """(dataset, rater_id, shots, draw) that are also scored in context."""
-    settings = bench.settings.in_context
-    if settings is None:
-        return set()
-    raters = list(map(tuple, sets[["dataset", "rater_id"]].drop_duplicates().to_numpy()))
-    chosen = bench.rng("in context").permutation(len(raters))[: settings.raters]
-    names = {raters[index] for index in chosen}
-    rows = sets[sets["shots"].isin(settings.support) & (sets["draw"] < settings.draws)]
-    keys = rows[["dataset", "rater_id", "shots", "draw"]].drop_duplicates().itertuples(index=False, name=None)
-    return {key for key in keys if key[:2] in names}
 
 
 def predict(

@@ -172,9 +172,7 @@ def small_params(root: Path = REPOSITORY) -> Params:
     """The repository's parameters, on the drawn dataset and with few resamples."""
     params = load_params(root / "params.yaml")
     roles = params.data.roles.model_copy(update={role: [DATASET] for role in type(params.data.roles).model_fields})
-    shown = {"support": [10], "draws": 2}
-    context = {"support": [10], "raters": 2, "draws": 1}
-    params = with_settings(params, "personalised", **shown, training_photographs=8, in_context=context)
+    params = with_settings(params, "personalised", support=[10], draws=2, training_photographs=8, in_context=[10])
     evaluation = params.evaluation.model_copy(
         update={"bootstrap": params.evaluation.bootstrap.model_copy(update={"samples": 200})}
     )

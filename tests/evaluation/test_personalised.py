@@ -90,11 +90,11 @@ def test_a_rater_with_too_few_ratings_is_left_out_and_counted(world: World) -> N
 
 def test_shots_that_were_never_drawn_are_an_error_that_names_the_key(world: World) -> None:
     with pytest.raises(EvaluationError, match=r"has 99 test ratings.*data\.split\.raters"):
-        judged(world, world.oracle(), support=[99], in_context=None)
+        judged(world, world.oracle(), support=[99], in_context=[])
 
 
 def test_methods_that_are_switched_off_are_null_with_the_reason(world: World) -> None:
-    found, rows = judged(world, world.oracle(), training_photographs=None, in_context=None)
+    found, rows = judged(world, world.oracle(), training_photographs=None, in_context=[])
     assert rows[["factors", "task_vector", "in_context"]].isna().all(axis=None)
     assert "training_photographs" in found["at_10"]["factors"]["srcc"]["reason"]
     assert "in_context" in found["at_10"]["in_context"]["srcc"]["reason"]
@@ -102,12 +102,12 @@ def test_methods_that_are_switched_off_are_null_with_the_reason(world: World) ->
     assert found["at_10"]["rater_mean"]["srcc"]["value"] is None and found["at_10"]["rater_mean"]["mae"]["value"] > 0
 
 
-def test_in_context_scores_are_asked_for_as_many_raters_as_params_say(world: World) -> None:
-    found, rows = judged(world, world.oracle())
-    scored = rows[rows["in_context"].notna()]
-    assert scored["rater_id"].nunique() == 2 and set(scored["draw"]) == {0}
-    assert found["at_10"]["in_context"]["srcc"]["n"] == 2
-    assert found["at_10"]["gain"]["in_context"]["over_generic"]["n"] == 2
+def test_in_context_scores_are_those_of_every_rater_and_draw_for_the_support_that_params_name(world: World) -> None:
+    found, rows = judged(world, world.oracle(), support=[5, 10], in_context=[5])
+    assert rows.loc[rows["shots"] == 5, "in_context"].notna().all()
+    assert rows.loc[rows["shots"] == 10, "in_context"].isna().all()
+    assert found["at_5"]["gain"]["in_context"]["over_generic"]["n"] == TEST_RATERS
+    assert "in_context" in found["at_10"]["in_context"]["srcc"]["reason"]
 
 
 def test_training_raters_and_test_raters_are_different_people(world: World) -> None:

@@ -329,7 +329,7 @@ def test_a_task_is_one_file(world: World, tmp_path: Path, monkeypatch: pytest.Mo
         ("commenting", {"max_item": 96}, "commenting.max_item: unknown key"),
         ("commenting", {"max_items": "many"}, "commenting.max_items"),
         ("personalised", {"support": [0]}, "personalised.support"),
-        ("personalised", {"in_context": {"support": [11], "raters": 1, "draws": 1}}, "personalised.in_context"),
+        ("personalised", {"in_context": [11]}, "personalised.in_context"),
         ("attributes", {"model": None}, "attributes.model"),
     ],
 )

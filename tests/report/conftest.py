@@ -20,7 +20,7 @@ from tests.evaluation.calm_world import World, build_world, with_settings
 @pytest.fixture(scope="session")
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> World:
     world = build_world(tmp_path_factory.mktemp("evaluated"), photos=8, views=2)
-    world.params = with_settings(world.params, "personalised", support=[5], in_context=None)
+    world.params = with_settings(world.params, "personalised", support=[5], in_context=[])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(commenting, "tokenised", lambda given, expected: captions.Tokenised(given, expected))
         patch.setattr(commenting, "scored", _without_java)
