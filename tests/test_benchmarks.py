@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,11 @@ from benchmarks.personalised import TOLERANCE, Rater, one_by_one, shared
 from benchmarks.scoring import generate_loop
 from calm.assistant import Calm
 from tests import tiny
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (tiny.REPOSITORY / "benchmarks").glob("*.py")))
+def test_every_benchmark_can_be_imported(name: str) -> None:
+    assert import_module(f"benchmarks.{name}").__doc__
 
 
 @pytest.fixture(scope="module")
