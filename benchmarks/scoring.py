@@ -7,7 +7,7 @@ The loop is what one would write first: a photograph at a time through the proce
 the answer. `Calm.score` gives the same answer, and the expectation and regression readouts besides. The answers are
 compared before any time is printed; the ratio of one run is the result, for absolute times depend on who else computes.
 Float32 by default: in bfloat16 a batch sums in another order than a single row, and where two digits are all but
-equally likely the other one may win (seen once in 32 photographs).
+equally likely the other one may win (6 of 32 photographs).
 """
 
 from __future__ import annotations

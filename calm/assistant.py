@@ -110,11 +110,12 @@ class Calm:
     def score(self, images: Sequence[Image.Image], batch_size: int = 16) -> list[Score]:
         """Score photographs: one forward pass for expectation and regression, a few more tokens for the text."""
         tokenizer = self._speaker.tokenizer
+        end, point = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(".")
         scores = []
         for tokens in self._encoded(images, batch_size):
             visual = self.model.mfam(tokens)
             embeddings = self._prompt(SCORE_PROMPT, visual, score=True)
-            shares, regressed, ids = score_answer(self.model, embeddings, visual, tokenizer.eos_token_id)
+            shares, regressed, ids = score_answer(self.model, embeddings, visual, end, point)
             numbers = zip(expectation(shares).tolist(), regressed.tolist(), distribution(shares).tolist(), strict=True)
             answers = tokenizer.batch_decode(ids, skip_special_tokens=True)
             for raw, (expected, regression, steps) in zip(answers, numbers, strict=True):

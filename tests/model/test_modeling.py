@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from calm.instructions import SCORE_PROMPT, messages, personal_messages
 from calm.model.build import Assembly
-from calm.model.modeling import IGNORED
+from calm.model.modeling import IGNORED, CalmOutput
 from calm.model.readouts import (
     MEAN_DECIMAL,
     answer_log_likelihood,
@@ -167,21 +169,41 @@ def test_scores_are_those_of_a_plain_pass_and_of_generate(assembly: Assembly, pi
     end = assembly.processor.tokenizer.eos_token_id
     with torch.inference_mode():
         visual = model.mfam(model.encode_images(pixels))
-    shares, regressed, ids = score_answer(model, embeddings, visual, end, max_tokens=5)
-    with torch.inference_mode():
         plain = model(inputs_embeds=embeddings, visual_tokens=visual)
         mask = torch.ones(embeddings.shape[:2], dtype=torch.long)
         generated = model.generate(inputs_embeds=embeddings, attention_mask=mask, max_new_tokens=5, do_sample=False)
-    torch.testing.assert_close(shares, digit_shares(plain.logits[:, -1], model.config.digit_token_ids))
-    torch.testing.assert_close(regressed, plain.score)
-    assert torch.equal(ids, generated)
+    drafts = {*generated.flatten().tolist(), 7}  # right for all, for some, for none, or at some places
+    for draft in drafts:
+        shares, regressed, ids = score_answer(model, embeddings, visual, end, draft, max_tokens=5)
+        torch.testing.assert_close(shares, digit_shares(plain.logits[:, -1], model.config.digit_token_ids))
+        torch.testing.assert_close(regressed, plain.score)
+        assert torch.equal(ids, generated)
+
+
+def test_a_draft_that_comes_true_halves_the_passes(
+    assembly: Assembly, pixels: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, embeddings = assembly.model, embedded(assembly, pixels)
+    point, read = 7, []
+
+    def always(input_ids: torch.Tensor | None = None, **inputs: Any) -> CalmOutput:
+        found = forward(input_ids=input_ids, **inputs)
+        read.append(found.logits.shape[1])
+        found.logits = torch.nn.functional.one_hot(torch.full(found.logits.shape[:2], point), 32).float()
+        return found
+
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", always)
+    visual = torch.zeros(len(pixels), model.config.vision_tokens, 32)
+    assert set(score_answer(model, embeddings, visual, -1, point, max_tokens=6)[2].flatten().tolist()) == {point}
+    assert read == [1, 2, 2, 1]
 
 
 def test_an_answer_stops_at_its_end(assembly: Assembly, pixels: torch.Tensor) -> None:
     embeddings = embedded(assembly, pixels[:1])
     visual = torch.zeros(1, assembly.model.config.vision_tokens, 32)
-    first = int(score_answer(assembly.model, embeddings, visual, -1)[2][0, 0])
-    assert score_answer(assembly.model, embeddings, visual, first)[2].tolist() == [[first]]
+    first = int(score_answer(assembly.model, embeddings, visual, -1, 7)[2][0, 0])
+    assert score_answer(assembly.model, embeddings, visual, first, 7)[2].tolist() == [[first]]
 
 
 def test_answer_likelihoods_are_those_of_plain_passes(assembly: Assembly, pixels: torch.Tensor) -> None:
