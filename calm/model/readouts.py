@@ -74,8 +74,9 @@ def score_answer(
             for following in read.logits.argmax(-1).unbind(1):
                 tokens.append(following.masked_fill(done, eos_token_id))
                 done = done | (tokens[-1] == eos_token_id)
-                if not bool((done | (tokens[-1] == draft)).all()):
+                if bool(done.all()) or bool((tokens[-1] != draft)[~done].any()):
                     break
+            # All tokens but the last have been read; a draft that did not come true has been read in vain.
             cache.crop(embeddings.shape[1] + len(tokens) - 1 - cache.get_seq_length())
     assert output.score is not None
     return shares, output.score.float(), torch.stack(tokens, dim=1)

@@ -172,12 +172,17 @@ def test_scores_are_those_of_a_plain_pass_and_of_generate(assembly: Assembly, pi
         plain = model(inputs_embeds=embeddings, visual_tokens=visual)
         mask = torch.ones(embeddings.shape[:2], dtype=torch.long)
         generated = model.generate(inputs_embeds=embeddings, attention_mask=mask, max_new_tokens=5, do_sample=False)
-    drafts = {*generated.flatten().tolist(), 7}  # right for all, for some, for none, or at some places
-    for draft in drafts:
-        shares, regressed, ids = score_answer(model, embeddings, visual, end, draft, max_tokens=5)
-        torch.testing.assert_close(shares, digit_shares(plain.logits[:, -1], model.config.digit_token_ids))
-        torch.testing.assert_close(regressed, plain.score)
-        assert torch.equal(ids, generated)
+    torch.testing.assert_close(
+        score_answer(model, embeddings, visual, end, 7)[0],
+        digit_shares(plain.logits[:, -1], model.config.digit_token_ids),
+    )
+    tokens = {7, *generated.flatten().tolist()}
+    for rows in (slice(None), slice(0, 1), slice(1, 2)):
+        for draft in tokens:  # alone, a row's own tokens come true as drafts; together, they are true of one row
+            _, regressed, ids = score_answer(model, embeddings[rows], visual[rows], end, draft, max_tokens=5)
+            torch.testing.assert_close(regressed, plain.score[rows])
+            assert torch.equal(ids, generated[rows])
+    assert len(set(generated[0, 1:].tolist()) ^ set(generated[1, 1:].tolist())) > 1
 
 
 def test_a_draft_that_comes_true_halves_the_passes(
@@ -204,6 +209,9 @@ def test_an_answer_stops_at_its_end(assembly: Assembly, pixels: torch.Tensor) ->
     visual = torch.zeros(1, assembly.model.config.vision_tokens, 32)
     first = int(score_answer(assembly.model, embeddings, visual, -1, 7)[2][0, 0])
     assert score_answer(assembly.model, embeddings, visual, first, 7)[2].tolist() == [[first]]
+    whole = score_answer(assembly.model, embeddings, visual, -1, 7)[2][0].tolist()
+    for draft in (7, whole[1]):
+        assert score_answer(assembly.model, embeddings, visual, whole[1], draft)[2].tolist() == [whole[:2]]
 
 
 def test_answer_likelihoods_are_those_of_plain_passes(assembly: Assembly, pixels: torch.Tensor) -> None:
