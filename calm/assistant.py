@@ -22,10 +22,12 @@ from calm.model.mfam import LevelTokens
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.model.processing import CalmImageProcessor, CalmProcessor
 from calm.model.readouts import answer_log_likelihood, distribution, expectation, score_answer
+from calm.model.recognition import Recogniser, attribute_rows
 from calm.params import Runtime
 from calm.personal import InContext, Observed, read_last
 
 SUGGESTION_FORM = "I would {remedy}."
+LEAVE = "Leave it as it is."
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,26 @@ class Score:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """One way to improve a photograph.
+    """One way to improve a photograph, or the advice to leave it alone.
 
     Attributes:
-        attribute, state: what is taken to be wrong.
+        attribute, state: what is taken to be wrong; None where nothing is.
         text: what to do about it.
-        log_odds: how much more likely the model finds it for this photograph than for the average one, per token.
+        probability: that the photograph is in this state; that it is in none, where nothing is wrong.
+    """
+
+    attribute: str | None
+    state: str | None
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """A remedy of the taxonomy as the language model alone judges it.
+
+    Attributes:
+        log_odds: how much likelier the model finds its text with the photograph than without any, per token.
     """
 
     attribute: str
@@ -148,32 +164,88 @@ class Calm:
 
     @torch.inference_mode()
     def suggest(self, images: Sequence[Image.Image], top: int = 3, batch_size: int = 16) -> list[list[Suggestion]]:
-        """Rank every remedy of the taxonomy by how much this photograph, rather than the average one, calls for it."""
-        states, answers, lengths = self._remedies
-        suggestions = []
+        """What to change, likeliest flaw first; a single `LEAVE` where no flaw is likely enough.
+
+        The Q-formers' calibrated recognition decides what: states of at least `config.told_probability`. How it is
+        said is the language model's choice among the remedies of that state.
+
+        Raises:
+            UncalibratedError: the checkpoint was trained by an earlier calm.
+        """
+        least = self.model.config.told_probability
+        found = []
         for tokens in self._encoded(images, batch_size):
-            for embeddings in self._prompt(SUGGESTION_PROMPT, self.model.mfam(tokens)).split(1):
-                odds = answer_log_likelihood(self.model, embeddings, answers, lengths) - self._average_likelihood
-                order = odds.argsort(descending=True, stable=True)[:top].tolist()
-                ranked = ((*states[i], odds[i].item()) for i in order)
-                suggestions.append([Suggestion(*row) for row in ranked])
-        return suggestions
+            prompts = self._prompt(SUGGESTION_PROMPT, self.model.mfam(tokens)).split(1)
+            for prompt, states in zip(prompts, self._recognised(tokens), strict=True):
+                chosen = [state for state in states[:top] if state[2] >= least]
+                sound = float(np.prod([1 - probability for _, _, probability in states]))
+                found.append(self._said(prompt, chosen) if chosen else [Suggestion(None, None, LEAVE, sound)])
+        return found
+
+    @torch.inference_mode()
+    def recognise(self, images: Sequence[Image.Image], batch_size: int = 32) -> list[list[tuple[str, str, float]]]:
+        """(attribute, state, calibrated probability) of each attribute's likeliest change, likeliest first.
+
+        Raises:
+            UncalibratedError: the checkpoint was trained by an earlier calm.
+        """
+        return [states for tokens in self._encoded(images, batch_size) for states in self._recognised(tokens)]
+
+    def _recognised(self, tokens: LevelTokens) -> list[list[tuple[str, str, float]]]:
+        rows, values = Recogniser.of(self.model.config).likeliest(self.model.mfam.similarities(tokens))
+        table = self.model.config.attribute_states
+        return [
+            [(table[row][1], table[row][2], value) for row, value in zip(of_one, shares, strict=True)]
+            for of_one, shares in zip(rows.tolist(), values.tolist(), strict=True)
+        ]
+
+    def _said(self, prompt: torch.Tensor, states: Sequence[tuple[str, str, float]]) -> list[Suggestion]:
+        """Each state's remedy that the language model finds likeliest after the prompt (1, L, D)."""
+        remedies = [taxonomy().attribute(attribute).state(state).remedies for attribute, state, _ in states]
+        texts = [SUGGESTION_FORM.format(remedy=remedy) for of_state in remedies for remedy in of_state]
+        likely = answer_log_likelihood(self.model, prompt, *self._answers(texts)).split([*map(len, remedies)])
+        said = [of_state[int(one.argmax())] for of_state, one in zip(remedies, likely, strict=True)]
+        return [
+            Suggestion(attribute, state, SUGGESTION_FORM.format(remedy=remedy), probability)
+            for (attribute, state, probability), remedy in zip(states, said, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def rank_remedies(self, images: Sequence[Image.Image], batch_size: int = 16) -> list[list[Remedy]]:
+        """Every remedy of the taxonomy, ranked by the language model alone (paper: zero-shot), most called for first.
+
+        By how much likelier its text is per token after the photograph than after the same question without one.
+        """
+        rows = [
+            (a.name, s.name, SUGGESTION_FORM.format(remedy=s.remedies[0]))
+            for a in taxonomy().attributes
+            for s in a.states
+        ]
+        answers, lengths = self._answers([text for _, _, text in rows])
+        unseen = answer_log_likelihood(self.model, self._without_photograph(SUGGESTION_PROMPT), answers, lengths)
+        ranked = []
+        for tokens in self._encoded(images, batch_size):
+            for prompt in self._prompt(SUGGESTION_PROMPT, self.model.mfam(tokens)).split(1):
+                odds = answer_log_likelihood(self.model, prompt, answers, lengths) - unseen
+                order = odds.argsort(descending=True, stable=True).tolist()
+                judged = ((*rows[i], odds[i].item()) for i in order)
+                ranked.append([Remedy(*one) for one in judged])
+        return ranked
 
     @torch.inference_mode()
     def attributes(self, images: Sequence[Image.Image], batch_size: int = 32) -> list[dict[str, dict[str, float]]]:
-        """Probability of every state of every attribute: a level's queries against the states' guidance texts."""
-        mfam, table = self.model.mfam, self.model.config.attribute_states
+        """Every state of every attribute by how well it fits: a level's queries against the states' guidance texts.
+
+        Shares sum to 1 within an attribute, as if its states were equally common; `recognise` knows how common each is.
+        """
+        table = self.model.config.attribute_states
         found: list[dict[str, dict[str, float]]] = []
         for tokens in self._encoded(images, batch_size):
-            pooled = mfam.pooled(tokens)
-            first = len(found)
-            found += [{} for _ in range(tokens.low.shape[0])]
-            for attribute in dict.fromkeys(name for _, name, _ in table):
-                rows = [i for i, (_, name, _) in enumerate(table) if name == attribute]
-                level = table[rows[0]][0]
-                shares = mfam.similarity(level, pooled[level], mfam.prototypes[rows]).softmax(-1).tolist()
-                for i, of_photo in enumerate(shares):
-                    found[first + i][attribute] = {table[r][2]: p for r, p in zip(rows, of_photo, strict=True)}
+            for fitting in self.model.mfam.similarities(tokens):
+                shares = [(rows, fitting[rows].softmax(-1).tolist()) for rows in attribute_rows(table)]
+                found.append(
+                    {table[rows[0]][1]: {table[r][2]: p for r, p in zip(rows, of, strict=True)} for rows, of in shares}
+                )
         return found
 
     @torch.inference_mode()
@@ -238,21 +310,15 @@ class Calm:
         ids = ids.expand(visual_tokens.shape[0], -1).to(visual_tokens.device)
         return self.model.embed_prompt(ids, visual_tokens)
 
-    @cached_property
-    def _remedies(self) -> tuple[list[tuple[str, str, str]], torch.Tensor, torch.Tensor]:
-        """(attribute, state, suggestion) of every edited state, the suggestions' token ids (A, T) and lengths (A,)."""
-        tokenizer = self._speaker.tokenizer
-        rows = [(a.name, s.name, s.remedies[0]) for a in taxonomy().attributes for s in a.states]
-        states = [(attribute, state, SUGGESTION_FORM.format(remedy=remedy)) for attribute, state, remedy in rows]
-        ids = [tokenizer(text, add_special_tokens=False).input_ids for _, _, text in states]
-        lengths = torch.tensor([len(one) for one in ids])
-        padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(one) for one in ids], batch_first=True)
-        device = self.model.mfam.thematic.weight.device
-        return states, padded.to(device), lengths.to(device)
+    def _without_photograph(self, prompt: str) -> torch.Tensor:
+        """Embeddings (1, L, D) of a prompt that no photograph goes with."""
+        text = self._speaker.prompt([{"role": "user", "content": prompt}])
+        ids = self._speaker.tokenizer(text, return_tensors="pt").input_ids
+        return self.model.embed_prompt(ids.to(self.model.mfam.thematic.weight.device), None)
 
-    @cached_property
-    def _average_likelihood(self) -> torch.Tensor:
-        """Likelihood of every suggestion for the average training photograph: what the model would say anyway."""
-        _, answers, lengths = self._remedies
-        average = self._prompt(SUGGESTION_PROMPT, self.model.average_visual_tokens.unsqueeze(0))
-        return answer_log_likelihood(self.model, average, answers, lengths)
+    def _answers(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids (A, T), padded, and lengths (A,)."""
+        device = self.model.mfam.thematic.weight.device
+        ids = [self._speaker.tokenizer(text, add_special_tokens=False).input_ids for text in texts]
+        padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(one) for one in ids], batch_first=True)
+        return padded.to(device), torch.tensor([len(one) for one in ids], device=device)

@@ -13,6 +13,8 @@ from typing import Any
 
 import pandas as pd
 
+from calm.attributes.naming import naming_rules, states_named
+from calm.attributes.taxonomy import taxonomy
 from calm.data import tables
 from calm.data.aspects import captions, critiques
 from calm.data.images import ImageStore
@@ -149,10 +151,13 @@ def _comment_rows(layout: Layout, per_item: int, seed: int) -> list[Row]:
     def order(comment: pd.Series) -> tuple[int, str]:
         return derive(seed, "comments", comment["dataset"], comment["comment_id"]), comment["comment_id"]
 
-    rows = []
+    rows, rules = [], naming_rules(taxonomy())
     for item, said in _listed(layout, "comments", tables.comments, critiques):
         for comment in sorted(said, key=order)[:per_item]:
-            rows.append(_row("comment", item, COMMENT_PROMPT, safe_answer(comment["text_clean"]), comment["origin"]))
+            answer = safe_answer(comment["text_clean"])
+            row = _row("comment", item, COMMENT_PROMPT, answer, comment["origin"])
+            # Told of what the answer names, the model learns to say that and no more.
+            rows.append({**row, "told": sorted(states_named(answer, rules))})
     return rows
 
 

@@ -252,6 +252,14 @@ class Thematic(Section):
     content: list[ContentSource]
 
 
+class Words(Section):
+    """What the Q-formers recognise, told to the language model in its own words. 0 states tell it nothing."""
+
+    states: NonNegativeInt  # told of one photograph, at most
+    tokens: PositiveInt  # of one state's words
+    probability: Annotated[float, Field(gt=0, lt=1)]  # of a state, from which on it is told, and suggested to be undone
+
+
 class Levels(Section):
     """Indices into the visual encoder's hidden states, for each level; negative ones count from the end."""
 
@@ -272,6 +280,7 @@ class MFAMParams(Section):
     heads: PositiveInt
     cross_attention_every: PositiveInt
     thematic: Thematic
+    words: Words
     score_width: NonNegativeInt
     score_dropout: Annotated[float, Field(ge=0, lt=1)]
 
@@ -306,6 +315,14 @@ class Contrastive(Section):
     temperature: Positive
     width: PositiveInt
     texts: PositiveInt
+    every: NonNegative  # weight of telling all attributes of a level in every view, beside the drawn one
+
+
+class Calibration(Section):
+    """Photographs that self-supervision does not train on, from which it learns how sure its answers may be."""
+
+    share: Annotated[float, Field(gt=0, lt=1)]
+    views: PositiveInt  # of each
 
 
 class LanguageLoss(Section):
@@ -330,6 +347,7 @@ class PretrainAttributes(Optimisation):
     views: NonNegativeInt
     contrastive: Contrastive
     language: LanguageLoss
+    calibration: Calibration
 
     @model_validator(mode="after")
     def _some_loss(self) -> PretrainAttributes:
@@ -346,9 +364,10 @@ class PretrainParams(Section):
 
 
 class LoRATuning(Section):
-    """Low-rank adapters on all linear layers of the language model."""
+    """Low-rank adapters on linear layers of the language model."""
 
     kind: Literal["lora"]
+    layers: Literal["all", "attention"]  # all but the head; or those of attention alone, which cost half of the time
     r: PositiveInt
     alpha: PositiveInt
     dropout: Share
@@ -392,7 +411,6 @@ class VisualScores(Optimisation):
 class FinetuneScores(Optimisation):
     """S: image-score pairs."""
 
-    lead: str
     regression: Regression
     visual: VisualScores
 
@@ -401,6 +419,7 @@ class FinetuneParams(Section):
     """The two processes of fine-tuning: C, then S."""
 
     tuning: Annotated[LoRATuning | FullTuning | FrozenTuning, Field(discriminator="kind")]
+    q_formers: Literal["trained", "frozen"]  # frozen: what self-supervision has taught them to recognise stays
     comments: Optimisation
     scores: FinetuneScores
 

@@ -49,25 +49,40 @@ def test_every_photograph_gets_a_comment(calm: Calm) -> None:
         assert not any(token in text for text in comments)
 
 
-def test_suggestions_are_ranked_and_name_what_they_remedy(calm: Calm) -> None:
-    for suggestions in calm.suggest(tiny.pictures(2), top=4):
-        assert len(suggestions) == 4
-        odds = [one.log_odds for one in suggestions]
-        assert odds == sorted(odds, reverse=True)
+def test_suggestions_are_what_is_recognised_with_a_remedy_of_that_state(
+    calm: Calm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calm.model.config, "told_probability", 1e-6)
+    pictures = tiny.pictures(2)
+    for suggestions, states in zip(calm.suggest(pictures, top=4), calm.recognise(pictures), strict=True):
+        assert [(one.attribute, one.state, one.probability) for one in suggestions] == states[:4]
+        assert [one.probability for one in suggestions] == sorted((p for *_, p in states), reverse=True)[:4]
         for one in suggestions:
-            assert taxonomy().attribute(one.attribute).state(one.state).remedies[0] in one.text
+            assert one.attribute is not None and one.state is not None
+            remedies = taxonomy().attribute(one.attribute).state(one.state).remedies
+            assert one.text in {f"I would {remedy}." for remedy in remedies}
 
 
-def test_a_photograph_like_the_average_calls_for_nothing(calm: Calm) -> None:
-    """Log-odds compare with the average photograph: for that one they are zero."""
-    from calm.instructions import SUGGESTION_PROMPT
-    from calm.model.readouts import answer_log_likelihood
+def test_a_photograph_without_a_likely_flaw_is_left_alone(calm: Calm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calm.model.config, "told_probability", 1.0)
+    for (only,), states in zip(calm.suggest(tiny.pictures(2)), calm.recognise(tiny.pictures(2)), strict=True):
+        assert (only.attribute, only.state, only.text) == (None, None, "Leave it as it is.")
+        assert only.probability == pytest.approx(np.prod([1 - p for *_, p in states]))
 
-    _, answers, lengths = calm._remedies
-    prompt = calm._prompt(SUGGESTION_PROMPT, calm.model.average_visual_tokens.unsqueeze(0))
-    odds = answer_log_likelihood(calm.model, prompt, answers, lengths) - calm._average_likelihood
-    assert torch.equal(odds, torch.zeros_like(odds))
-    assert calm.model.average_visual_tokens.any()
+
+def test_a_checkpoint_without_calibration_says_what_makes_a_new_one(
+    calm: Calm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calm.model.config, "recognition", {})
+    assert len(calm.comment(tiny.pictures(1), max_new_tokens=3)) == 1
+    with pytest.raises(ValueError, match="an earlier calm made it; train a new one"):
+        calm.suggest(tiny.pictures(1))
+
+
+def test_the_language_model_alone_ranks_every_remedy(calm: Calm) -> None:
+    for remedies in calm.rank_remedies(tiny.pictures(2)):
+        assert len(remedies) == sum(len(attribute.states) for attribute in taxonomy().attributes)
+        assert [one.log_odds for one in remedies] == sorted((one.log_odds for one in remedies), reverse=True)
 
 
 @pytest.mark.parametrize("who", ["calm", "looker"])
@@ -143,8 +158,8 @@ def test_the_batch_does_not_change_results(calm: Calm) -> None:
         )
         whole = calm.pooled_features(pictures)
         np.testing.assert_allclose(calm.pooled_features(pictures, batch_size=size), whole, rtol=1e-4, atol=1e-4)
-    one = [odds.log_odds for odds in calm.suggest(pictures[1:2])[0]]
-    among = [odds.log_odds for odds in calm.suggest(pictures)[1]]
+    one = [remedy.log_odds for remedy in calm.rank_remedies(pictures[1:2])[0]]
+    among = [remedy.log_odds for remedy in calm.rank_remedies(pictures)[1]]
     assert one == pytest.approx(among, abs=1e-4)
 
 

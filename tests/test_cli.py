@@ -46,7 +46,7 @@ class FakeCalm:
 
     def suggest(self, images: Sequence[Image.Image], top: int) -> list[list[SimpleNamespace]]:
         return [
-            [SimpleNamespace(attribute="tilt", state="left", text=f"Turn {n}.", log_odds=-float(n)) for n in range(top)]
+            [SimpleNamespace(attribute="tilt", state="left", text=f"Turn {n}.", probability=1 - n / 10) for n in range(top)]
             for _ in images
         ]
 
@@ -212,7 +212,7 @@ def test_csv_is_quoted_and_has_one_line_per_suggestion() -> None:
         ("b.PNG", "Turn 0."),
         ("b.PNG", "Turn 1."),
     ]
-    assert set(suggestions[0]) == {"file", "attribute", "state", "text", "log_odds", "checkpoint", "preprocessing"}
+    assert set(suggestions[0]) == {"file", "attribute", "state", "text", "probability", "checkpoint", "preprocessing"}
 
 
 @pytest.mark.usefixtures("photographs")

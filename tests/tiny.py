@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 from PIL import Image
 from ruamel.yaml import YAML
@@ -20,7 +21,7 @@ from torch import nn
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from calm.data.images import ShardWriter, encode
-from calm.data.schema import INSTRUCTION, LIST
+from calm.data.schema import INSTRUCTION, ITEM, LIST
 from calm.instructions import CAPTION_PROMPT, COMMENT_PROMPT, SCORE_PROMPT, format_score, messages
 from calm.io import write_table
 from calm.layout import Layout
@@ -150,7 +151,9 @@ def params(parts: Parts, **changes: Any) -> Params:
     }
     raw["pretrain"]["attributes"]["contrastive"] |= {"width": 8, "texts": 2}
     raw["pretrain"]["attributes"]["language"] |= {"weight": 0.2, "samples": 6}
-    raw["finetune"]["tuning"] = {"kind": "lora", "r": 2, "alpha": 4, "dropout": 0.0}
+    raw["pretrain"]["attributes"]["calibration"] = {"share": 0.2, "views": 2}
+    raw["mfam"]["words"] = {"states": 2, "tokens": 40, "probability": 0.2}
+    raw["finetune"]["tuning"] = {"kind": "lora", "layers": "all", "r": 2, "alpha": 4, "dropout": 0.0}
     for section, run in (("pretrain", "attributes"), ("pretrain", "alignment"), ("finetune", "comments")):
         raw[section][run] |= RUN
     raw["pretrain"]["attributes"]["batch_size"] = 8  # so that every level has its views in every step
@@ -189,11 +192,22 @@ def build_data(root: Path, settings: Params) -> Layout:
     writer.close()
     listed = [{"dataset": DATASET, "item_id": name, "split": "test" if name in TEST else "train"} for name in names]
     write_table(layout.lists / "unlabelled.parquet", pd.DataFrame(listed), LIST)
+    write_items(layout, names)
     generate_texts(settings, layout)
     write_instructions(layout, "generic", listed, CAPTION_PROMPT, lambda number: f"It may show {number}.")
     write_instructions(layout, "comments", listed, COMMENT_PROMPT, lambda number: f"Comment {number}.")
     write_instructions(layout, "scores", listed, SCORE_PROMPT, lambda number: format_score(1.5 + number), scored=True)
     return layout
+
+
+def write_items(layout: Layout, names: list[str]) -> None:
+    """Each picture as a photograph of its own group; what else is known of photographs does not matter here."""
+    empty = {pa.string(): "-", pa.int32(): 0}
+    frame = pd.DataFrame(
+        {field.name: pd.Series([None if field.nullable else empty[field.type]] * len(names)) for field in ITEM}
+    )
+    frame = frame.assign(dataset=DATASET, item_id=names, group=names)
+    write_table(layout.prepared(DATASET) / "items.parquet", frame, ITEM)
 
 
 def write_instructions(
@@ -209,6 +223,7 @@ def write_instructions(
             "answer": answer(number),
             "score": 1.5 + number if scored else None,
             "level": None,
+            "told": None,
             "weight": 1.0,
             "origin": "drawn",
         }

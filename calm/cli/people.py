@@ -97,13 +97,13 @@ def suggest(
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """What to change, best suggestion first."""
+    """What to change, the likeliest flaw first; "Leave it as it is." where none is likely enough."""
 
     def rows(calm: Calm, images: Sequence[Image]) -> Iterator[Row]:
         for suggestions in calm.suggest(images, top=top):
             yield {
                 "suggestions": [
-                    {"attribute": s.attribute, "state": s.state, "text": s.text, "log_odds": s.log_odds}
+                    {"attribute": s.attribute, "state": s.state, "text": s.text, "probability": s.probability}
                     for s in suggestions
                 ]
             }

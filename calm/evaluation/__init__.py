@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from pathlib import Path
 
-from calm.evaluation.base import Assistant, Bench, EvaluationError, Outcome, Task
+from calm.evaluation.base import Assistant, Bench, EvaluationError, Outcome, Task, load_model
 from calm.io import atomic_dir, write_json, write_table
 from calm.layout import Layout
 from calm.params import Params, TaskSettings, checked
@@ -19,6 +19,7 @@ __all__ = [
     "Task",
     "evaluate",
     "find_task",
+    "load_model",
     "names",
     "settings",
     "write_outcome",
@@ -52,14 +53,6 @@ def settings(name: str, params: Params) -> TaskSettings:
     if name not in params.evaluation.tasks:
         raise EvaluationError(f"params.yaml: evaluation.tasks has no entry '{name}'; it names the model to judge")
     return checked(task.settings, params.evaluation.tasks[name], "params", prefix=f"evaluation.tasks.{name}.")
-
-
-def load_model(folder: Path, params: Params) -> Assistant:
-    """The model in `folder`, on the device and in the number format of params.runtime."""
-    from calm.assistant import Calm
-
-    model: Assistant = Calm.from_pretrained(folder, device=params.runtime.device, dtype=params.runtime.dtype)
-    return model
 
 
 def names() -> list[str]:

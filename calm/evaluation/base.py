@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -45,14 +46,25 @@ class Score(Protocol):
 
 
 class Suggestion(Protocol):
-    """One remedy, for the state of the attribute that it undoes."""
+    """What to do about a recognised state, or (without one) to leave the photograph as it is."""
+
+    @property
+    def attribute(self) -> str | None: ...
+    @property
+    def state(self) -> str | None: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def probability(self) -> float: ...
+
+
+class Remedy(Protocol):
+    """One remedy, for the state of the attribute that it undoes, as the language model alone judges it."""
 
     @property
     def attribute(self) -> str: ...
     @property
     def state(self) -> str: ...
-    @property
-    def text(self) -> str: ...
     @property
     def log_odds(self) -> float: ...
 
@@ -71,6 +83,8 @@ class Assistant(Protocol):
     def score(self, images: Sequence[Image], batch_size: int = 16) -> Sequence[Score]: ...
     def comment(self, images: Sequence[Image], batch_size: int = 16, max_new_tokens: int = 40) -> list[str]: ...
     def suggest(self, images: Sequence[Image], top: int = 3) -> Sequence[Sequence[Suggestion]]: ...
+    def recognise(self, images: Sequence[Image]) -> Sequence[Sequence[tuple[str, str, float]]]: ...
+    def rank_remedies(self, images: Sequence[Image]) -> Sequence[Sequence[Remedy]]: ...
     def write_suggestion(
         self, images: Sequence[Image], batch_size: int = 16, max_new_tokens: int = 40
     ) -> list[str]: ...
@@ -184,6 +198,14 @@ class Task:
     headlines: tuple[Headline, ...]
     run: Callable[[Bench[Any]], Outcome]
     settings: type[TaskSettings] = TaskSettings
+
+
+def load_model(folder: Path, params: Params) -> Assistant:
+    """The model in `folder`, on the device and in the number format of params.runtime."""
+    from calm.assistant import Calm
+
+    model: Assistant = Calm.from_pretrained(folder, device=params.runtime.device, dtype=params.runtime.dtype)
+    return model
 
 
 def item_keys(rows: pd.DataFrame) -> list[tuple[str, str]]:

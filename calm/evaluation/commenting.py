@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from calm.attributes.naming import Rules, naming_rules, states_named
 from calm.evaluation import plots
 from calm.evaluation.base import (
     Bench,
@@ -28,7 +29,6 @@ from calm.evaluation.base import (
 from calm.evaluation.captions import CaptionScores, scored, spice, tokenised
 from calm.evaluation.editing import edit_labels
 from calm.evaluation.metrics import Bootstrap, Estimate, Vector, mean
-from calm.evaluation.naming import Rules, naming_rules, states_named
 from calm.evaluation.ngrams import BLEU
 from calm.params import PositiveInt, TaskSettings
 
@@ -95,6 +95,8 @@ def run(bench: Bench[CommentingSettings]) -> Outcome:
     metrics |= {"labels": origin_of_labels(rows["origin"]), "items": len(rows), "groups": len(set(group_keys(rows)))}
     metrics["spice"] = {"n": len(rows)} | spice(tokens.captions[0], tokens.references)
     metrics["diversity"] = _diversity(tokens.captions[0], [texts[0] for texts in tokens.references])
+    gain = own.per_photo["cider"] - shuffled.per_photo["cider"]
+    metrics["cider"]["over_shuffled"] = mean(gain, group_keys(rows), bench.bootstrap).to_json()
     metrics["names_an_edit"] = _naming(predictions, rules, bench.bootstrap)
     return Outcome(metrics, predictions, PREDICTIONS, _plots(metrics))
 
@@ -223,6 +225,8 @@ TASK = Task(
             for kind in ("state", "attribute")
         ),
         *(Headline(label, name, (("shuffled", f"{name}.shuffled"),)) for name, label in METRICS.items()),
+        Headline("CIDEr-D, minus shuffled", "cider.over_shuffled"),
+        Headline("different comments", "diversity.different_comments"),
         Headline("SPICE", "spice"),
         *(
             Headline(

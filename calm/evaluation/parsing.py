@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calm.evaluation.naming import content_words
+from calm.attributes.naming import content_words
 
 if TYPE_CHECKING:
     from calm.attributes.taxonomy import Taxonomy

@@ -1,13 +1,13 @@
 """Zero-shot suggestions: does the model suggest undoing what was really done to a held-out photograph?
 
-No public protocol exists; docs/evaluation.md publishes this one. Three ways of suggesting are judged alike: remedies
-that the language model ranks, its own words read by a text encoder, and, without any language model, the states that
-the Q-formers recognise.
+No public protocol exists; docs/evaluation.md publishes this one. Three ways of suggesting are judged alike: what calm
+suggests (states that the Q-formers recognise, with calibrated probabilities), remedies that the language model alone
+ranks (the paper's zero-shot way), and the language model's own words read by a text encoder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from math import comb
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from calm.attributes.naming import naming_rules, states_named
 from calm.evaluation import plots
 from calm.evaluation.base import (
     Bench,
@@ -30,7 +31,6 @@ from calm.evaluation.base import (
 from calm.evaluation.decisions import KINDS, cross_fitted, figures, key
 from calm.evaluation.editing import edit_labels, edited_copies, labels_of, lacking
 from calm.evaluation.metrics import Bootstrap, Estimate, mean
-from calm.evaluation.naming import naming_rules, states_named
 from calm.evaluation.parsing import Parser, agreement
 from calm.params import PositiveInt, TaskSettings
 
@@ -38,10 +38,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from calm.attributes.taxonomy import Taxonomy
+    from calm.evaluation.base import Remedy, Suggestion
 
 TOP = (1, 3)
-PROTOCOL = "calm-suggesting-1"
-WAYS = {"ranked": "ranked remedies", "classifier": "attribute classifier", "written": "own words"}
+PROTOCOL = "calm-suggesting-2"
+WAYS = {"suggested": "as calm suggests", "language": "language model alone", "written": "its own words"}
 NOT_WRITTEN = "not asked for: evaluation.tasks.suggesting.written_tokens"
 PREDICTIONS = pa.schema(
     [
@@ -50,14 +51,15 @@ PREDICTIONS = pa.schema(
         pa.field("group", pa.string(), nullable=False),
         pa.field("edits", pa.list_(pa.string())),  # "attribute: state" of each known edit; null = not edited
         pa.field("made_here", pa.bool_(), nullable=False),  # edited by this task, not by the dataset
-        pa.field("suggested", pa.list_(pa.string()), nullable=False),  # the same labels, best first
-        pa.field("texts", pa.list_(pa.string()), nullable=False),
-        pa.field("log_odds", pa.list_(pa.float64()), nullable=False),
-        pa.field("classifier", pa.list_(pa.string()), nullable=False),  # states recognised, most likely first
-        pa.field("classifier_log_odds", pa.list_(pa.float64()), nullable=False),  # of the state against unchanged
+        pa.field("suggested", pa.list_(pa.string()), nullable=False),  # each attribute's likeliest change, in order
+        pa.field("probabilities", pa.list_(pa.float64()), nullable=False),  # of these
+        pa.field("suggested_made", pa.list_(pa.string()), nullable=False),  # what calm tells people to change
+        pa.field("texts", pa.list_(pa.string()), nullable=False),  # in these words
+        pa.field("language", pa.list_(pa.string()), nullable=False),  # as the language model alone ranks, best first
+        pa.field("log_odds", pa.list_(pa.float64()), nullable=False),  # of these
+        pa.field("language_made", pa.list_(pa.string()), nullable=False),  # those that pass a threshold
+        pa.field("reranked", pa.list_(pa.string()), nullable=False),  # the first of `suggested` in its order
         pa.field("written", pa.string()),  # the model's own words; null where not asked for
-        pa.field("ranked_made", pa.list_(pa.string()), nullable=False),  # suggestions that pass the threshold
-        pa.field("classifier_made", pa.list_(pa.string()), nullable=False),
         pa.field("written_made", pa.list_(pa.string())),  # what the text encoder reads in the words
     ]
 )
@@ -86,12 +88,12 @@ def run(bench: Bench[SuggestingSettings]) -> Outcome:
         raise EvaluationError("task 'suggesting': no edited test photograph in the list of role 'scores'")
     metrics: dict[str, Any] = {"protocol": PROTOCOL, "labels": "exact: known edits of real photographs"}
     metrics |= _written_read(bench, predictions, known)
-    for way in ("ranked", "classifier"):
-        predictions[f"{way}_made"] = _lists(_decided(predictions, way, bench.rng("halves")))
+    predictions["language_made"] = _lists(_decided(predictions, bench.rng("halves")))
     edited = predictions[predictions["edits"].notna()].reset_index(drop=True)
     swap = elsewhere(group_keys(edited), bench.rng("shuffle"))
     metrics |= measure(hit_table(edited, known, swap, "suggested"), group_keys(edited), bootstrap)
-    metrics["classifier"] = measure(hit_table(edited, known, swap, "classifier"), group_keys(edited), bootstrap)
+    for way in ("language", "reranked"):
+        metrics[way] = measure(hit_table(edited, known, swap, way), group_keys(edited), bootstrap)
     metrics["decided"] = _decisions(predictions, bench)
     metrics |= {
         "items": len(edited),
@@ -120,13 +122,11 @@ def _written_read(bench: Bench[SuggestingSettings], predictions: pd.DataFrame, k
     return {"parser": read}
 
 
-def _decided(predictions: pd.DataFrame, way: str, rng: np.random.Generator) -> list[list[str]]:
-    """Of a way's ranking, the suggestions that pass a threshold from the other half of the groups."""
-    ranking, strength = {"ranked": ("suggested", "log_odds"), "classifier": ("classifier", "classifier_log_odds")}[way]
+def _decided(predictions: pd.DataFrame, rng: np.random.Generator) -> list[list[str]]:
+    """Of the language model's ranking, the suggestions that pass a threshold from the other half of the groups."""
     edits = [list(one) if one is not None else [] for one in predictions["edits"]]
-    return cross_fitted(
-        predictions[ranking].tolist(), predictions[strength].tolist(), edits, group_keys(predictions), rng
-    )
+    first = predictions[["language", "log_odds"]].map(lambda values: values[: max(TOP)])
+    return cross_fitted(first["language"].tolist(), first["log_odds"].tolist(), edits, group_keys(predictions), rng)
 
 
 def _decisions(predictions: pd.DataFrame, bench: Bench[SuggestingSettings]) -> dict[str, Any]:
@@ -176,37 +176,33 @@ def _table(
     made_here: bool,
 ) -> pd.DataFrame:
     """What the model says of photographs, by every way: the columns of PREDICTIONS but the decisions."""
-    answers: list[Any] = []
-    odds: list[list[tuple[str, float]]] = []
+    found: list[Sequence[tuple[str, str, float]]] = []
+    made: list[list[Suggestion]] = []
+    ranked: list[Sequence[Remedy]] = []
     written: list[str | None] = []
     for images in batches:
-        answers += bench.model.suggest(images, top=max(TOP))
-        odds += [recognised(shares)[: max(TOP)] for shares in bench.model.attributes(images)]
+        found += bench.model.recognise(images)
+        made += [[one for one in of if one.attribute is not None] for of in bench.model.suggest(images, top=max(TOP))]
+        ranked += bench.model.rank_remedies(images)
         tokens = bench.settings.written_tokens
         if tokens is None:
             written += [None] * len(images)
         else:
             written += bench.model.write_suggestion(images, max_new_tokens=tokens)
+    language = [[f"{remedy.attribute}: {remedy.state}" for remedy in one] for one in ranked]
+    suggested = [[f"{attribute}: {state}" for attribute, state, _ in one] for one in found]
     return rows[["dataset", "item_id", "group"]].assign(
         edits=_lists(edits),
         made_here=made_here,
-        suggested=_lists([f"{s.attribute}: {s.state}" for s in answer] for answer in answers),
-        texts=_lists([s.text for s in answer] for answer in answers),
-        log_odds=_lists([float(s.log_odds) for s in answer] for answer in answers),
-        classifier=_lists([label for label, _ in one] for one in odds),
-        classifier_log_odds=_lists([value for _, value in one] for one in odds),
+        suggested=_lists(suggested),
+        probabilities=_lists([float(share) for *_, share in one] for one in found),
+        suggested_made=_lists([f"{s.attribute}: {s.state}" for s in one] for one in made),
+        texts=_lists([s.text for s in one] for one in made),
+        language=_lists(language),
+        log_odds=_lists([float(remedy.log_odds) for remedy in one] for one in ranked),
+        reranked=_lists(sorted(a[: max(TOP)], key=b.index) for a, b in zip(suggested, language, strict=True)),
         written=pd.Series(written, dtype=object),
     )
-
-
-def recognised(shares: Mapping[str, Mapping[str, float]]) -> list[tuple[str, float]]:
-    """Each attribute's likeliest state other than unchanged, with its log-odds against unchanged, likeliest first."""
-    tiny, odds = 1e-9, []
-    for attribute, states in shares.items():
-        state = max(sorted(set(states) - {"unchanged"}), key=states.__getitem__)
-        value = np.log(states[state] + tiny) - np.log(states["unchanged"] + tiny)
-        odds.append((f"{attribute}: {state}", float(value)))
-    return sorted(odds, key=lambda one: (-one[1], one[0]))
 
 
 def _lists(values: Iterable[list[Any] | None]) -> pd.Series:
@@ -242,9 +238,11 @@ def measure(hits: pd.DataFrame, groups: Sequence[Hashable], bootstrap: Bootstrap
     for kind in KINDS:
         for top in TOP:
             name = f"{kind}_top{top}"
+            gain = hits[name] - hits[f"{name}_shuffled"]
             metrics[name] = mean(hits[name], groups, bootstrap).to_json() | {
                 "chance": round(float(hits[f"{name}_uniform"].mean()), 6),
                 "shuffled": round(float(hits[f"{name}_shuffled"].mean()), 6),
+                "over_shuffled": mean(gain, groups, bootstrap).to_json(),
             }
     return metrics
 
@@ -253,15 +251,15 @@ def _unedited(predictions: pd.DataFrame) -> dict[str, Any]:
     """Nothing is known to be wrong with unedited photographs: is the model less sure of its best suggestion there?"""
     from sklearn.metrics import roc_auc_score
 
-    strength = predictions["log_odds"].map(lambda values: values[0])
+    strength = predictions["probabilities"].map(lambda values: values[0])
     edited = predictions["edits"].notna()
     result: dict[str, Any] = {"items": int((~edited).sum())}
     if edited.all():
         return result | {"sure_when_edited_auc": None, "reason": "no unedited photograph in the list"}
     return result | {
         "sure_when_edited_auc": round(float(roc_auc_score(edited, strength)), 6),
-        "log_odds": round(float(strength[~edited].mean()), 6),
-        "log_odds_when_edited": round(float(strength[edited].mean()), 6),
+        "probability": round(float(strength[~edited].mean()), 6),
+        "probability_when_edited": round(float(strength[edited].mean()), 6),
     }
 
 
@@ -295,11 +293,22 @@ TASK = Task(
                 (
                     ("shuffled", f"{kind}_top{top}.shuffled"),
                     ("random", f"{kind}_top{top}.chance"),
-                    ("attribute classifier", f"classifier.{kind}_top{top}.value"),
+                    ("language model alone", f"language.{kind}_top{top}.value"),
                 ),
             )
             for kind in KINDS
             for top in TOP
+        ),
+        Headline(
+            "attribute named, top 3, language model alone",
+            "language.attribute_top3",
+            (("shuffled", "language.attribute_top3.shuffled"), ("random", "language.attribute_top3.chance")),
+        ),
+        Headline("the same, minus shuffled", "language.attribute_top3.over_shuffled"),
+        Headline(
+            "state named, top 1, the first three ranked again by the language model",
+            "reranked.state_top1",
+            (("shuffled", "reranked.state_top1.shuffled"),),
         ),
         *(
             Headline(

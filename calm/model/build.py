@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedConfig
 from transformers.initialization import no_init_weights
 
+from calm.attributes.taxonomy import taxonomy
 from calm.io import sha256_file, sha256_text
 from calm.model.configuration import CalmConfig
 from calm.model.connotations import connotations, vocabulary
@@ -36,6 +37,7 @@ from calm.model.pretrained import (
     vision_preprocessing,
 )
 from calm.model.processing import CalmImageProcessor, CalmProcessor, add_placeholders
+from calm.model.words import embedded, word_ids
 from calm.params import LoRATuning, Params, Runtime
 
 TRAINED = "trained.safetensors"
@@ -94,6 +96,9 @@ def calm_config(
         contrast_width=contrastive.width,
         contrast_temperature=contrastive.temperature,
         text_width=text_width(params.parts.text),
+        told_states=mfam.words.states,
+        told_probability=mfam.words.probability,
+        told_length=mfam.words.tokens,
         score_width=mfam.score_width,
         score_dropout=mfam.score_dropout,
         attribute_states=[list(state) for state in attribute_states],
@@ -107,6 +112,10 @@ def assemble(params: Params, attribute_states: Sequence[Sequence[str]] = ()) -> 
     vision = load_vision(params.parts.vision, resolve_dtype(params.runtime))
     assembly = assemble_parts(config, vision, language, params.runtime, params.seed)
     describe_classes(assembly, language, params.parts.text)
+    if config.told_tokens:
+        model, tokenizer = assembly.model, assembly.processor.tokenizer
+        ids = word_ids(tokenizer, taxonomy(), config.attribute_states, config.told_length)
+        model.mfam.get_buffer("words").copy_(embedded(ids, model.get_input_embeddings()))
     return assembly
 
 
@@ -140,6 +149,7 @@ def assemble_parts(config: CalmConfig, vision: Vision, language: Language, runti
         chat_template=language.chat_template,
         queries=config.queries,
         thematic_tokens=config.thematic_tokens,
+        told_tokens=config.told_tokens,
     )
     return Assembly(model.to(device).eval().requires_grad_(False), processor, vision.preprocessing)
 
@@ -151,17 +161,33 @@ def use_plain_attention(model: CalmForConditionalGeneration) -> None:
 
 
 def add_lora(model: CalmForConditionalGeneration, tuning: LoRATuning, seed: int) -> PeftModel:
-    """Low-rank adapters on all linear layers of the language model but its head; the adapters alone are trainable."""
+    """Low-rank adapters on linear layers of the language model, never on its head; the adapters alone are trainable."""
     torch.manual_seed(seed)
     model.language_model.config._name_or_path = model.config.provenance["language"]["name"]  # peft records it
     config = LoraConfig(
         r=tuning.r,
         lora_alpha=tuning.alpha,
         lora_dropout=tuning.dropout,
-        target_modules="all-linear",
+        target_modules="all-linear" if tuning.layers == "all" else attention_layers(model.language_model),
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model.language_model, config)
+
+
+def attention_layers(language_model: torch.nn.Module) -> list[str]:
+    """Names of the linear layers inside attention, as transformers' models call their modules.
+
+    Raises:
+        ValueError: the language model has no module whose name says that it is attention.
+    """
+    found = {
+        name.rsplit(".", 1)[-1]
+        for name, module in language_model.named_modules()
+        if isinstance(module, torch.nn.Linear) and "attn" in name.rsplit(".", 1)[0].rsplit(".", 1)[-1]
+    }
+    if not found:
+        raise ValueError("finetune.tuning.layers: this language model has no attention layers by that name; use 'all'")
+    return sorted(found)
 
 
 def save_adapter(folder: Path, adapter: PeftModel) -> None:

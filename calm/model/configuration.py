@@ -11,7 +11,8 @@ from calm.attributes.taxonomy import LEVELS
 from calm.model.sources import CLASS_SOURCES, LEVEL_SOURCES, WHOLE_SOURCES
 
 THEMATIC = "thematic"
-PLACEHOLDERS = ("<low>", "<middle>", "<high>", "<thematic>")  # in the order the language model reads them (paper)
+# In the order that the language model reads them (paper), the words last.
+PLACEHOLDERS = ("<low>", "<middle>", "<high>", "<thematic>", "<words>")
 IMAGE_TOKEN = "<image>"  # what prompts hold; the processor expands it into placeholders
 
 # kernel, stride, expansion, channels in, channels out of the 16 blocks
@@ -76,6 +77,10 @@ class CalmConfig(PreTrainedConfig):
     contrast_temperature: float = 0.07
     text_width: int = 384  # of the sentence encoder's embeddings
     attribute_states: list[list[str]] = field(default_factory=list)  # [level, attribute, state] of every prototype row
+    recognition: dict[str, Any] = field(default_factory=dict)  # `calm.model.recognition.Calibration`, once learnt
+    told_states: int = 0  # states that the language model is told of in its own words, at most; 0: none
+    told_probability: float = 0.5  # of a state, from which on it is told, and suggested to be undone
+    told_length: int = 0  # tokens of one state's words
     placeholder_token_ids: list[int] = field(default_factory=list)
     digit_token_ids: list[int] = field(default_factory=list)  # of "0" to "9"
     score_width: int = 0  # hidden units of the score head's visual part; 0: it reads the language model alone
@@ -107,7 +112,12 @@ class CalmConfig(PreTrainedConfig):
     @property
     def vision_tokens(self) -> int:
         """Tokens that one photograph takes in the prompt."""
-        return len(LEVELS) * self.queries + self.thematic_tokens
+        return len(LEVELS) * self.queries + self.thematic_tokens + self.told_tokens
+
+    @property
+    def told_tokens(self) -> int:
+        """Tokens of the language model's own words, which follow the thematic ones."""
+        return self.told_states * self.told_length
 
     @property
     def places(self) -> int:

@@ -6,6 +6,10 @@ source of content that the configuration names: a level's mean or deviation over
 the photograph, the classes that it recognises, as words or by what the language model says of them. All four are as
 wide as the language model's embeddings. A contrastive head, used by the self-supervision and to name attributes,
 compares a level's pooled queries with embedded guidance texts.
+
+Where the configuration asks for it, the attribute states that the Q-formers recognise follow in the language model's
+own words ("visible noise; a clockwise tilt;"), as rows of its embedding: a small language model reads words where it
+cannot read query tokens (chosen here: docs/paper.md).
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel
 from calm.attributes.taxonomy import LEVELS
 from calm.model.attention import attending
 from calm.model.configuration import THEMATIC, CalmConfig
+from calm.model.recognition import Recogniser
 from calm.model.sources import CLASS_SOURCES, LEVEL_SOURCES, WHOLE_SOURCES
 
 HiddenStates = Sequence[torch.Tensor]
@@ -169,6 +174,9 @@ class MFAM(nn.Module):
         self.temperature = nn.Parameter(torch.tensor([log(config.contrast_temperature)]))
         prototypes = torch.zeros(len(config.attribute_states), config.text_width)
         self.register_buffer("prototypes", prototypes)  # mean guidance embedding of every attribute state
+        if config.told_tokens:  # the words of every state, then those for nothing: `calm.model.words`
+            words = torch.zeros(len(config.attribute_states) + 1, config.told_length, language_width)
+            self.register_buffer("words", words)
 
     def level(self, name: str) -> LevelQFormer:
         """The Q-former of a level."""
@@ -176,9 +184,36 @@ class MFAM(nn.Module):
         assert isinstance(module, LevelQFormer)
         return module
 
-    def forward(self, tokens: LevelTokens) -> torch.Tensor:
-        """Visual tokens (B, 3 * queries + thematic, D): <low> <middle> <high> <thematic>, as in the paper's figure."""
-        return torch.cat([self._part(name, tokens) for name in (*LEVELS, THEMATIC)], dim=1)
+    def forward(self, tokens: LevelTokens, told: Sequence[Sequence[int] | None] | None = None) -> torch.Tensor:
+        """Visual tokens (B, N, D): <low> <middle> <high> <thematic>, as in the paper's figure, then words if any.
+
+        Args:
+            told: for each photograph rows of the attribute states to tell of, or None for what is recognised in it.
+        """
+        parts = [self._part(name, tokens) for name in (*LEVELS, THEMATIC)]
+        if self.config.told_tokens:
+            parts.append(self.worded(tokens, told).to(parts[0].dtype))
+        return torch.cat(parts, dim=1)
+
+    def worded(self, tokens: LevelTokens, told: Sequence[Sequence[int] | None] | None = None) -> torch.Tensor:
+        """The words of what is told of each photograph, (B, told_tokens, D), right before what is asked about it."""
+        count, words = self.config.told_states, self.get_buffer("words")
+        rows = list(told or [None] * len(tokens.high))
+        if any(one is None for one in rows):
+            found = self.told(tokens)
+            rows = [found[i] if one is None else one for i, one in enumerate(rows)]
+        nothing = len(words) - 1
+        chosen = [[*[nothing] * (count - len(one[:count])), *reversed(one[:count])] for one in rows if one is not None]
+        return words[torch.tensor(chosen, device=words.device)].flatten(1, 2)
+
+    @torch.no_grad()
+    def told(self, tokens: LevelTokens) -> list[list[int]]:
+        """Rows of the states that are recognised with at least the configured probability, likeliest first."""
+        if not self.config.recognition:  # nothing was learnt yet
+            return [[] for _ in range(len(tokens.high))]
+        states, values = Recogniser.of(self.config).likeliest(self.similarities(tokens))
+        passed = values >= self.config.told_probability
+        return [one[keep].tolist()[: self.config.told_states] for one, keep in zip(states, passed, strict=True)]
 
     def _part(self, name: str, tokens: LevelTokens) -> torch.Tensor:
         """H_low, H_middle, H_high or H_thematic; zeros in place of what is not read."""
@@ -274,6 +309,15 @@ class MFAM(nn.Module):
     def pooled(self, tokens: LevelTokens) -> dict[str, torch.Tensor]:
         """Each level's query states, averaged over its queries: (B, width)."""
         return {level: self.level(level)(tokens[level]).mean(1) for level in LEVELS}
+
+    def similarities(self, tokens: LevelTokens) -> torch.Tensor:
+        """`similarity` of each photograph with every attribute state's mean guidance text: (B, S)."""
+        pooled, table = self.pooled(tokens), self.config.attribute_states
+        found = torch.empty(len(tokens.high), len(table), device=tokens.high.device)
+        for level in LEVELS:
+            rows = [row for row, (of, _, _) in enumerate(table) if of == level]
+            found[:, rows] = self.similarity(level, pooled[level], self.prototypes[rows]).float()
+        return found
 
     def similarity(self, level: str, pooled: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
         """Temperature-scaled cosine between pooled states (B, width) and text embeddings (T, text_width): (B, T)."""

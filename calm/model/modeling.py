@@ -44,10 +44,12 @@ class CalmPreTrainedModel(PreTrainedModel):
     base_model_prefix = ""
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
+    # Of checkpoints by an earlier calm, which compared a photograph with the average one.
+    _keys_to_ignore_on_load_unexpected: ClassVar = ["average_visual_tokens"]
     _no_split_modules: ClassVar = ["LlamaDecoderLayer", "CLIPEncoderLayer", "Blip2QFormerLayer"]
     _supports_sdpa = True
     # Trained in float32 and read back so, whatever the frozen parts' number format.
-    _keep_in_fp32_modules_strict: ClassVar = ["mfam", "score_head", "average_visual_tokens"]
+    _keep_in_fp32_modules_strict: ClassVar = ["mfam", "score_head"]
 
     def _init_weights(self, module: nn.Module) -> None:
         """The parts initialise themselves; the layers between them as in BERT. Scores begin in the middle."""
@@ -80,8 +82,6 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         self.mfam = MFAM(config)
         self.language_model = language_model or AutoModelForCausalLM.from_config(config.text_config)
         self.score_head = ScoreHead(config)
-        average = torch.zeros(config.vision_tokens, config.text_config.hidden_size)
-        self.register_buffer("average_visual_tokens", average)  # over the training photographs
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:

@@ -50,12 +50,12 @@ class CalmProcessor(ProcessorMixin):
         chat_template: str | None = None,
         queries: int = 32,
         thematic_tokens: int = 576,
-        score_lead: str = "",
+        told_tokens: int = 0,
         **kwargs: Any,
     ) -> None:
         self.queries = queries
         self.thematic_tokens = thematic_tokens
-        self.score_lead = score_lead  # words put into the model's mouth before a score: "Score:"
+        self.told_tokens = told_tokens
         self.image_token = IMAGE_TOKEN
         self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) if tokenizer is not None else None
         super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
@@ -63,9 +63,9 @@ class CalmProcessor(ProcessorMixin):
     @property
     def placeholders(self) -> str:
         """What one <image> becomes."""
-        low, middle, high, thematic = PLACEHOLDERS
+        low, middle, high, thematic, words = PLACEHOLDERS
         levels = "".join(token * self.queries for token in (low, middle, high))
-        return levels + thematic * self.thematic_tokens
+        return levels + thematic * self.thematic_tokens + words * self.told_tokens
 
     def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: Any) -> str:
         """Called by transformers for every <image> in a prompt."""
@@ -77,21 +77,12 @@ class CalmProcessor(ProcessorMixin):
         Args:
             score: the answer is a score; in every vocabulary its first digit is then the very next token.
         """
-        lead = f"{self.score_lead} " if self.score_lead else ""
-        told = [
-            {**m, "content": lead + m["content"]} if m["role"] == "assistant" and is_score(m["content"]) else m
-            for m in messages
-        ]
         template = self.chat_template or self.tokenizer.chat_template
         text: str = self.tokenizer.apply_chat_template(
-            told, chat_template=template, tokenize=False, add_generation_prompt=True
+            list(messages), chat_template=template, tokenize=False, add_generation_prompt=True
         )
         text = text.replace(IMAGE_TOKEN, self.placeholders)
-        if not score:
-            return text
-        if lead:
-            return text + ("" if text[-1].isspace() else " ") + lead
-        return text + number_prefix(self.tokenizer)
+        return text + number_prefix(self.tokenizer) if score else text
 
     def answer_ids(self, answer: str) -> list[int]:
         """Tokens of an answer as they follow its prompt, which says `score` where the answer is one.

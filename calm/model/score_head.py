@@ -57,7 +57,8 @@ class ScoreHead(nn.Module):
     def look(self, visual_tokens: torch.Tensor) -> torch.Tensor:
         """The visual part alone: (B,) of visual tokens (B, N, D)."""
         assert self.visual is not None, "config.score_width is 0: there is no visual part"
-        parts = visual_tokens.to(self.language.weight.dtype).split(self.parts, dim=1)
+        seen = visual_tokens[:, : sum(self.parts)]  # without the words that may follow
+        parts = seen.to(self.language.weight.dtype).split(self.parts, dim=1)
         means = torch.stack([part.mean(1) for part in parts], dim=1)
         raw: torch.Tensor = self.visual(self.norm(means).flatten(1))
         return raw

@@ -5,7 +5,9 @@ texts of what was done. Two losses, each a parameter (objective chosen here: doc
 
 - contrastive: a level's pooled queries against embedded texts. Within the attribute that was drawn (its states,
   "unchanged" among them, drawn equally often, so that no state is a safe guess), and across the level's attributes
-  among the states that edits bring about. Several texts of a state are positives together.
+  among the states that edits bring about. Several texts of a state are positives together. With a weight of its own,
+  every attribute of the level at once, those that were left alone being unchanged: each state's logit is raised by the
+  log of how often it is drawn (logit adjustment, Menon et al. 2021), so that similarities stay free of that.
 - language: the frozen language model, seeing only the level's own tokens, has to say the guidance text.
 """
 
@@ -15,18 +17,20 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import nn
 
 from calm.attributes.taxonomy import LEVELS, Taxonomy, taxonomy
 from calm.attributes.texts import TextBank
 from calm.model.build import Assembly
 from calm.model.configuration import PLACEHOLDERS
 from calm.model.pretrained import TextEncoder
+from calm.model.recognition import UNCHANGED, Calibration, attribute_rows, fit
 from calm.params import PretrainAttributes
 from calm.seeds import stream
 from calm.training.conversations import collate
-from calm.training.features import Key, Photographs
-from calm.training.order import WHOLE, Order, Part
-from calm.training.views import Drawn, View, Views
+from calm.training.features import ENCODED_AT_ONCE, Key, Photographs
+from calm.training.order import WHOLE, Order, Part, Visit
+from calm.training.views import SKIPPED, Drawn, View, Views
 
 QUESTION = "Describe the {level}-level attributes of this photograph."
 
@@ -34,6 +38,15 @@ QUESTION = "Describe the {level}-level attributes of this photograph."
 def state_table(known: Taxonomy) -> list[tuple[str, str, str]]:
     """(level, attribute, state) of every state, in the taxonomy's order: the rows of the prototypes."""
     return [(a.level, a.name, state.name) for a in known.attributes for state in a.all_states]
+
+
+def log_priors(known: Taxonomy) -> torch.Tensor:
+    """(S,) log of how often `draw_view` leaves an attribute in each of its states, in the table's order."""
+    found = []
+    for attribute in known.attributes:
+        of_state = (1 - SKIPPED) / len(known.at(attribute.level)) / len(attribute.all_states)
+        found += [1 - of_state * len(attribute.states), *[of_state] * len(attribute.states)]
+    return torch.tensor(found).log()
 
 
 class AttributeObjective:
@@ -53,6 +66,7 @@ class AttributeObjective:
         self.views = Views(assembly, photographs, sorted(keys), seed, options.views)
         self.order = Order(len(keys), options.batch_size, seed, "pretrain-attributes")
         self.table = state_table(taxonomy())
+        self.log_priors = log_priors(taxonomy())
         self.embedded = {
             (attribute, state): encoder.embed(bank.texts(attribute, state)) for _, attribute, state in self.table
         }
@@ -108,19 +122,60 @@ class AttributeObjective:
         columns = [(attribute, state) for lvl, attribute, state in self.table if lvl == level]
         count = self.options.contrastive.texts
         picked = torch.cat([self.embedded[column][self._pick(column, count, rng)] for column in columns])
-        similarity = self.assembly.model.mfam.similarity(level, states[rows].mean(1), picked.to(states.device))
-        similarity = similarity.unflatten(1, (len(columns), count))
+        every = self.assembly.model.mfam.similarity(level, states.mean(1), picked.to(states.device))
+        every = every.unflatten(1, (len(columns), count))
+        similarity = every[rows]
         drawn = [views[i][level] for i in counted or everyone[:1]]
         states_drawn = torch.tensor([columns.index((d.attribute, d.state)) for d in drawn])
         same_attribute = torch.tensor([[column[0] == d.attribute for column in columns] for d in drawn])
         changed = torch.tensor([column[1] != "unchanged" for column in columns])
         within = multi_positive(similarity, states_drawn, same_attribute) * (len(counted) / len(everyone))
+        if self.options.contrastive.every:
+            told = self._every(level, every.mean(-1), views[own]) * (len(every) / len(views))
+            within = within + self.options.contrastive.every * told
         edited = changed[states_drawn]
         if not counted or not edited.any():
             return within
         share = int(edited.sum()) / sum(views[i][level].edit is not None for i in everyone)
         across = multi_positive(similarity[edited], states_drawn[edited], changed.expand(int(edited.sum()), -1))
         return within + across * share
+
+    def _every(self, level: str, similarity: torch.Tensor, views: Sequence[View]) -> torch.Tensor:
+        """Cross-entropy of every attribute's state, mean over attributes and views.
+
+        Args:
+            similarity: (B, states of the level) of the views.
+        """
+        offset = [at for at, _, _ in self.table].index(level)
+        losses = []
+        for rows in attribute_rows(self.table):
+            if self.table[rows[0]][0] != level:
+                continue
+            wanted = torch.tensor([[self._stands(view, row) for row in rows] for view in views]).int().argmax(1)
+            columns = [row - offset for row in rows]
+            raised = similarity[:, columns] + self.log_priors[rows].to(similarity.device)
+            losses.append(nn.functional.cross_entropy(raised, wanted.to(similarity.device)))
+        return torch.stack(losses).mean()
+
+    def _stands(self, view: View, row: int) -> bool:
+        """Whether the attribute of a row of the table stands in that row's state; what was not drawn is unchanged."""
+        level, attribute, state = self.table[row]
+        drawn = view.get(level)
+        return state == (drawn.state if drawn is not None and drawn.attribute == attribute else UNCHANGED)
+
+    @torch.no_grad()
+    def calibration(self, views: Views) -> Calibration:
+        """How sure recognition may be, fitted on views of photographs that it was not learnt from."""
+        visits = [Visit(photograph, n) for n in range(views.kept) for photograph in range(len(views.keys))]
+        drawn = views.drawn(visits)
+        similarities = torch.cat(
+            [
+                self.assembly.model.mfam.similarities(views.encoded(visits[start : start + ENCODED_AT_ONCE])).cpu()
+                for start in range(0, len(visits), ENCODED_AT_ONCE)
+            ]
+        )
+        states = torch.tensor([[self._stands(view, row) for row in range(len(self.table))] for view in drawn])
+        return fit(self.table, self.log_priors.tolist(), similarities, states)
 
     def _pick(self, column: tuple[str, str], count: int, rng: np.random.Generator) -> torch.Tensor:
         return torch.from_numpy(rng.integers(len(self.embedded[column]), size=count))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from calm.model.modeling import IGNORED
-from calm.model.processing import CalmProcessor, is_score
+from calm.model.processing import CalmProcessor, is_score, number_prefix
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,11 @@ def collate(
     ids = torch.full(shape, tokenizer.pad_token_id)
     mask = torch.zeros(shape, dtype=torch.long)
     labels = torch.full(shape, IGNORED)
-    for row, (prompt, answer) in enumerate(zip(prompts, learned, strict=True)):
+    for row, (prompt, answer, said) in enumerate(zip(prompts, learned, answers, strict=True)):
         end = len(prompt) + len(answer)
         ids[row, :end] = torch.tensor(prompt + answer)
         mask[row, :end] = 1
         labels[row, len(prompt) : end] = torch.tensor(answer)
+        if is_score(said) and number_prefix(tokenizer):  # what `generate` has to say itself before the first digit
+            labels[row, len(prompt) - 1] = prompt[-1]
     return Batch(ids, mask, labels, torch.tensor([len(prompt) - 1 for prompt in prompts]))

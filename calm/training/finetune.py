@@ -75,7 +75,7 @@ def tune_scores(
     with TemporaryDirectory(prefix="calm-") as temporary:
         begun = Path(temporary) / "begun"
         assembly = assemble_from([start], params)
-        open_for_training(assembly, head=("visual",))
+        open_for_training(assembly, head=("visual",), q_formers=params.finetune.q_formers)
         first = visual_scores.begin(assembly, start, begun, params, layout, label)
         del assembly
         tune("scores", [begun], out, curve_file, params, layout, label, first)
@@ -102,11 +102,9 @@ def tune(
     rows = tables.instructions(layout, run)
     rows = rows[rows["split"] == "train"]
     assembly = assemble_from(start, params)
-    if isinstance(options, FinetuneScores):
-        assembly.processor.score_lead = options.lead
     adapter = open_language_model(assembly, start[-1], params)
     head = head_beside_language(options) if isinstance(options, FinetuneScores) else ()
-    trainable = open_for_training(assembly, head=head)
+    trainable = open_for_training(assembly, head=head, q_formers=params.finetune.q_formers)
     features = Features.of(assembly, rows["dataset"], params.runtime, layout)
     weight = options.regression.weight if isinstance(options, FinetuneScores) else 0.0
     objective = InstructionObjective(
@@ -115,6 +113,7 @@ def tune(
     inputs = [
         params.runtime.model_dump(),
         params.finetune.tuning.model_dump(),
+        params.finetune.q_formers,
         [sha256_file(folder / TRAINED) for folder in start],
         sha256_file(layout.instructions / f"{run}.parquet"),
     ]
@@ -122,7 +121,6 @@ def tune(
     curve = train(objective, settings)
     if curve is None:  # the process that started this one writes the outputs
         return
-    assembly.model.average_visual_tokens.copy_(objective.average_visual_tokens())
     with atomic_dir(out) as folder:
         if run == RUNS[-1]:
             save_complete(folder, assembly, adapter)
@@ -173,12 +171,18 @@ def head_beside_language(options: FinetuneScores) -> tuple[str, ...]:
     return ("language",) if options.visual.steps else ("language", "visual")
 
 
-def open_for_training(assembly: Assembly, *, head: Sequence[str]) -> dict[str, torch.nn.Parameter]:
-    """The MFAM's path to the language model, the language model's open weights, these parts of the score head."""
+def open_for_training(assembly: Assembly, *, head: Sequence[str], q_formers: str) -> dict[str, torch.nn.Parameter]:
+    """The MFAM's path to the language model, the language model's open weights, these parts of the score head.
+
+    Args:
+        q_formers: "frozen" leaves queries and Q-formers as self-supervision has left them, so that what they recognise
+            stays recognised; their projections to the language model learn all the same.
+    """
     model = assembly.model
     for name, parameter in model.mfam.named_parameters():
-        if not any(part in CONTRASTIVE for part in name.split(".")):
-            parameter.requires_grad_(True)
+        parts = name.split(".")
+        kept = q_formers == "frozen" and parts[0] == "levels" and "to_language" not in parts
+        parameter.requires_grad_(not kept and not any(part in CONTRASTIVE for part in parts))
     for name, part in model.score_head.named_children():
         part.requires_grad_(name in head)
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -187,7 +191,7 @@ def open_for_training(assembly: Assembly, *, head: Sequence[str]) -> dict[str, t
 def _save_between(folder: Path, assembly: Assembly, adapter: PeftModel | None) -> None:
     """What the next process needs: the MFAM, and the language model's adapter or its tuned weights."""
     model = assembly.model
-    names = [name for name in model.state_dict() if name.startswith(("mfam.", "score_head.", "average_visual_tokens"))]
+    names = [name for name in model.state_dict() if name.startswith(("mfam.", "score_head."))]
     if adapter is not None:
         save_adapter(folder, adapter)
     else:

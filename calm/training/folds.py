@@ -39,9 +39,8 @@ class Learner:
         self.params, self.layout = params, layout
         start = [layout.pretrained("attributes"), layout.pretrained("alignment")]
         self.assembly = assemble_from(start, params)
-        self.assembly.processor.score_lead = params.finetune.scores.lead
         open_language_model(self.assembly, start[-1], params)
-        self.parameters = open_for_training(self.assembly, head=("language", "visual"))
+        self.parameters = self._open("language", "visual")
         state = self.assembly.model.state_dict()
         self._begun: dict[str, torch.Tensor] = {
             name: tensor.clone() for name, tensor in state.items() if self._set_back(name)
@@ -57,6 +56,9 @@ class Learner:
         self._said = [(d, ids[0]) for d, ids in zip(instructions["dataset"], instructions["item_ids"], strict=True)]
         self._instructions = instructions
         self._starts = {"full": self._begun}
+
+    def _open(self, *head: str) -> dict[str, torch.nn.Parameter]:
+        return open_for_training(self.assembly, head=head, q_formers=self.params.finetune.q_formers)
 
     def _set_back(self, name: str) -> bool:
         return name in self.parameters or name.startswith(("mfam.", "score_head."))
@@ -80,7 +82,7 @@ class Learner:
         gap = options.visual.edit_gap.model_copy(update={"weight": recipe.edit_gap})
         visual = options.visual.model_copy(update={"edit_gap": gap})
         scores = rows["score"].tolist()
-        open_for_training(self.assembly, head=("visual",))
+        self._open("visual")
         trained = visual_parameters(model)
         objective = VisualScoreObjective(
             self.assembly, self.features, trained, keys, scores, visual, seed, f"{label}-visual", self.spoilt
@@ -91,7 +93,7 @@ class Learner:
             said = self._instructions[[key in known for key in self._said]]
             language = options.model_copy(update={"steps": recipe.steps})
             weight = options.regression.weight
-            trained = open_for_training(self.assembly, head=head_beside_language(language))
+            trained = self._open(*head_beside_language(language))
             answers = InstructionObjective(self.assembly, self.features, said, trained, language, seed, label, weight)
             self._train(answers, language, seed, label, rows)
 
@@ -111,7 +113,7 @@ class Learner:
         """Q-formers (names and weights) trained as `pretrain attributes` does, with one of its losses alone."""
         params, layout, model = self.params, self.layout, self.assembly.model
         options = only(params.pretrain.attributes, kind)
-        objective = attribute_objective(self.assembly, options, params, layout)
+        objective, _ = attribute_objective(self.assembly, options, params, layout)
         label = f"self-supervise-{kind}"
         run = Run(label, options, ALONE, params.seed, layout.state(label), self._inputs)
         kept = layout.state(f"{label}-{run.fingerprint[:16]}.safetensors")

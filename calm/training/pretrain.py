@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
@@ -19,12 +19,14 @@ from calm.params import Optimisation, Params, PretrainAttributes
 from calm.seeds import stream
 from calm.training.attributes import AttributeObjective, state_table
 from calm.training.engine import Objective, Run, finish, train, write_curve
-from calm.training.features import Features, Photographs
+from calm.training.features import Features, Key, Photographs
 from calm.training.launch import launch
 from calm.training.tuning import InstructionObjective
+from calm.training.views import Views
 
 RUNS = ("attributes", "alignment")
 ALIGNED = ("thematic.", "content.")  # the MFAM's fully connected layers
+KNOWN_STATES = ("prototypes", "words")  # constants of the run that learns the attribute states
 CONTENT_PHOTOGRAPHS = 2048  # whose features say what is usual
 
 
@@ -48,22 +50,53 @@ def _pretrain_attributes(params: Params, layout: Layout) -> None:
     assembly = assemble(params, state_table(taxonomy()))
     use_plain_attention(assembly.model)
     options = params.pretrain.attributes
-    objective = attribute_objective(assembly, options, params, layout)
+    objective, held_out = attribute_objective(assembly, options, params, layout)
     inputs = [*_settings(params), sha256_file(layout.texts), objective.views.keys]
-    _train("attributes", objective, options, inputs, params, layout, assembly.model, ["mfam.prototypes"])
+    constants = [f"mfam.{name}" for name, _ in assembly.model.mfam.named_buffers() if name in KNOWN_STATES]
+
+    def calibrate() -> None:
+        assembly.model.config.recognition = objective.calibration(held_out).to_config()
+
+    _train("attributes", objective, options, inputs, params, layout, assembly.model, constants, calibrate)
 
 
 def attribute_objective(
     assembly: Assembly, options: PretrainAttributes, params: Params, layout: Layout
-) -> AttributeObjective:
-    """The self-supervision of the unlabelled training photographs with the guidance texts."""
+) -> tuple[AttributeObjective, Views]:
+    """The self-supervision of the unlabelled training photographs with the guidance texts, and views held out of it."""
     texts = read_table(layout.texts, GUIDANCE)
     encoder = load_text_encoder(params.parts.text)
     assembly.model.config.provenance["text"] = encoder.provenance.as_dict()
     rows = _training_rows(tables.role_list(layout, "unlabelled"))
     photographs = Photographs(layout, rows["dataset"])
+    learnt, held_out = held_apart(_grouped(rows, layout), options.calibration.share, params.seed)
+    objective = AttributeObjective(assembly, TextBank(texts), encoder, photographs, learnt, options, params.seed)
+    return objective, Views(assembly, photographs, held_out, params.seed, options.calibration.views)
+
+
+def _grouped(rows: pd.DataFrame, layout: Layout) -> pd.DataFrame:
+    """Listed items with the group of near-duplicates that each belongs to."""
+    known = pd.concat([tables.items(layout, dataset) for dataset in sorted(set(rows["dataset"]))])
+    return rows.merge(known[["dataset", "item_id", "group"]], on=["dataset", "item_id"], validate="one_to_one")
+
+
+def held_apart(rows: pd.DataFrame, share: float, seed: int) -> tuple[list[Key], list[Key]]:
+    """Photographs to learn from and photographs held out: about `share` of them, in whole groups drawn by seed.
+
+    Raises:
+        ValueError: all photographs are of one group, so that none could be held out.
+    """
+    groups = {group: list(part.index) for group, part in rows.groupby(["dataset", "group"], sort=True)}
+    if len(groups) < 2:
+        raise ValueError("pretrain.attributes.calibration: all photographs are near-duplicates of one another")
+    names = list(groups)
+    out: list[int] = []
+    for number in stream(seed, "calibration").permutation(len(names))[:-1]:
+        if len(out) >= share * len(rows):
+            break
+        out += groups[names[number]]
     keys = list(zip(rows["dataset"], rows["item_id"], strict=True))
-    return AttributeObjective(assembly, TextBank(texts), encoder, photographs, keys, options, params.seed)
+    return [key for i, key in enumerate(keys) if i not in set(out)], [keys[i] for i in sorted(out)]
 
 
 def _pretrain_alignment(params: Params, layout: Layout) -> None:
@@ -80,7 +113,7 @@ def _pretrain_alignment(params: Params, layout: Layout) -> None:
     options = params.pretrain.alignment
     objective = InstructionObjective(assembly, features, rows, parameters, options, params.seed, "pretrain-alignment")
     inputs = [*_settings(params), sha256_file(layout.instructions / "generic.parquet")]
-    constants = [f"mfam.{name}" for name, _ in mfam.named_buffers() if name != "prototypes"]
+    constants = [f"mfam.{name}" for name, _ in mfam.named_buffers() if name not in KNOWN_STATES]
     _train("alignment", objective, options, inputs, params, layout, assembly.model, constants)
 
 
@@ -93,14 +126,20 @@ def _train(
     layout: Layout,
     model: CalmForConditionalGeneration,
     constants: list[str],
+    afterwards: Callable[[], None] = lambda: None,
 ) -> None:
-    """Train the objective's parameters and save them, with tensors that were computed beside them."""
+    """Train the objective's parameters and save them, with tensors that were computed beside them.
+
+    Args:
+        afterwards: called before the checkpoint is written.
+    """
     settings = Run(f"pretrain {run}", options, params.strategy, params.seed, layout.state(f"pretrain-{run}"), inputs)
     for parameter in objective.parameters.values():
         parameter.requires_grad_(True)
     curve = train(objective, settings)
     if curve is None:  # the process that started this one writes the outputs
         return
+    afterwards()
     with atomic_dir(layout.pretrained(run)) as folder:
         save_trained(folder, model, [*objective.parameters, *constants])
     write_curve(layout.curve(f"pretrain-{run}"), curve)

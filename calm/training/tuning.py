@@ -10,7 +10,7 @@ import torch
 from calm.model.build import Assembly
 from calm.params import Optimisation
 from calm.training.conversations import collate
-from calm.training.features import ENCODED_AT_ONCE, Features, Key
+from calm.training.features import Features, Key
 from calm.training.order import WHOLE, Order, Part
 
 
@@ -33,6 +33,9 @@ class InstructionObjective:
         self.rows = rows.reset_index(drop=True)
         self._datasets: list[str] = rows["dataset"].tolist()
         self._item_ids: list[list[str]] = rows["item_ids"].tolist()
+        self._labels: list[list[str] | None] = [None if told is None else list(told) for told in rows["told"]]
+        table = assembly.model.config.attribute_states
+        self._rows = {f"{attribute}: {state}": row for row, (_, attribute, state) in enumerate(table)}
         lengths = [len(answer) for answer in self.rows["answer"]]
         self.order = Order(len(self.rows), options.batch_size, seed, name, lengths)
         features.prepare(key for i in range(len(self.rows)) for key in self._keys(i))
@@ -63,7 +66,7 @@ class InstructionObjective:
             attention_mask=batch.attention_mask.to(model.device),
             labels=batch.labels.to(model.device),
             answer_weights=torch.tensor(chosen["weight"].to_numpy(dtype="float32"), device=model.device),
-            visual_tokens=model.mfam(tokens),
+            visual_tokens=model.mfam(tokens, told=[rows for i in picked for rows in self._told(i)]),
             score_positions=batch.prompt_ends.to(model.device),
         )
         losses = {"language": output.loss / part.of}
@@ -75,15 +78,6 @@ class InstructionObjective:
         padding = 1 - batch.attention_mask.to(total).mean()
         return {"loss": total, **losses, "padding": padding / part.of}
 
-    @torch.no_grad()
-    def average_visual_tokens(self) -> torch.Tensor:
-        """What the language model reads of the average training photograph: (tokens, D)."""
-        keys = sorted({key for i in range(len(self.rows)) for key in self._keys(i)})
-        total = torch.zeros_like(self.assembly.model.average_visual_tokens)
-        for start in range(0, len(keys), ENCODED_AT_ONCE):
-            total += self.assembly.model.mfam(self.features(keys[start : start + ENCODED_AT_ONCE])).sum(0)
-        return total / len(keys)
-
     def _regression(self, predicted: torch.Tensor, scores: pd.Series, count: int) -> torch.Tensor:
         """Squared error in half-scales over the rows that have a score, as part of the mean over `count` of them."""
         config = self.assembly.model.config
@@ -93,6 +87,13 @@ class InstructionObjective:
             return predicted.sum() * 0
         half = (config.score_max - config.score_min) / 2
         return ((predicted[rated] - target[rated]) / half).square().mean() * (int(rated.sum()) / count)
+
+    def _told(self, row: int) -> list[list[int] | None]:
+        """Rows of the states that each photograph of a row is told to have; None: what is recognised in it."""
+        labels = self._labels[row]
+        if labels is None or not self.assembly.model.config.told_tokens:
+            return [None] * len(self._item_ids[row])
+        return [[self._rows[label] for label in labels if label in self._rows]] * len(self._item_ids[row])
 
     def _keys(self, row: int) -> list[Key]:
         return [(self._datasets[row], item) for item in self._item_ids[row]]

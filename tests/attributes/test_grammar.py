@@ -62,16 +62,16 @@ def test_a_share_of_the_guidance_includes_the_remedy() -> None:
 
 def test_the_same_stream_gives_the_same_text() -> None:
     edits = draw_edits(stream(1, "edits"), 2, taxonomy())
-    one, again = (comment(edits, stream(5, "comment"), "a church") for _ in range(2))
+    one, again = (comment(edits, stream(5, "comment")) for _ in range(2))
     assert one == again
-    assert len({comment(edits, stream(5, "comment", index), "a church") for index in range(50)}) > 20
+    assert len({comment(edits, stream(5, "comment", index)) for index in range(50)}) > 20
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4])
 def test_comments_have_the_length_and_form_of_short_reviews(count: int) -> None:
     for index in range(300):
         rng = stream(2, "form", count, index)
-        text = comment(draw_edits(rng, count, taxonomy()), rng, "a white church" if index % 2 else None)
+        text = comment(draw_edits(rng, count, taxonomy()), rng)
         assert well_formed(text), text
         assert 10 <= len(text.split()) <= MAX_WORDS + 3, text
         assert 1 <= len(re.findall(r"\.(?: |$)", text)) <= 3, text
@@ -99,7 +99,7 @@ def wordings(phrase: str) -> list[str]:
 def test_unedited_photographs_are_praised_only() -> None:
     labels = [state.label for attribute in taxonomy().attributes for state in attribute.states]
     for index in range(100):
-        text = comment([], stream(4, "praise", index), "a garden")
+        text = comment([], stream(4, "praise", index))
         assert not [label for label in labels if names(label, text)], text
 
 

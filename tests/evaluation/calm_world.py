@@ -23,7 +23,7 @@ from calm.data.supports import draw_support
 from calm.evaluation.editing import edited_copies
 from calm.io import write_table
 from calm.layout import Layout
-from calm.params import Params, RaterSplitParams, load_params
+from calm.params import Ablation, Params, RaterSplitParams, load_params
 from calm.personal import Observed
 from calm.seeds import stream
 
@@ -44,9 +44,16 @@ class Score:
 
 @dataclass(frozen=True)
 class Suggestion:
+    attribute: str | None
+    state: str | None
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Remedy:
     attribute: str
     state: str
-    text: str
     log_odds: float
 
 
@@ -109,16 +116,27 @@ class FakeCalm:
         return ["A fine picture with\n\x00nothing ||| to add." for _ in images]
 
     def suggest(self, images: Sequence[Image.Image], top: int = 3) -> list[list[Suggestion]]:
-        return [self._suggestions(image)[:top] for image in images]
+        told = [[one for one in states if one[2] >= 0.5][:top] for states in self.recognise(images)]
+        return [[Suggestion(a, s, "...", p) for a, s, p in one] or [Suggestion(None, None, "-", 1.0)] for one in told]
 
-    def _suggestions(self, image: Image.Image) -> list[Suggestion]:
+    def recognise(self, images: Sequence[Image.Image]) -> list[list[tuple[str, str, float]]]:
+        found = []
+        for shares in self.attributes(images):
+            changed = {a: {s: p for s, p in states.items() if s != "unchanged"} for a, states in shares.items()}
+            best = [(a, max(states, key=states.__getitem__), max(states.values())) for a, states in changed.items()]
+            found.append(sorted(best, key=lambda one: -one[2]))
+        return found
+
+    def rank_remedies(self, images: Sequence[Image.Image]) -> list[list[Remedy]]:
+        return [self._ranked(image) for image in images]
+
+    def _ranked(self, image: Image.Image) -> list[Remedy]:
         states = [(a, s) for a in taxonomy().attributes for s in a.states]
         order = self._rng(image).permutation(len(states))
         odds = {(states[i][0].name, states[i][1].name): -float(rank) for rank, i in enumerate(order)}
         if self.knows:
             odds |= {(edit.attribute, edit.state): 5.0 for edit in self._truth(image)}
-        text = {(a.name, s.name): s.remedies[0] for a, s in states}
-        return [Suggestion(*key, text[key], odds[key]) for key in sorted(odds, key=lambda key: (-odds[key], key))]
+        return [Remedy(*key, odds[key]) for key in sorted(odds, key=lambda key: (-odds[key], key))]
 
     def write_suggestion(
         self, images: Sequence[Image.Image], batch_size: int = 16, max_new_tokens: int = 40
@@ -172,12 +190,14 @@ def small_params(root: Path = REPOSITORY) -> Params:
     """The repository's parameters, on the drawn dataset and with few resamples."""
     params = load_params(root / "params.yaml")
     roles = params.data.roles.model_copy(update={role: [DATASET] for role in type(params.data.roles).model_fields})
+    params = with_settings(params, "attributes", before=None)
     params = with_settings(params, "personalised", support=[10], draws=2, training_photographs=8, in_context=[10])
     evaluation = params.evaluation.model_copy(
         update={"bootstrap": params.evaluation.bootstrap.model_copy(update={"samples": 200})}
     )
     data = params.data.model_copy(update={"datasets": {DATASET: {}}, "roles": roles})
-    return params.model_copy(update={"data": data, "evaluation": evaluation})
+    ablations = {"no_selfsupervision": Ablation(start="models/pretrain/alignment")}
+    return params.model_copy(update={"data": data, "evaluation": evaluation, "ablations": ablations})
 
 
 def with_settings(params: Params, task: str, **settings: Any) -> Params:

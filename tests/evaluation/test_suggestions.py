@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from calm.attributes.naming import naming_rules, states_named
 from calm.attributes.taxonomy import taxonomy
 from calm.evaluation.decisions import cross_fitted, figures
 from calm.evaluation.metrics import Bootstrap
-from calm.evaluation.naming import naming_rules, states_named
 from calm.evaluation.parsing import Parser, agreement, split
-from calm.evaluation.suggesting import recognised
 from calm.model.pretrained import load_text_encoder
 from calm.params import load_params
 
@@ -56,14 +55,6 @@ def test_agreement_with_exact_rules_counts_what_the_rules_can_judge(parser: Pars
     assert found["named_by_rules"] == found["sentences"] - 1 and found["value"] > 0.9
     nothing = agreement(parser, lambda text: set(), texts)
     assert nothing["value"] is None and "no state" in nothing["reason"]
-
-
-def test_the_classifier_suggests_what_is_likelier_than_unchanged() -> None:
-    shares = {"tilt": {"unchanged": 0.2, "left": 0.7, "right": 0.1}, "noise": {"unchanged": 0.9, "noisy": 0.1}}
-    labels = [label for label, _ in recognised(shares)]
-    odds = dict(recognised(shares))
-    assert labels == ["tilt: left", "noise: noisy"]  # a photograph is in one state of an attribute
-    assert odds["tilt: left"] == pytest.approx(np.log(0.7 / 0.2)) and odds["noise: noisy"] < 0
 
 
 def test_thresholds_come_from_the_other_half_and_find_a_clear_gap() -> None:

@@ -15,11 +15,11 @@ from PIL import Image
 import calm.evaluation
 from calm.attributes.edits import Edit
 from calm.attributes.grammar import comment
+from calm.attributes.naming import naming_rules, states_named
 from calm.attributes.taxonomy import taxonomy
 from calm.data import schema
 from calm.evaluation import EvaluationError, attributes, evaluate, find_task
 from calm.evaluation.base import elsewhere
-from calm.evaluation.naming import naming_rules, states_named
 from calm.io import read_table, write_table
 from calm.params import ParamsError
 from calm.seeds import stream
@@ -215,17 +215,18 @@ def test_suggestions_of_an_oracle_name_the_edit_and_those_of_chance_seldom(world
 def test_every_way_of_suggesting_is_judged_alike(world: World) -> None:
     known = judged(world, "suggesting", world.oracle())
     guessed = judged(world, "suggesting", world.blind())
-    assert known["protocol"] == "calm-suggesting-1"
-    for way in ("ranked", "classifier", "written"):
+    assert known["protocol"] == "calm-suggesting-2"
+    for way in ("suggested", "language", "written"):
         found = known["decided"][way]
         assert found["unedited_left_alone"]["value"] == 1 and found["edited_left_alone"]["value"] == 0
         assert found["state"]["precision"]["value"] > 0.9 and found["state"]["recall"]["value"] > 0.9
         assert found["shuffled"]["state"]["f1"]["value"] < 0.6
-    assert known["classifier"]["state_top1"]["value"] == 1
+    assert known["language"]["state_top1"]["value"] == known["reranked"]["state_top1"]["value"] == 1
+    assert known["language"]["state_top1"]["over_shuffled"]["low"] > 0
     blind = guessed["decided"]
     assert blind["written"]["edited_left_alone"]["value"] == 1
     assert blind["written"]["state"]["precision"]["value"] is None
-    for way in ("ranked", "classifier"):
+    for way in ("suggested", "language"):
         assert (blind[way]["state"]["precision"]["value"] or 0) < 0.4
 
 

@@ -10,7 +10,7 @@ import torch
 from calm.model.build import Assembly, assemble
 from tests import tiny
 
-STATES = [["low", "brightness", "unchanged"], ["low", "brightness", "dark"], ["high", "style", "unchanged"]]
+STATES = [["low", "brightness", "unchanged"], ["low", "brightness", "underexposed"], ["high", "style", "unchanged"]]
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from calm.model.pretrained import KNOWN_LANGUAGE, load_language, load_vision
 from calm.params import LoRATuning, Runtime
 from tests import tiny
 
-LORA = LoRATuning(kind="lora", r=2, alpha=4, dropout=0.0)
+LORA = LoRATuning(kind="lora", layers="all", r=2, alpha=4, dropout=0.0)
 CPU = Runtime(device="cpu", dtype="float32")
 
 
@@ -94,7 +94,7 @@ def test_planning_writes_into_no_shared_configuration(tiny_template: Any) -> Non
 def test_placeholders_lie_outside_the_language_models_vocabulary(assembly: Assembly) -> None:
     config = assembly.model.config
     assert min(config.placeholder_token_ids) >= config.text_config.vocab_size
-    assert len(set(config.placeholder_token_ids)) == 4
+    assert len(set(config.placeholder_token_ids)) == 5
     assert [assembly.processor.tokenizer.decode([i]) for i in config.digit_token_ids] == list("0123456789")
 
 
@@ -141,6 +141,8 @@ def test_the_pipeline_of_transformers_answers_about_a_picture(assembly: Assembly
     ids = assembly.model.generate(**prompt, max_new_tokens=3, do_sample=False)
     own = assembly.processor.tokenizer.decode(ids[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
     assert answer[0]["generated_text"] == own
+    trained_on = assembly.processor.prompt(messages(SCORE_PROMPT))
+    assert prompt["input_ids"].tolist() == assembly.processor.tokenizer([trained_on]).input_ids
 
 
 def test_a_saved_model_holds_safetensors_and_nothing_that_runs_code(assembly: Assembly, tmp_path: Path) -> None:

@@ -57,7 +57,9 @@ def test_a_scores_first_token_after_its_prompt_is_its_first_digit(processor: Cal
     tokens = processor.tokenizer.convert_ids_to_tokens(batch.input_ids[0].tolist())
     end = int(batch.prompt_ends[0])
     assert tokens[end + 1 :] == [*answer, "</s>"]
-    assert batch.labels[0, : end + 1].eq(-100).all()
+    assert tokens[end] == "▁"  # the digit's space: `generate` has to say it, so it is learned too
+    assert batch.labels[0, :end].eq(-100).all()
+    assert batch.labels[0, end:].tolist() == batch.input_ids[0, end:].tolist()
     assert batch.labels[0, end + 1 :].tolist() == batch.input_ids[0, end + 1 :].tolist()
     assert parse_score(processor.tokenizer.decode(batch.input_ids[0, end + 1 :], skip_special_tokens=True)) == float(
         answer[:-1]

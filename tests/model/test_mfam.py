@@ -63,11 +63,13 @@ def test_tokens_come_as_low_middle_high_thematic(assembly: Assembly, pixels: tor
     queries, width = model.config.queries, model.config.text_config.hidden_size
     with torch.no_grad():
         visual = model.mfam(tokens)
-        assert visual.shape == (3, model.config.vision_tokens, width) == (3, 3 * 2 + 1 + len(tiny.CONTENT), width)
+        seen = 3 * 2 + 1 + len(tiny.CONTENT)
+        assert visual.shape == (3, model.config.vision_tokens, width) == (3, seen + model.config.told_tokens, width)
         for place, level in enumerate(LEVELS):
             own = model.mfam.language_tokens(level, model.mfam.levels[level](tokens[level]))
             assert torch.equal(visual[:, place * queries : (place + 1) * queries], own)
-        assert torch.equal(visual[:, 3 * queries :], model.mfam.thematic_tokens(tokens))
+        assert torch.equal(visual[:, 3 * queries : seen], model.mfam.thematic_tokens(tokens))
+        assert torch.equal(visual[:, seen:], model.mfam.worded(tokens))
 
 
 @pytest.mark.parametrize("grid, expected", [(0, 4), (1, 1), (2, 4)])
@@ -153,7 +155,8 @@ def test_a_level_reads_its_own_features_alone(assembly: Assembly, pixels: torch.
     same = (before == after).all(-1).all(0)
     assert same[:2].all() and same[4:6].all()  # low, high
     assert not same[2:4].any()  # middle
-    assert same[6:].tolist() == [True, *(source != "middle_mean" for source in tiny.CONTENT)]  # places, then content
+    thematic = same[6 : 7 + len(tiny.CONTENT)].tolist()  # places, then content
+    assert thematic == [True, *(source != "middle_mean" for source in tiny.CONTENT)]
 
 
 def test_pictures_are_read_one_by_one(assembly: Assembly, pixels: torch.Tensor) -> None:

@@ -8,12 +8,11 @@ import torch
 from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
-from calm.instructions import SCORE_PROMPT, messages, personal_messages
+from calm.instructions import SCORE_PROMPT, messages
 from calm.model.build import Assembly
 from calm.model.configuration import PLACEHOLDERS
 from calm.model.pretrained import CLIP_MEAN, CLIP_STD, VICUNA, Preprocessing
 from calm.model.processing import CalmImageProcessor, add_placeholders, normalise, unit_pixels
-from calm.training.conversations import collate
 from tests import tiny
 
 CLIP = Preprocessing(64, CLIP_MEAN, CLIP_STD)
@@ -53,8 +52,9 @@ def test_unit_pixels_lie_between_0_and_1() -> None:
 
 def test_every_image_token_becomes_the_placeholders_of_one_photograph(assembly: Assembly) -> None:
     processor = assembly.processor
-    low, middle, high, thematic = PLACEHOLDERS
-    assert processor.placeholders == low * 2 + middle * 2 + high * 2 + thematic * (1 + len(tiny.CONTENT))
+    low, middle, high, thematic, words = PLACEHOLDERS
+    seen = low * 2 + middle * 2 + high * 2 + thematic * (1 + len(tiny.CONTENT))
+    assert processor.placeholders == seen + words * (2 * 40)
     prompt = processor.prompt(messages(SCORE_PROMPT))
     assert "<image>" not in prompt
     assert prompt.count(processor.placeholders) == 1
@@ -80,26 +80,10 @@ def test_vicunas_template_is_the_one_it_was_tuned_with() -> None:
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Score?"}]},
     ]
     text = words.apply_chat_template(chat, chat_template=VICUNA, tokenize=False, add_generation_prompt=True)
-    assert text == "USER: Hello ASSISTANT: Hi</s>USER: <image>Score? ASSISTANT:"
+    assert text == "USER: Hello ASSISTANT: Hi</s>USER: <image>\nScore? ASSISTANT:"
 
 
 def test_placeholders_inside_the_vocabulary_are_refused() -> None:
     words: PreTrainedTokenizerFast = tiny.tokenizer()
     with pytest.raises(ValueError, match="inside a vocabulary of 1000"):
         add_placeholders(words, 1000)
-
-
-def test_a_lead_stands_before_scores_alone(assembly: Assembly, monkeypatch: pytest.MonkeyPatch) -> None:
-    processor = assembly.processor
-    plain = processor.prompt(messages(SCORE_PROMPT))
-    assert processor.prompt(messages(SCORE_PROMPT), score=True) == plain
-    monkeypatch.setattr(processor, "score_lead", "Score:")
-    assert processor.prompt(messages(SCORE_PROMPT)) == plain
-    assert processor.prompt(messages(SCORE_PROMPT), score=True) == f"{plain}Score: "
-    told = processor.prompt(personal_messages([6.5]), score=True)
-    assert told.count("assistant\nScore: 6.5.<|im_end|>") == 1
-    assert told.endswith("assistant\nScore: ")
-    assert processor.to_dict()["score_lead"] == "Score:"  # saved with the model
-    for answer, led in (("6.5.", 1), ("6 people and a dog.", 0), ("The sky is dull.", 0)):
-        (ids,) = collate(processor, [messages(SCORE_PROMPT)], [answer]).input_ids.tolist()
-        assert processor.tokenizer.decode(ids).count("Score:") == led

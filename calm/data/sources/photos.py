@@ -134,7 +134,7 @@ class Photos(Source):
             listed = self.listed[item_id.split("#")[0]]
             for number in range(self.settings.comments):
                 rng = stream(self.seed, self.name, "comment", item_id, number)
-                text = comment(edits, rng, subject=listed["subject"])
+                text = comment(edits, rng)
                 rows.append(_comment(item_id, f"c{number}", text, None, "synthetic_grammar"))
             if not edits:
                 for number, (text, origin) in enumerate(captions(listed)):

@@ -1,0 +1,81 @@
+"""Similarities become probabilities that held-out photographs agree with, and words that the language model reads."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from calm.attributes.taxonomy import taxonomy
+from calm.model.build import Assembly
+from calm.model.recognition import Calibration, Recogniser, attribute_rows, fit
+from calm.model.words import word_ids
+from calm.training.attributes import log_priors, state_table
+
+TABLE = state_table(taxonomy())
+PRIORS = tuple(log_priors(taxonomy()).tolist())
+
+
+def drawn(slope: float, offset: float, views: int = 4000) -> tuple[torch.Tensor, torch.Tensor]:
+    """Similarities, and states drawn with the probabilities that a calibration gives them."""
+    generator = torch.Generator().manual_seed(3)
+    similarities = 3 * torch.randn(views, len(TABLE), generator=generator)
+    shares = Recogniser(tuple(TABLE), Calibration(PRIORS, slope, offset)).probabilities(similarities)
+    states = torch.zeros_like(shares, dtype=torch.bool)
+    for rows in attribute_rows(TABLE):
+        chosen = torch.multinomial(shares[:, rows], 1, generator=generator)[:, 0]
+        states[torch.arange(views), torch.tensor(rows)[chosen]] = True
+    return similarities, states
+
+
+@pytest.mark.parametrize(("slope", "offset"), [(1.0, 0.0), (0.5, -0.8), (1.4, 0.6)])
+def test_slope_and_offset_are_found_again(slope: float, offset: float) -> None:
+    found = fit(TABLE, PRIORS, *drawn(slope, offset))
+    assert (found.slope, found.offset) == pytest.approx((slope, offset), abs=0.05)
+
+
+def test_probabilities_sum_to_one_within_an_attribute_and_priors_are_those_of_views() -> None:
+    recogniser = Recogniser(tuple(TABLE), Calibration(PRIORS))
+    shares = recogniser.probabilities(torch.randn(5, len(TABLE)))
+    even = recogniser.probabilities(torch.zeros(1, len(TABLE)))[0]
+    for rows in attribute_rows(TABLE):
+        torch.testing.assert_close(shares[:, rows].sum(1), torch.ones(5))
+        torch.testing.assert_close(even[rows], torch.tensor(PRIORS)[rows].exp())
+
+
+def test_the_likeliest_change_of_each_attribute_comes_in_order() -> None:
+    recogniser = Recogniser(tuple(TABLE), Calibration(PRIORS))
+    rows, values = recogniser.likeliest(torch.randn(4, len(TABLE)))
+    assert rows.shape == values.shape == (4, len(taxonomy().attributes))
+    assert (values.diff(dim=1) <= 0).all()
+    for of_one in rows.tolist():
+        assert all(TABLE[row][2] != "unchanged" for row in of_one)
+        assert len({TABLE[row][1] for row in of_one}) == len(of_one)
+
+
+def test_only_states_over_the_threshold_are_told_and_nothing_else_is_nothing(
+    assembly: Assembly, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, mfam = assembly.model.config, assembly.model.mfam
+    tokens = assembly.model.encode_images(torch.rand(3, 3, config.image_size, config.image_size))
+    assert mfam.told(tokens) == [[], [], []]  # nothing was learnt yet
+    width, count = config.told_length, config.told_states
+    nothing = mfam.get_buffer("words")[-1].repeat(count, 1)
+    assert torch.equal(mfam.worded(tokens)[1], nothing)
+    told = mfam.worded(tokens, [[1], [], None])
+    assert torch.equal(told[0, -width:], mfam.get_buffer("words")[1])  # right before the question
+    assert torch.equal(told[1], nothing) and torch.equal(told[2], nothing)
+    monkeypatch.setattr(config, "recognition", Calibration((0.0,) * len(config.attribute_states)).to_config())
+    for least, passed in ((1e-6, True), (0.999999, False)):
+        monkeypatch.setattr(config, "told_probability", least)
+        assert all(bool(one) == passed for one in mfam.told(tokens))
+
+
+def test_words_are_the_language_models_own_and_too_long_ones_are_told(assembly: Assembly) -> None:
+    tokenizer = assembly.processor.tokenizer
+    ids = word_ids(tokenizer, taxonomy(), TABLE, 40)
+    assert {len(one) for one in ids} == {40} and len(ids) == len(TABLE) + 1
+    row = TABLE.index(("low", "noise", "noisy"))
+    assert tokenizer.decode(ids[row]).strip() == "visible noise;"
+    assert tokenizer.decode(ids[-1]).strip() == "nothing;"
+    with pytest.raises(ValueError, match=r"mfam.words.tokens: 5 are too few for 'underexposed' of 'brightness', which"):
+        word_ids(tokenizer, taxonomy(), TABLE, 5)
