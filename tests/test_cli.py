@@ -46,7 +46,10 @@ class FakeCalm:
 
     def suggest(self, images: Sequence[Image.Image], top: int) -> list[list[SimpleNamespace]]:
         return [
-            [SimpleNamespace(attribute="tilt", state="left", text=f"Turn {n}.", probability=1 - n / 10) for n in range(top)]
+            [
+                SimpleNamespace(attribute="tilt", state="left", text=f"Turn {n}.", probability=1 - n / 10)
+                for n in range(top)
+            ]
             for _ in images
         ]
 

@@ -149,7 +149,7 @@ def _diversity(captions: Sequence[str], references: Sequence[str]) -> dict[str, 
     }
     for kind, texts in told.items():
         found[kind]["words"] = round(float(np.mean([len(text.split()) for text in texts])), 6)
-    found["different_comments"] = round(len(set(captions)) / len(captions), 6)
+    found["different_comments"] = {"value": round(len(set(captions)) / len(captions), 6), "n": len(captions)}
     return found
 
 

@@ -47,7 +47,7 @@ def examples(bench: Bench[ReportParams]) -> list[Example]:
     ):
         edits = ", ".join(label.replace("_", " ") for label in edit_labels(known) or [])
         overlays = tuple((level, plots.overlay(images[i], attention[level][i])) for level in LEVELS)
-        texts = tuple(suggestion.text for suggestion in suggestions[i])
+        texts = tuple(f"{one.text} ({one.probability:.0%})" for one in suggestions[i])
         found.append(
             Example(
                 title=item_id,

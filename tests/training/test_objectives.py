@@ -137,14 +137,6 @@ def test_without_a_weight_there_is_no_regression(assembly: Assembly, tiny_templa
     assert set(losses) == {"loss", "language", "padding"} and losses["loss"] == losses["language"]
 
 
-@torch.no_grad()
-def test_the_average_photograph_is_the_mean_of_all(assembly: Assembly, tiny_template: Any) -> None:
-    found = objective(assembly, tiny_template, "comments")
-    keys = [(tiny.DATASET, f"p{number}") for number in range(tiny.PICTURES)]
-    expected = assembly.model.mfam(found.features(keys)).mean(0)
-    torch.testing.assert_close(found.average_visual_tokens(), expected)
-
-
 def summed(found: Any, step: int, of: int) -> dict[str, torch.Tensor]:
     """Losses and gradients of a step, computed in parts."""
     for parameter in found.parameters.values():

@@ -20,13 +20,13 @@ from calm.attributes.taxonomy import LEVELS, taxonomy
 from calm.io import sha256_file
 from calm.layout import Layout
 from calm.model import build
-from calm.model.build import ADAPTER, TRAINED, Assembly
+from calm.model.build import ADAPTER, TRAINED, Assembly, load_config
 from calm.params import Params
 from calm.training import finetune as finetune_stage
 from calm.training import pretrain as pretrain_stage
 from calm.training.attributes import state_table
 from calm.training.finetune import finetune
-from calm.training.pretrain import pretrain
+from calm.training.pretrain import held_apart, pretrain
 from tests import tiny
 
 State = dict[str, torch.Tensor]
@@ -79,7 +79,7 @@ def test_self_supervision_trains_the_q_formers_and_their_heads_alone(
     states = watch(monkeypatch)
     pretrain("attributes", tiny_world.params(), tiny_world.layout)
     found = changed(states)
-    own = ("mfam.levels.", "mfam.text_to_contrast.", "mfam.temperature", "mfam.prototypes")
+    own = ("mfam.levels.", "mfam.text_to_contrast.", "mfam.temperature", "mfam.prototypes", "mfam.words")
     assert all(name.startswith(own) for name in found), found
     for level in LEVELS:
         for part in ("queries", "qformer.", "to_language.weight", "to_contrast.weight"):
@@ -108,12 +108,44 @@ def test_fine_tuning_trains_mfam_and_adapter_and_scores_their_head(
     finetune(run, params, layout)
     found = changed(states)
     mfam = ("mfam.levels.", "mfam.thematic.", "mfam.content.")
-    own = (*mfam, "average_visual_tokens", *(("score_head.",) if run == "scores" else ()))
+    own = (*mfam, *(("score_head.",) if run == "scores" else ()))
     assert all(name.startswith(own) for name in found), found
     assert not any("contrast" in name for name in found)
-    assert {"mfam.thematic.weight", "average_visual_tokens"} <= found
+    assert {"mfam.thematic.weight", "mfam.levels.low.to_language.weight"} <= found
     assert ("score_head.language.weight" in found) == (run == "scores")
     assert any("lora_B" in name and value.any() for name, value in states[1].items())
+
+
+@pytest.mark.parametrize("kind", ["frozen", "trained"])
+def test_frozen_q_formers_recognise_what_they_did_before(
+    trained_world: Any, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    with monkeypatch.context() as patched:
+        states = watch(patched)
+        finetune("scores", trained_world.params(finetune__q_formers=kind), trained_world.layout)
+    looking = {name for name in changed(states) if name.startswith("mfam.levels.") and "to_language" not in name}
+    assert bool(looking) == (kind == "trained")
+    assert not any("contrast" in name for name in looking)
+
+
+def test_self_supervision_learns_how_sure_it_may_be_and_fine_tuning_keeps_it(trained_world: Any) -> None:
+    layout = trained_world.layout
+    learnt = load_config(layout.pretrained("attributes")).recognition
+    assert len(learnt["log_priors"]) == len(load_config(layout.pretrained("attributes")).attribute_states)
+    assert learnt["slope"] > 0
+    assert load_config(layout.finetuned("comments")).recognition == learnt
+
+
+def test_photographs_are_held_out_in_whole_groups() -> None:
+    groups = ["a", "a", "b", "b", "c", "d"]
+    rows = pd.DataFrame({"dataset": "d", "item_id": [f"p{i}" for i in range(6)], "group": groups})
+    group_of = dict(zip(rows["item_id"], groups, strict=True))
+    for seed in range(5):
+        learnt, out = held_apart(rows, 0.3, seed)
+        assert sorted([*learnt, *out]) == [("d", f"p{i}") for i in range(6)] and len(out) >= 2
+        assert not {group_of[item] for _, item in learnt} & {group_of[item] for _, item in out}
+    with pytest.raises(ValueError, match="near-duplicates of one another"):
+        held_apart(rows.assign(group="a"), 0.3, 0)
 
 
 def test_full_tuning_trains_the_language_model_and_frozen_does_not(
