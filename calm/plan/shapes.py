@@ -20,7 +20,7 @@ from calm.model.modeling import CalmForConditionalGeneration
 from calm.params import FullTuning, LoRATuning, Params
 from calm.plan.trace import FUSED, Operation, Trace
 from calm.training.attributes import state_table
-from calm.training.finetune import CONTRASTIVE, head_beside_language
+from calm.training.finetune import head_beside_language, learns
 from calm.training.pretrain import ALIGNED
 from calm.training.strategies import recompute_activations
 from calm.training.views import SKIPPED
@@ -98,7 +98,7 @@ def _is_trained(name: str, stage: str, params: Params) -> bool:
             return part == "mfam" and rest.startswith(ALIGNED)
         case _:
             if part == "mfam":
-                return not any(word in CONTRASTIVE for word in name.split("."))
+                return learns(rest, params.finetune.q_formers)
             if part == "score_head":
                 return stage == "scores" and rest.startswith(head_beside_language(params.finetune.scores))
             full = isinstance(params.finetune.tuning, FullTuning)
@@ -201,6 +201,9 @@ def _attributes(
             texts = torch.empty(columns * options.contrastive.texts, model.config.text_width, device=META)
             similarity = mfam.similarity(level, of_level[:rows].mean(1), texts)
             total = total - similarity.log_softmax(-1).mean() - similarity.log_softmax(-1).mean()
+            if options.contrastive.every:
+                every = mfam.similarity(level, of_level.mean(1), texts)
+                total = total - every.log_softmax(-1).mean()
     visual = []
     for number in range(questions):
         level = LEVELS[number % len(LEVELS)]

@@ -171,6 +171,13 @@ def head_beside_language(options: FinetuneScores) -> tuple[str, ...]:
     return ("language",) if options.visual.steps else ("language", "visual")
 
 
+def learns(name: str, q_formers: str) -> bool:
+    """Whether fine-tuning trains the MFAM's parameter of that name, where its Q-formers are "trained" or "frozen"."""
+    parts = name.split(".")
+    kept = q_formers == "frozen" and parts[0] == "levels" and "to_language" not in parts
+    return not kept and not any(part in CONTRASTIVE for part in parts)
+
+
 def open_for_training(assembly: Assembly, *, head: Sequence[str], q_formers: str) -> dict[str, torch.nn.Parameter]:
     """The MFAM's path to the language model, the language model's open weights, these parts of the score head.
 
@@ -180,9 +187,7 @@ def open_for_training(assembly: Assembly, *, head: Sequence[str], q_formers: str
     """
     model = assembly.model
     for name, parameter in model.mfam.named_parameters():
-        parts = name.split(".")
-        kept = q_formers == "frozen" and parts[0] == "levels" and "to_language" not in parts
-        parameter.requires_grad_(not kept and not any(part in CONTRASTIVE for part in parts))
+        parameter.requires_grad_(learns(name, q_formers))
     for name, part in model.score_head.named_children():
         part.requires_grad_(name in head)
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -61,6 +61,7 @@ def test_parameters_are_exact(stage: str, params: Params, step: Step, planned: A
     assert weights.parameters["all"] == sum(p.numel() for p in step.model.parameters())
     assert weights.parameters["trainable"] == sum(p.numel() for p in step.trained.values())
     held = sum(t.nbytes for t in [*step.model.parameters(), *step.model.buffers()])
+    held += sum(one.mfam.get_buffer("words").nbytes * sign for one, sign in ((planned, 1), (step.model, -1)))
     assert weights.frozen_bytes + weights.trainable_bytes == pytest.approx(held, rel=0.01)  # prototypes' rows differ
 
 
