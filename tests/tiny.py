@@ -150,7 +150,7 @@ def params(parts: Parts, **changes: Any) -> Params:
         "thematic": {"grid": 1, "content": CONTENT},
     }
     raw["pretrain"]["attributes"]["contrastive"] |= {"width": 8, "texts": 2}
-    raw["pretrain"]["attributes"]["language"] |= {"weight": 0.2, "samples": 6}
+    raw["pretrain"]["attributes"]["language"] |= {"weight": 0.2, "samples": 14}
     raw["pretrain"]["attributes"]["calibration"] = {"share": 0.2, "views": 2}
     raw["mfam"]["words"] = {"states": 2, "tokens": 40, "probability": 0.2}
     raw["finetune"]["tuning"] = {"kind": "lora", "layers": "all", "r": 2, "alpha": 4, "dropout": 0.0}

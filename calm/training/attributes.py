@@ -115,8 +115,6 @@ class AttributeObjective:
     ) -> torch.Tensor:
         """Share that the views `own`, whose query states are given, have in the mean over all that have the level."""
         everyone = [i for i, view in enumerate(views) if level in view]
-        if not everyone:  # nothing was drawn: no loss, but still a graph
-            return states.sum() * 0
         counted = [i for i in everyone if own.start <= i < own.stop]
         rows = [i - own.start for i in counted] or [0]  # every part calls the same modules, if for nothing
         columns = [(attribute, state) for lvl, attribute, state in self.table if lvl == level]
@@ -124,15 +122,18 @@ class AttributeObjective:
         picked = torch.cat([self.embedded[column][self._pick(column, count, rng)] for column in columns])
         every = self.assembly.model.mfam.similarity(level, states.mean(1), picked.to(states.device))
         every = every.unflatten(1, (len(columns), count))
+        told = every.sum() * 0  # every part has a graph, if for nothing
+        if weight := self.options.contrastive.every:
+            told = weight * self._every(level, every.mean(-1), views[own]) * (len(every) / len(views))
+        if not everyone:
+            return told
         similarity = every[rows]
         drawn = [views[i][level] for i in counted or everyone[:1]]
         states_drawn = torch.tensor([columns.index((d.attribute, d.state)) for d in drawn])
         same_attribute = torch.tensor([[column[0] == d.attribute for column in columns] for d in drawn])
         changed = torch.tensor([column[1] != "unchanged" for column in columns])
         within = multi_positive(similarity, states_drawn, same_attribute) * (len(counted) / len(everyone))
-        if self.options.contrastive.every:
-            told = self._every(level, every.mean(-1), views[own]) * (len(every) / len(views))
-            within = within + self.options.contrastive.every * told
+        within = within + told
         edited = changed[states_drawn]
         if not counted or not edited.any():
             return within
