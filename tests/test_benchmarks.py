@@ -25,7 +25,6 @@ def calm(trained_template: Any) -> Calm:
 
 
 def test_a_loop_of_generate_gives_the_answers_of_score(calm: Calm) -> None:
-    assert calm._processor is not None and calm._processor.score_lead
     pictures = tiny.pictures(4)
     assert generate_loop(calm, pictures) == [score.raw for score in calm.score(pictures, batch_size=2)]
 
