@@ -96,7 +96,8 @@ def held_apart(rows: pd.DataFrame, share: float, seed: int) -> tuple[list[Key], 
             break
         out += groups[names[number]]
     keys = list(zip(rows["dataset"], rows["item_id"], strict=True))
-    return [key for i, key in enumerate(keys) if i not in set(out)], [keys[i] for i in sorted(out)]
+    apart = set(out)
+    return [key for i, key in enumerate(keys) if i not in apart], [keys[i] for i in sorted(apart)]
 
 
 def _pretrain_alignment(params: Params, layout: Layout) -> None:
