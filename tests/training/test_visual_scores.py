@@ -94,7 +94,7 @@ def test_mfam_and_visual_part_are_trained_the_adapter_goes_along(trained_world: 
     params = trained_world.params(finetune__scores__visual__steps=STEPS)
     layout, start = trained_world.layout, trained_world.layout.finetuned("comments")
     assembly = assemble_from([start], params)
-    open_for_training(assembly, head=("visual",))
+    open_for_training(assembly, head=("visual",), q_formers="trained")
     before = {name: value.clone() for name, value in assembly.model.state_dict().items()}
     curve = visual_scores.begin(assembly, start, tmp_path / "out", params, layout, "test")
     saved = load_file(tmp_path / "out" / TRAINED)
