@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from calm.attributes.naming import naming_rules, states_named
+from calm.attributes.naming import naming_rules, sound_named, states_named
 from calm.attributes.taxonomy import taxonomy
 from calm.data import tables
 from calm.data.aspects import captions, critiques
@@ -156,8 +156,9 @@ def _comment_rows(layout: Layout, per_item: int, seed: int) -> list[Row]:
         for comment in sorted(said, key=order)[:per_item]:
             answer = safe_answer(comment["text_clean"])
             row = _row("comment", item, COMMENT_PROMPT, answer, comment["origin"])
-            # Told of what the answer names, the model learns to say that and no more.
-            rows.append({**row, "told": sorted(states_named(answer, rules))})
+            # Told of what the answer names, the model learns to say that and no more; of an answer that names nothing
+            # it is told what is recognised, as later on.
+            rows.append({**row, "told": [*states_named(answer, rules), *sound_named(answer, rules)] or None})
     return rows
 
 

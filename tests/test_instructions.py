@@ -107,7 +107,9 @@ def built(params: Params, root: Path, monkeypatch: pytest.MonkeyPatch) -> Layout
 @pytest.fixture
 def photos_params(few_photos: Path, make_params: MakeParams) -> Params:
     settings = photos_settings(comments=3)
-    return make_params({"photos": settings}, {role: ["photos"] for role in tables.ROLES})
+    params = make_params({"photos": settings}, {role: ["photos"] for role in tables.ROLES})
+    capped = params.instructions.model_copy(update={"comments_per_item": 2})  # of three
+    return params.model_copy(update={"instructions": capped})
 
 
 def test_every_use_has_training_and_test_rows_from_its_list(

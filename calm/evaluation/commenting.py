@@ -89,7 +89,7 @@ def run(bench: Bench[CommentingSettings]) -> Outcome:
         shuffled=others,
         rouge_l=own.per_photo["rouge_l"],
         cider=own.per_photo["cider"],
-        named=pd.Series([sorted(states_named(text, rules)) for text in texts], dtype=object),
+        named=pd.Series([states_named(text, rules) for text in texts], dtype=object),
     )
     metrics = _captions(own, shuffled, bench.bootstrap)
     metrics |= {"labels": origin_of_labels(rows["origin"]), "items": len(rows), "groups": len(set(group_keys(rows)))}

@@ -10,7 +10,7 @@ does is measured beside what it is used for: on remedies that it has not seen, a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -101,15 +101,15 @@ def split(text: str) -> list[str]:
     return [part.strip() for part in re.split(r"[.!?;\n]+", text) if re.search(r"\w", part)]
 
 
-def agreement(parser: Parser, rules: Callable[[str], set[str]], texts: Sequence[str]) -> dict[str, Any]:
+def agreement(parser: Parser, rules: Callable[[str], Iterable[str]], texts: Sequence[str]) -> dict[str, Any]:
     """Of the sentences in which exact rules find states, the share in which the parser's is one of them."""
     sentences = [part for text in texts for part in split(text)]
-    judged = [(part, named) for part in sentences if (named := rules(part))]
+    judged = [(part, named) for part in sentences if (named := set(rules(part)))]
     result: dict[str, Any] = {"sentences": len(sentences), "named_by_rules": len(judged)}
     if not judged:
         return result | {"value": None, "reason": "the rules find no state in any sentence"}
     parsed = parser([part for part, _ in judged])
-    agreed = [bool(set(labels) & named) for labels, (_, named) in zip(parsed, judged, strict=True)]
+    agreed = [not named.isdisjoint(labels) for labels, (_, named) in zip(parsed, judged, strict=True)]
     return result | {"value": round(float(np.mean(agreed)), 6)}
 
 

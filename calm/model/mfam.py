@@ -208,12 +208,17 @@ class MFAM(nn.Module):
 
     @torch.no_grad()
     def told(self, tokens: LevelTokens) -> list[list[int]]:
-        """Rows of the states that are recognised with at least the configured probability, likeliest first."""
+        """Rows of the states that are recognised with at least the configured probability, likeliest first.
+
+        Where there are none, of the attributes that are surest to be as they should be.
+        """
         if not self.config.recognition:  # nothing was learnt yet
             return [[] for _ in range(len(tokens.high))]
-        states, values = Recogniser.of(self.config).likeliest(self.similarities(tokens))
-        passed = values >= self.config.told_probability
-        return [one[keep].tolist()[: self.config.told_states] for one, keep in zip(states, passed, strict=True)]
+        count, recogniser, similarities = self.config.told_states, Recogniser.of(self.config), self.similarities(tokens)
+        states, values = recogniser.likeliest(similarities)
+        changed = [one[keep].tolist()[:count] for one, keep in zip(states, values >= self.config.told_probability)]
+        sound = recogniser.soundest(similarities).tolist()
+        return [found or praised[:count] for found, praised in zip(changed, sound, strict=True)]
 
     def _part(self, name: str, tokens: LevelTokens) -> torch.Tensor:
         """H_low, H_middle, H_high or H_thematic; zeros in place of what is not read."""

@@ -96,11 +96,14 @@ def answer_log_likelihood(
     Returns:
         (A,)
     """
-    first = model(inputs_embeds=prompt, use_cache=True, logits_to_keep=1)
-    cache = first.past_key_values
+    language_model = model.language_model
+    read = language_model.model(inputs_embeds=prompt, use_cache=True)
+    cache = read.past_key_values
     cache.batch_repeat_interleave(len(answers))
-    rest = model(input_ids=answers[:, :-1], past_key_values=cache, use_cache=True).logits
-    logits = torch.cat([first.logits.expand(len(answers), -1, -1), rest], dim=1).float()
-    log_p = logits.log_softmax(-1).gather(-1, answers.unsqueeze(-1)).squeeze(-1)
+    rest = language_model.model(input_ids=answers[:, :-1], past_key_values=cache, use_cache=True)
+    states = torch.cat([read.last_hidden_state[:, -1:].expand(len(answers), -1, -1), rest.last_hidden_state], dim=1)
     counted = torch.arange(answers.shape[1], device=answers.device) < lengths.unsqueeze(1)
-    return (log_p * counted).sum(1) / lengths
+    logits = language_model.lm_head(states[counted])  # the head, half of the work, is not asked about padding
+    surprise = torch.nn.functional.cross_entropy(logits.float(), answers[counted], reduction="none")
+    per_token = torch.zeros(counted.shape, device=answers.device).masked_scatter(counted, surprise)
+    return -per_token.sum(1) / lengths

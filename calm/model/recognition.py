@@ -118,6 +118,18 @@ class Recogniser:
         return found.gather(1, order), values
 
 
+    def soundest(self, similarities: torch.Tensor) -> torch.Tensor:
+        """Every attribute's row of "unchanged" (B, attributes), the one with most evidence for it first.
+
+        Evidence is by how much the photograph raises the log odds of "unchanged" above how common it is.
+        """
+        shares = self.probabilities(similarities)
+        rows = [row for row, (_, _, state) in enumerate(self.table) if state == UNCHANGED]
+        common = torch.tensor(self.calibration.log_priors, device=shares.device)[rows].exp()
+        evidence = shares[:, rows].logit(eps=1e-6) - common.logit(eps=1e-6)
+        return torch.tensor(rows, device=shares.device)[evidence.argsort(dim=1, descending=True, stable=True)]
+
+
 def fit(
     table: Sequence[Row], log_priors: Sequence[float], similarities: torch.Tensor, states: torch.Tensor
 ) -> Calibration:

@@ -21,7 +21,7 @@ def word_ids(
 ) -> list[list[int]]:
     """Token ids of the noun that names each state (" visible noise;"), then of nothing: `length` each.
 
-    Shorter ones are filled from the front, so that a state's words stand together. An unchanged state is nothing.
+    Shorter ones are filled from the front, so that a state's words stand together.
 
     Raises:
         ValueError: every noun of a state is longer; the message says which, and what length it needs.
@@ -32,7 +32,7 @@ def word_ids(
     for _, attribute, state in table:
         of_state = known.attribute(attribute).state(state)
         nouns = [tokenizer(f" {noun};", add_special_tokens=False).input_ids for noun in of_state.nouns]
-        fitting = [ids for ids in nouns if len(ids) <= length] if of_state.edit else [nothing]
+        fitting = [ids for ids in nouns if len(ids) <= length]
         if not fitting:
             raise ValueError(
                 f"mfam.words.tokens: {length} are too few for '{state}' of '{attribute}', "

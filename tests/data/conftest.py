@@ -97,4 +97,4 @@ def use_list(rows: list[dict[str, str]], path: Path, monkeypatch: pytest.MonkeyP
 
 def photos_settings(**changes: int) -> dict[str, int]:
     """Settings of the source `photos` for tests."""
-    return {"views": 2, "max_edits": 2, "raters": 3, "ratings_per_rater": 9, "comments": 2, **changes}
+    return {"views": 2, "max_edits": 2, "raters": 3, "ratings_per_rater": 9, "comments": 2, "praise": 3, **changes}

@@ -277,7 +277,7 @@ def test_leaks_that_were_not_filtered_are_counted(
 
 def test_lists_hold_what_their_role_needs(few_photos: Path, make_params: MakeParams, tmp_path: Path) -> None:
     roles = {role: ["photos"] for role in tables.ROLES}
-    settings = {"views": 2, "max_edits": 2, "raters": 2, "ratings_per_rater": 8, "comments": 1}
+    settings = {"views": 2, "max_edits": 2, "raters": 2, "ratings_per_rater": 8, "comments": 1, "praise": 1}
     layout = Layout(tmp_path)
     metrics = filtered(make_params({"photos": settings}, roles), layout)
     assert metrics["leaked_after"] == 0
@@ -317,7 +317,7 @@ def test_lists_do_not_depend_on_order_locale_or_threads(
     few_photos: Path, make_params: MakeParams, tmp_path: Path
 ) -> None:
     roles = {role: ["photos"] for role in tables.ROLES}
-    settings = {"views": 2, "max_edits": 2, "raters": 4, "ratings_per_rater": 24, "comments": 1}
+    settings = {"views": 2, "max_edits": 2, "raters": 4, "ratings_per_rater": 24, "comments": 1, "praise": 1}
     params = make_params({"photos": settings}, roles, split={"raters": RATERS})
     first, second = Layout(tmp_path / "first"), Layout(tmp_path / "second")
     for number, layout in enumerate((first, second)):

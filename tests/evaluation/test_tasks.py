@@ -15,7 +15,7 @@ from PIL import Image
 import calm.evaluation
 from calm.attributes.edits import Edit
 from calm.attributes.grammar import comment
-from calm.attributes.naming import naming_rules, states_named
+from calm.attributes.naming import naming_rules, sound_named, states_named
 from calm.attributes.taxonomy import taxonomy
 from calm.data import schema
 from calm.evaluation import EvaluationError, attributes, evaluate, find_task
@@ -197,7 +197,9 @@ def test_most_comments_of_the_grammar_name_their_edit_and_praise_names_none() ->
             total += 1
     assert named / total > 0.9
     praise = [states_named(comment((), stream(i, "praise")), rules) for i in range(50)]
-    assert np.mean([bool(found) for found in praise]) < 0.2
+    assert np.mean([bool(found) for found in praise]) < 0.02
+    assert states_named("Light and dark are well separated.", rules) == []
+    assert sound_named("Light and dark are well separated.", rules) == ["contrast: unchanged"]
 
 
 def test_suggestions_of_an_oracle_name_the_edit_and_those_of_chance_seldom(world: World) -> None:

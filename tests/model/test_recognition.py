@@ -52,7 +52,17 @@ def test_the_likeliest_change_of_each_attribute_comes_in_order() -> None:
         assert len({TABLE[row][1] for row in of_one}) == len(of_one)
 
 
-def test_only_states_over_the_threshold_are_told_and_nothing_else_is_nothing(
+def test_the_surest_attribute_is_the_one_whose_soundness_a_photograph_raises_most() -> None:
+    recogniser = Recogniser(tuple(TABLE), Calibration(PRIORS))
+    similarities = torch.zeros(2, len(TABLE))
+    sharp, level = TABLE.index(("low", "sharpness", "unchanged")), TABLE.index(("middle", "tilt", "unchanged"))
+    similarities[0, sharp], similarities[1, level] = 3, 3
+    found = recogniser.soundest(similarities)
+    assert found.shape == (2, len(taxonomy().attributes)) and found[:, 0].tolist() == [sharp, level]
+    assert all(TABLE[row][2] == "unchanged" for row in found.flatten().tolist())
+
+
+def test_states_over_the_threshold_are_told_and_where_none_is_what_is_sound(
     assembly: Assembly, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, mfam = assembly.model.config, assembly.model.mfam
@@ -65,9 +75,10 @@ def test_only_states_over_the_threshold_are_told_and_nothing_else_is_nothing(
     assert torch.equal(told[0, -width:], mfam.get_buffer("words")[1])  # right before the question
     assert torch.equal(told[1], nothing) and torch.equal(told[2], nothing)
     monkeypatch.setattr(config, "recognition", Calibration((0.0,) * len(config.attribute_states)).to_config())
-    for least, passed in ((1e-6, True), (0.999999, False)):
+    for least, changed in ((1e-6, True), (0.999999, False)):
         monkeypatch.setattr(config, "told_probability", least)
-        assert all(bool(one) == passed for one in mfam.told(tokens))
+        states = [[config.attribute_states[row][2] for row in one] for one in mfam.told(tokens)]
+        assert all(one and all((name != "unchanged") == changed for name in one) for one in states)
 
 
 def test_words_are_the_language_models_own_and_too_long_ones_are_told(assembly: Assembly) -> None:
@@ -76,6 +87,7 @@ def test_words_are_the_language_models_own_and_too_long_ones_are_told(assembly: 
     assert {len(one) for one in ids} == {40} and len(ids) == len(TABLE) + 1
     row = TABLE.index(("low", "noise", "noisy"))
     assert tokenizer.decode(ids[row]).strip() == "visible noise;"
+    assert tokenizer.decode(ids[TABLE.index(("low", "sharpness", "unchanged"))]).strip() == "the crisp detail;"
     assert tokenizer.decode(ids[-1]).strip() == "nothing;"
-    with pytest.raises(ValueError, match=r"mfam.words.tokens: 5 are too few for 'underexposed' of 'brightness', which"):
-        word_ids(tokenizer, taxonomy(), TABLE, 5)
+    with pytest.raises(ValueError, match=r"mfam.words.tokens: 2 are too few for 'unchanged' of 'brightness', which"):
+        word_ids(tokenizer, taxonomy(), TABLE, 2)

@@ -65,6 +65,7 @@ ATTRIBUTE = Attribute(
             ),
             nouns=(
                 "a cross-processed look",
+                "crossed film colours",
                 "blue shadows and yellow highlights",
                 "the colours of wrongly developed slide film",
             ),

@@ -38,6 +38,7 @@ ATTRIBUTE = Attribute(
             ),
             nouns=(
                 "a high-key mood",
+                "an airy mood",
                 "airy, glowing tones",
                 "a dreamy, luminous look",
             ),

@@ -39,6 +39,7 @@ ATTRIBUTE = Attribute(
             ),
             nouns=(
                 "a clockwise tilt",
+                "a rightward tilt",
                 "a horizon that drops to the right",
                 "verticals that lean to the right",
             ),
@@ -66,6 +67,7 @@ ATTRIBUTE = Attribute(
             ),
             nouns=(
                 "a counter-clockwise tilt",
+                "a leftward tilt",
                 "a horizon that drops to the left",
                 "verticals that lean to the left",
             ),

@@ -47,6 +47,7 @@ class PhotosSettings(Settings):
     raters: Annotated[int, Field(ge=0, le=99)]
     ratings_per_rater: Annotated[int, Field(ge=1)]
     comments: Annotated[int, Field(ge=0)]
+    praise: Annotated[int, Field(ge=0)]
 
 
 class Photos(Source):
@@ -132,7 +133,7 @@ class Photos(Source):
         rows = []
         for item_id, edits in sorted(_edits(items).items()):
             listed = self.listed[item_id.split("#")[0]]
-            for number in range(self.settings.comments):
+            for number in range(self.settings.comments if edits else self.settings.praise):
                 rng = stream(self.seed, self.name, "comment", item_id, number)
                 text = comment(edits, rng)
                 rows.append(_comment(item_id, f"c{number}", text, None, "synthetic_grammar"))
