@@ -25,7 +25,7 @@ from calm.data import tables
 from calm.layout import Layout
 from calm.model.build import Assembly, add_lora, assemble, resolve_dtype, use_plain_attention
 from calm.model.mfam import LevelTokens
-from calm.params import LoRATuning, Params, load_params
+from calm.params import FinetuneScores, LoRATuning, Params, load_params
 from calm.plan import optimisation
 from calm.plan.shapes import Cost, Lengths, add_adapters, build, open_stage, step_costs
 from calm.training.attributes import AttributeObjective, state_table
@@ -49,9 +49,10 @@ def objective(run: str, params: Params, layout: Layout) -> InstructionObjective:
         add_lora(assembly.model, params.finetune.tuning, params.seed)
     trained = open_stage(assembly.model, run, params)
     features = Features.of(assembly, rows["dataset"], params.runtime, layout)
-    weight = params.finetune.scores.regression.weight if run == "scores" else 0.0
     options = optimisation(params, run)
-    return InstructionObjective(assembly, features, rows, trained, options, params.seed, "benchmark", weight)
+    if isinstance(options, FinetuneScores):
+        options = options.model_copy(update={"spread": 0.0})  # what the plain loss knows
+    return InstructionObjective(assembly, features, rows, trained, options, params.seed, "benchmark")
 
 
 def plain_loss(of: InstructionObjective, picked: Sequence[int]) -> torch.Tensor:

@@ -411,6 +411,7 @@ class VisualScores(Optimisation):
 class FinetuneScores(Optimisation):
     """S: image-score pairs."""
 
+    spread: NonNegative
     regression: Regression
     visual: VisualScores
 

@@ -216,7 +216,9 @@ class MFAM(nn.Module):
             return [[] for _ in range(len(tokens.high))]
         count, recogniser, similarities = self.config.told_states, Recogniser.of(self.config), self.similarities(tokens)
         states, values = recogniser.likeliest(similarities)
-        changed = [one[keep].tolist()[:count] for one, keep in zip(states, values >= self.config.told_probability)]
+        changed = [
+            one[keep].tolist()[:count] for one, keep in zip(states, values >= self.config.told_probability, strict=True)
+        ]
         sound = recogniser.soundest(similarities).tolist()
         return [found or praised[:count] for found, praised in zip(changed, sound, strict=True)]
 

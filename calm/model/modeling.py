@@ -131,6 +131,7 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         visual_tokens: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         answer_weights: torch.Tensor | None = None,
+        digit_targets: torch.Tensor | None = None,
         logits_to_keep: int = 0,
         score_positions: torch.Tensor | None = None,
         **kwargs: Any,
@@ -144,6 +145,8 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
                 for the regression readout alone.
             labels: (B, L), -100 where nothing is learned.
             answer_weights: (B,), what each answer counts in the loss; 1 by default.
+            digit_targets: (B, 9), what an answer's first digit is to be, as shares of 1 to 9; NaN where it is the label
+                alone, as by default (`calm.model.readouts.digit_targets`).
             logits_to_keep: last positions to give logits for; 0 means all.
             score_positions: (B,) where the score is read; the last position by default, as left padding has it.
         """
@@ -170,20 +173,32 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         if visual_tokens is not None and visual_tokens.shape[:2] == (len(deciding), self.config.vision_tokens):
             score = self.regress(deciding, visual_tokens)
         if labels is not None:
-            return CalmOutput(loss=self._language_loss(states, labels, answer_weights), score=score)
+            return CalmOutput(loss=self._language_loss(states, labels, answer_weights, digit_targets), score=score)
         # Contiguous, or torch copies the head once for every row of the batch.
         kept = states[:, -logits_to_keep:].contiguous() if logits_to_keep else states
         logits = self.language_model.lm_head(kept)
         return CalmOutput(logits=logits, score=score, past_key_values=outputs.past_key_values)
 
-    def _language_loss(self, states: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    def _language_loss(
+        self,
+        states: torch.Tensor,
+        labels: torch.Tensor,
+        weights: torch.Tensor | None,
+        digit_targets: torch.Tensor | None,
+    ) -> torch.Tensor:
         """Cross-entropy, mean over each answer's tokens and then over answers: a score counts as much as a comment.
 
         The head, a large share of a small model, is asked only where something is learned.
         """
         learned = labels[:, 1:] != IGNORED
-        logits = self.language_model.lm_head(states[:, :-1][learned])
-        losses = nn.functional.cross_entropy(logits.float(), labels[:, 1:][learned], reduction="none")
+        logits = self.language_model.lm_head(states[:, :-1][learned]).float()
+        losses = nn.functional.cross_entropy(logits, labels[:, 1:][learned], reduction="none")
+        if digit_targets is not None:
+            digits = torch.tensor(list(self.config.digit_token_ids), device=labels.device)
+            is_digit = torch.isin(labels[:, 1:], digits) & ~digit_targets[:, :1].isnan()
+            first = (is_digit & (is_digit.cumsum(1) == 1))[learned]
+            shares = digit_targets[is_digit.any(1)]
+            losses[first] = -(shares * logits[first].log_softmax(-1)[:, digits[1:]]).sum(-1)
         per_token = torch.zeros(learned.shape, device=losses.device).masked_scatter(learned, losses)
         per_answer = per_token.sum(1) / learned.sum(1).clamp_min(1)
         return (per_answer if weights is None else per_answer * weights).mean()

@@ -30,6 +30,20 @@ def expectation(shares: torch.Tensor) -> torch.Tensor:
     return shares @ (digits + MEAN_DECIMAL)
 
 
+def digit_targets(scores: torch.Tensor, spread: float) -> torch.Tensor:
+    """What `digit_shares` should be for scores (B,): a normal distribution of deviation `spread` around each.
+
+    Neighbouring digits are nearly right, which a label that is one digit does not say (You et al., DeQA-Score, CVPR
+    2025). NaN where there is no score, and for 10, which no digit stands for.
+
+    Returns:
+        (B, 9), each row summing to 1.
+    """
+    digits = torch.arange(1, 10, device=scores.device, dtype=torch.float32)
+    away = (digits + MEAN_DECIMAL - scores.unsqueeze(1)) / spread
+    return (-0.5 * away.square()).softmax(-1).masked_fill((scores >= 9.95).unsqueeze(1), torch.nan)
+
+
 def distribution(shares: torch.Tensor) -> torch.Tensor:
     """Shares (B, 10) of the steps 1 to 10 of the scale, from `digit_shares`; their mean is the expectation.
 

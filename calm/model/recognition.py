@@ -117,7 +117,6 @@ class Recogniser:
         values, order = torch.stack([one.values for one in best], dim=1).sort(dim=1, descending=True, stable=True)
         return found.gather(1, order), values
 
-
     def soundest(self, similarities: torch.Tensor) -> torch.Tensor:
         """Every attribute's row of "unchanged" (B, attributes), the one with most evidence for it first.
 

@@ -106,10 +106,7 @@ def tune(
     head = head_beside_language(options) if isinstance(options, FinetuneScores) else ()
     trainable = open_for_training(assembly, head=head, q_formers=params.finetune.q_formers)
     features = Features.of(assembly, rows["dataset"], params.runtime, layout)
-    weight = options.regression.weight if isinstance(options, FinetuneScores) else 0.0
-    objective = InstructionObjective(
-        assembly, features, rows, trainable, options, params.seed, f"{label}-{run}", weight
-    )
+    objective = InstructionObjective(assembly, features, rows, trainable, options, params.seed, f"{label}-{run}")
     inputs = [
         params.runtime.model_dump(),
         params.finetune.tuning.model_dump(),

@@ -92,9 +92,8 @@ class Learner:
             known = set(keys)
             said = self._instructions[[key in known for key in self._said]]
             language = options.model_copy(update={"steps": recipe.steps})
-            weight = options.regression.weight
             trained = self._open(*head_beside_language(language))
-            answers = InstructionObjective(self.assembly, self.features, said, trained, language, seed, label, weight)
+            answers = InstructionObjective(self.assembly, self.features, said, trained, language, seed, label)
             self._train(answers, language, seed, label, rows)
 
     def fingerprint(self, recipe: Recipe, rows: pd.DataFrame, seed: int, label: str) -> str:

@@ -8,7 +8,8 @@ import pandas as pd
 import torch
 
 from calm.model.build import Assembly
-from calm.params import Optimisation
+from calm.model.readouts import digit_targets
+from calm.params import FinetuneScores, Optimisation
 from calm.training.conversations import collate
 from calm.training.features import Features, Key
 from calm.training.order import WHOLE, Order, Part
@@ -26,10 +27,11 @@ class InstructionObjective:
         options: Optimisation,
         seed: int,
         name: str,
-        regression_weight: float = 0.0,
     ) -> None:
         self.assembly, self.features, self.parameters = assembly, features, parameters
-        self.regression_weight = regression_weight
+        scores = options if isinstance(options, FinetuneScores) else None
+        self.regression_weight = scores.regression.weight if scores else 0.0
+        self.spread = scores.spread if scores else 0.0
         self.rows = rows.reset_index(drop=True)
         self._datasets: list[str] = rows["dataset"].tolist()
         self._item_ids: list[list[str]] = rows["item_ids"].tolist()
@@ -65,7 +67,8 @@ class InstructionObjective:
             input_ids=batch.input_ids.to(model.device),
             attention_mask=batch.attention_mask.to(model.device),
             labels=batch.labels.to(model.device),
-            answer_weights=torch.tensor(chosen["weight"].to_numpy(dtype="float32"), device=model.device),
+            answer_weights=_numbers(chosen["weight"], model.device),
+            digit_targets=digit_targets(_numbers(chosen["score"], model.device), self.spread) if self.spread else None,
             visual_tokens=model.mfam(tokens, told=[rows for i in picked for rows in self._told(i)]),
             score_positions=batch.prompt_ends.to(model.device),
         )
@@ -81,7 +84,7 @@ class InstructionObjective:
     def _regression(self, predicted: torch.Tensor, scores: pd.Series, count: int) -> torch.Tensor:
         """Squared error in half-scales over the rows that have a score, as part of the mean over `count` of them."""
         config = self.assembly.model.config
-        target = torch.tensor(scores.to_numpy(dtype="float32"), device=predicted.device)
+        target = _numbers(scores, predicted.device)
         rated = ~target.isnan()
         if not rated.any():
             return predicted.sum() * 0
@@ -97,3 +100,7 @@ class InstructionObjective:
 
     def _keys(self, row: int) -> list[Key]:
         return [(self._datasets[row], item) for item in self._item_ids[row]]
+
+
+def _numbers(column: pd.Series, device: torch.device) -> torch.Tensor:
+    return torch.tensor(column.to_numpy(dtype="float32"), device=device)

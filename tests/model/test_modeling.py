@@ -14,6 +14,7 @@ from calm.model.readouts import (
     MEAN_DECIMAL,
     answer_log_likelihood,
     digit_shares,
+    digit_targets,
     distribution,
     expectation,
     score_answer,
@@ -154,6 +155,13 @@ def test_expectation_is_the_hand_computed_mean() -> None:
     logits[1, 24] = 0.0
     expected = torch.tensor([(6 + 3 * 7) / 4, 4]) + MEAN_DECIMAL
     torch.testing.assert_close(expectation(digit_shares(logits, digits)), expected)
+
+
+def test_digit_targets_lie_around_the_score_and_leave_out_what_no_digit_stands_for() -> None:
+    found = digit_targets(torch.tensor([1.0, 5.45, 7.2, torch.nan, 10.0]), 0.8)
+    torch.testing.assert_close(found[:3].sum(1), torch.ones(3))
+    assert found[:3].argmax(1).tolist() == [0, 4, 6] and found[3:].isnan().all()
+    assert expectation(found[1:2]).item() == pytest.approx(5.45, abs=1e-3)
 
 
 def test_the_distribution_over_the_scales_steps_has_the_expectation_as_its_mean() -> None:

@@ -20,7 +20,8 @@ from calm.model.build import Assembly, assemble
 from calm.model.modeling import IGNORED
 from calm.model.pretrained import load_text_encoder
 from calm.model.processing import normalise
-from calm.params import Optimisation
+from calm.model.readouts import MEAN_DECIMAL
+from calm.params import Optimisation, Regression
 from calm.training.attributes import AttributeObjective, multi_positive, state_table
 from calm.training.conversations import collate
 from calm.training.features import Features, Photographs, render
@@ -103,10 +104,17 @@ def test_kept_features_are_those_of_encoding_again(assembly: Assembly, tiny_temp
         assert torch.equal(kept[level][0], kept[level][2])
 
 
-def objective(assembly: Assembly, world: Any, use: str, weight: float = 0.0) -> InstructionObjective:
+def objective(
+    assembly: Assembly, world: Any, use: str, weight: float = 0.0, spread: float = 0.0
+) -> InstructionObjective:
     rows = tables.instructions(world.layout, use)
     features = Features(assembly, Photographs(world.layout, rows["dataset"]), keep=True)
-    return InstructionObjective(assembly, features, rows, {}, OPTIONS, 17, "test", weight)
+    options: Optimisation = OPTIONS
+    if weight:
+        scores = world.params().finetune.scores
+        changes = OPTIONS.model_dump() | {"regression": Regression(weight=weight), "spread": spread}
+        options = scores.model_copy(update=changes)
+    return InstructionObjective(assembly, features, rows, {}, options, 17, "test")
 
 
 @torch.no_grad()
@@ -120,6 +128,27 @@ def test_the_regression_loss_is_the_squared_error_in_half_scales(assembly: Assem
     at_middle = of_scores.losses(0)["regression"]
     assert at_middle.item() == pytest.approx((((chosen["score"] - 5.5) / 4.5) ** 2).mean(), rel=1e-5)
     assert losses["loss"].item() == pytest.approx((losses["language"] + 2 * losses["regression"]).item())
+
+
+@torch.no_grad()
+def test_with_a_spread_the_first_digit_is_taught_its_neighbours_too(assembly: Assembly, tiny_template: Any) -> None:
+    plain, spread = (objective(assembly, tiny_template, "scores", weight=1.0, spread=s) for s in (0.0, 0.8))
+    chosen = spread.rows.iloc[spread.order(0)]
+    assert chosen["score"].notna().any()
+    model, tokenizer = assembly.model, assembly.processor.tokenizer
+    batch = collate(assembly.processor, [list(m) for m in chosen["messages"]], list(chosen["answer"]))
+    visual = model.mfam(spread.features([key for row in spread.order(0) for key in spread._keys(row)]))
+    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, visual_tokens=visual).logits
+    change = 0.0
+    for row, (score, answer) in enumerate(zip(chosen["score"], chosen["answer"], strict=True)):
+        if np.isnan(score):
+            continue
+        shares = np.exp(-0.5 * ((np.arange(1, 10) + MEAN_DECIMAL - score) / 0.8) ** 2)
+        log_p = logits[row, batch.prompt_ends[row]].float().log_softmax(-1)[model.config.digit_token_ids]
+        gained = log_p[int(answer[0])].item() - float(shares / shares.sum() @ log_p[1:].numpy())
+        change += gained * chosen["weight"].iloc[row] / (len(tokenizer(answer).input_ids) + 1)
+    found = spread.losses(0)["language"] - plain.losses(0)["language"]
+    assert found.item() == pytest.approx(change / len(chosen), rel=1e-3)
 
 
 @torch.no_grad()
