@@ -22,7 +22,7 @@ from calm.model.mfam import LevelTokens
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.model.processing import CalmImageProcessor, CalmProcessor
 from calm.model.readouts import answer_log_likelihood, distribution, expectation, score_answer
-from calm.model.recognition import Recogniser, attribute_rows
+from calm.model.recognition import Recogniser, attribute_rows, passing
 from calm.params import Runtime
 from calm.personal import InContext, Observed, read_last
 
@@ -166,18 +166,19 @@ class Calm:
     def suggest(self, images: Sequence[Image.Image], top: int = 3, batch_size: int = 16) -> list[list[Suggestion]]:
         """What to change, likeliest flaw first; a single `LEAVE` where no flaw is likely enough.
 
-        The Q-formers' calibrated recognition decides what: states of at least `config.told_probability`. How it is
-        said is the language model's choice among the remedies of that state.
+        The Q-formers' calibrated recognition decides what: states of at least `config.told_probability`, and others of
+        at least `config.told_further` beside them. How it is said is the language model's choice among the remedies of
+        that state.
 
         Raises:
             UncalibratedError: the checkpoint was trained by an earlier calm.
         """
-        least = self.model.config.told_probability
+        first, further = self.model.config.told_probability, self.model.config.told_further
         found = []
         for tokens in self._encoded(images, batch_size):
             prompts = self._prompt(SUGGESTION_PROMPT, self.model.mfam(tokens)).split(1)
             for prompt, states in zip(prompts, self._recognised(tokens), strict=True):
-                chosen = [state for state in states[:top] if state[2] >= least]
+                chosen = states[: min(top, passing([probability for *_, probability in states], first, further))]
                 sound = float(np.prod([1 - probability for _, _, probability in states]))
                 found.append(self._said(prompt, chosen) if chosen else [Suggestion(None, None, LEAVE, sound)])
         return found

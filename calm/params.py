@@ -257,7 +257,8 @@ class Words(Section):
 
     states: NonNegativeInt  # told of one photograph, at most
     tokens: PositiveInt  # of one state's words
-    probability: Annotated[float, Field(gt=0, lt=1)]  # of a state, from which on it is told, and suggested to be undone
+    probability: Annotated[float, Field(gt=0, lt=1)]  # of the likeliest, from which on it is told, and to be undone
+    further: Annotated[float, Field(gt=0, lt=1)]  # of others beside it
 
 
 class Levels(Section):

@@ -152,7 +152,7 @@ def params(parts: Parts, **changes: Any) -> Params:
     raw["pretrain"]["attributes"]["contrastive"] |= {"width": 8, "texts": 2}
     raw["pretrain"]["attributes"]["language"] |= {"weight": 0.2, "samples": 14}
     raw["pretrain"]["attributes"]["calibration"] = {"share": 0.2, "views": 2}
-    raw["mfam"]["words"] = {"states": 2, "tokens": 40, "probability": 0.2}
+    raw["mfam"]["words"] = {"states": 2, "tokens": 40, "probability": 0.2, "further": 0.15}
     raw["finetune"]["tuning"] = {"kind": "lora", "layers": "all", "r": 2, "alpha": 4, "dropout": 0.0}
     for section, run in (("pretrain", "attributes"), ("pretrain", "alignment"), ("finetune", "comments")):
         raw[section][run] |= RUN

@@ -98,6 +98,7 @@ def calm_config(
         text_width=text_width(params.parts.text),
         told_states=mfam.words.states,
         told_probability=mfam.words.probability,
+        told_further=mfam.words.further,
         told_length=mfam.words.tokens,
         score_width=mfam.score_width,
         score_dropout=mfam.score_dropout,

@@ -79,7 +79,8 @@ class CalmConfig(PreTrainedConfig):
     attribute_states: list[list[str]] = field(default_factory=list)  # [level, attribute, state] of every prototype row
     recognition: dict[str, Any] = field(default_factory=dict)  # `calm.model.recognition.Calibration`, once learnt
     told_states: int = 0  # states that the language model is told of in its own words, at most; 0: none
-    told_probability: float = 0.5  # of a state, from which on it is told, and suggested to be undone
+    told_probability: float = 0.5  # of the likeliest state, from which on it is told, and suggested to be undone
+    told_further: float = 0.5  # of others beside it
     told_length: int = 0  # tokens of one state's words
     placeholder_token_ids: list[int] = field(default_factory=list)
     digit_token_ids: list[int] = field(default_factory=list)  # of "0" to "9"

@@ -25,7 +25,7 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel
 from calm.attributes.taxonomy import LEVELS
 from calm.model.attention import attending
 from calm.model.configuration import THEMATIC, CalmConfig
-from calm.model.recognition import Recogniser
+from calm.model.recognition import Recogniser, passing
 from calm.model.sources import CLASS_SOURCES, LEVEL_SOURCES, WHOLE_SOURCES
 
 HiddenStates = Sequence[torch.Tensor]
@@ -208,7 +208,7 @@ class MFAM(nn.Module):
 
     @torch.no_grad()
     def told(self, tokens: LevelTokens) -> list[list[int]]:
-        """Rows of the states that are recognised with at least the configured probability, likeliest first.
+        """Rows of the states that are recognised surely enough, likeliest first (`calm.model.recognition.passing`).
 
         Where there are none, of the attributes that are surest to be as they should be.
         """
@@ -216,8 +216,10 @@ class MFAM(nn.Module):
             return [[] for _ in range(len(tokens.high))]
         count, recogniser, similarities = self.config.told_states, Recogniser.of(self.config), self.similarities(tokens)
         states, values = recogniser.likeliest(similarities)
+        first, further = self.config.told_probability, self.config.told_further
         changed = [
-            one[keep].tolist()[:count] for one, keep in zip(states, values >= self.config.told_probability, strict=True)
+            one[: min(count, passing(shares, first, further))]
+            for one, shares in zip(states.tolist(), values.tolist(), strict=True)
         ]
         sound = recogniser.soundest(similarities).tolist()
         return [found or praised[:count] for found, praised in zip(changed, sound, strict=True)]

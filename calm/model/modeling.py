@@ -193,14 +193,18 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         learned = labels[:, 1:] != IGNORED
         logits = self.language_model.lm_head(states[:, :-1][learned]).float()
         losses = nn.functional.cross_entropy(logits, labels[:, 1:][learned], reduction="none")
+        counts = learned.float()
         if digit_targets is not None:
             digits = torch.tensor(list(self.config.digit_token_ids), device=labels.device)
             is_digit = torch.isin(labels[:, 1:], digits) & ~digit_targets[:, :1].isnan()
-            first = (is_digit & (is_digit.cumsum(1) == 1))[learned]
-            shares = digit_targets[is_digit.any(1)]
-            losses[first] = -(shares * logits[first].log_softmax(-1)[:, digits[1:]]).sum(-1)
+            first = is_digit & (is_digit.cumsum(1) == 1)
+            log_p = logits[first[learned]].log_softmax(-1)[:, digits[1:]]
+            losses[first[learned]] = -(digit_targets[first.any(1)] * log_p).sum(-1)
+            # Points and the end are soon learnt, and the decimal is hardly to be known: the first digit counts as much
+            # as all that follows it.
+            counts = torch.where(first, learned.sum(1, keepdim=True) - 1.0, counts)
         per_token = torch.zeros(learned.shape, device=losses.device).masked_scatter(learned, losses)
-        per_answer = per_token.sum(1) / learned.sum(1).clamp_min(1)
+        per_answer = (per_token * counts).sum(1) / counts.sum(1).clamp_min(1)
         return (per_answer if weights is None else per_answer * weights).mean()
 
     def regress(self, states: torch.Tensor, visual_tokens: torch.Tensor) -> torch.Tensor:

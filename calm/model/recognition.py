@@ -47,6 +47,17 @@ class Calibration:
         return asdict(self) | {"log_priors": list(self.log_priors)}
 
 
+def passing(probabilities: Sequence[float], first: float, further: float) -> int:
+    """How many states are taken to be there, of a photograph's by their probabilities, likeliest first.
+
+    None, unless the likeliest one reaches `first`; then those that reach `further` too: a photograph that is not as it
+    should be in one way often is not in others.
+    """
+    if not probabilities or probabilities[0] < first:
+        return 0
+    return max(1, sum(probability >= further for probability in probabilities))
+
+
 def attribute_rows(table: Sequence[Row]) -> list[list[int]]:
     """Rows of each attribute of a table of (level, attribute, state)."""
     names = dict.fromkeys(attribute for _, attribute, _ in table)

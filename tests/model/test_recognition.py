@@ -7,7 +7,7 @@ import torch
 
 from calm.attributes.taxonomy import taxonomy
 from calm.model.build import Assembly
-from calm.model.recognition import Calibration, Recogniser, attribute_rows, fit
+from calm.model.recognition import Calibration, Recogniser, attribute_rows, fit, passing
 from calm.model.words import word_ids
 from calm.training.attributes import log_priors, state_table
 
@@ -50,6 +50,11 @@ def test_the_likeliest_change_of_each_attribute_comes_in_order() -> None:
     for of_one in rows.tolist():
         assert all(TABLE[row][2] != "unchanged" for row in of_one)
         assert len({TABLE[row][1] for row in of_one}) == len(of_one)
+
+
+def test_further_states_pass_only_beside_one_that_is_likely() -> None:
+    assert passing([0.6, 0.2, 0.1], 0.5, 0.15) == 2 and passing([0.6, 0.2, 0.1], 0.5, 0.9) == 1
+    assert passing([0.4, 0.3, 0.2], 0.5, 0.15) == passing([], 0.5, 0.15) == 0
 
 
 def test_the_surest_attribute_is_the_one_whose_soundness_a_photograph_raises_most() -> None:

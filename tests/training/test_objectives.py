@@ -140,13 +140,15 @@ def test_with_a_spread_the_first_digit_is_taught_its_neighbours_too(assembly: As
     visual = model.mfam(spread.features([key for row in spread.order(0) for key in spread._keys(row)]))
     logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, visual_tokens=visual).logits
     change = 0.0
+    log_p = logits.float().log_softmax(-1)
     for row, (score, answer) in enumerate(zip(chosen["score"], chosen["answer"], strict=True)):
         if np.isnan(score):
             continue
+        end, ids = int(batch.prompt_ends[row]), [*tokenizer(answer).input_ids, tokenizer.eos_token_id]
+        said = [-log_p[row, end + place, token].item() for place, token in enumerate(ids)]
         shares = np.exp(-0.5 * ((np.arange(1, 10) + MEAN_DECIMAL - score) / 0.8) ** 2)
-        log_p = logits[row, batch.prompt_ends[row]].float().log_softmax(-1)[model.config.digit_token_ids]
-        gained = log_p[int(answer[0])].item() - float(shares / shares.sum() @ log_p[1:].numpy())
-        change += gained * chosen["weight"].iloc[row] / (len(tokenizer(answer).input_ids) + 1)
+        digit = -float(shares / shares.sum() @ log_p[row, end, model.config.digit_token_ids[1:]].numpy())
+        change += ((digit + np.mean(said[1:])) / 2 - np.mean(said)) * chosen["weight"].iloc[row]
     found = spread.losses(0)["language"] - plain.losses(0)["language"]
     assert found.item() == pytest.approx(change / len(chosen), rel=1e-3)
 
