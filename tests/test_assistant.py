@@ -53,6 +53,7 @@ def test_suggestions_are_what_is_recognised_with_a_remedy_of_that_state(
     calm: Calm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calm.model.config, "told_probability", 1e-6)
+    monkeypatch.setattr(calm.model.config, "told_further", 1e-6)
     pictures = tiny.pictures(2)
     for suggestions, states in zip(calm.suggest(pictures, top=4), calm.recognise(pictures), strict=True):
         assert [(one.attribute, one.state, one.probability) for one in suggestions] == states[:4]
