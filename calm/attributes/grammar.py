@@ -17,7 +17,7 @@ from calm.attributes.taxonomy import Attribute, State, Taxonomy, taxonomy
 
 Choice = TypeVar("Choice")
 
-GRAMMAR = "grammar-3"  # raised whenever the same seed would give other texts
+GRAMMAR = "grammar-4"  # raised whenever the same seed would give other texts
 
 MAX_WORDS = 35  # of a comment
 MIN_WORDS = 12
@@ -61,7 +61,9 @@ _SUGGESTIONS = (
     "It would help to {remedy}.",
     "Try this: {remedy}.",
 )
-_OPENERS = ("{Clause}", "{Clause}", "Here {clause}", "At first glance {clause}", "For me, {clause}")
+_OPENERS = ("{Clause}", "Here {clause}", "At first glance {clause}", "For me, {clause}")
+# A noun can be taken over from what the model is told; a clause it has to know.
+_NOTICED = ("{Noun} catches the eye first", "I notice {noun}", "What I see first is {noun}", "It suffers from {noun}")
 _STOP = re.compile(r"\.(?= |$)")
 _ARTICLE = re.compile(r"\b([Aa])(?= [aeio])")  # every word of the catalogue that begins so begins with a vowel's sound
 _KINDS = ("photo", "picture", "shot", "photograph")
@@ -139,11 +141,13 @@ def _flaws(ranked: Sequence[Edit], rng: np.random.Generator, known: Taxonomy) ->
         degree(_pick(_shortest(state.phrases, 16 - 3 * len(ranked)), rng), edit.severity, rng)
         for state, edit in zip(states[:2], ranked, strict=False)
     ]
-    opening = _apply(_pick(_OPENERS, rng), clause=clauses[0])
+    patterns = _NOTICED if rng.integers(2) else _OPENERS
+    opening = _apply(_pick(patterns, rng), clause=clauses[0], noun=_pick(states[0].nouns, rng))
     if len(clauses) == 1:
         return f"{opening}."
+    second = f"I see {_pick(states[1].nouns, rng)}" if rng.integers(2) else clauses[1]
     joined = "{one}, and {two}." if rng.integers(2) else "{one}. Besides, {two}."
-    sentences = [joined.format(one=opening, two=clauses[1])]
+    sentences = [joined.format(one=opening, two=second)]
     sentences += [f"I also notice {_pick(state.nouns, rng)}." for state in states[2:]]
     return " ".join(sentences)
 
