@@ -62,7 +62,7 @@ _SUGGESTIONS = (
     "Try this: {remedy}.",
 )
 _OPENERS = ("{Clause}", "Here {clause}", "At first glance {clause}", "For me, {clause}")
-# A noun can be taken over from what the model is told; a clause it has to know.
+# The first noun is also what the model is told (calm.model.words): it can take that over; a clause it has to know.
 _NOTICED = ("{Noun} catches the eye first", "I notice {noun}", "What I see first is {noun}", "It suffers from {noun}")
 _STOP = re.compile(r"\.(?= |$)")
 _ARTICLE = re.compile(r"\b([Aa])(?= [aeio])")  # every word of the catalogue that begins so begins with a vowel's sound
@@ -142,13 +142,13 @@ def _flaws(ranked: Sequence[Edit], rng: np.random.Generator, known: Taxonomy) ->
         for state, edit in zip(states[:2], ranked, strict=False)
     ]
     patterns = _NOTICED if rng.integers(2) else _OPENERS
-    opening = _apply(_pick(patterns, rng), clause=clauses[0], noun=_pick(states[0].nouns, rng))
+    opening = _apply(_pick(patterns, rng), clause=clauses[0], noun=states[0].nouns[0])
     if len(clauses) == 1:
         return f"{opening}."
-    second = f"I see {_pick(states[1].nouns, rng)}" if rng.integers(2) else clauses[1]
+    second = f"I see {states[1].nouns[0]}" if rng.integers(2) else clauses[1]
     joined = "{one}, and {two}." if rng.integers(2) else "{one}. Besides, {two}."
     sentences = [joined.format(one=opening, two=second)]
-    sentences += [f"I also notice {_pick(state.nouns, rng)}." for state in states[2:]]
+    sentences += [f"I also notice {state.nouns[0]}." for state in states[2:]]
     return " ".join(sentences)
 
 

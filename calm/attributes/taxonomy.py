@@ -51,7 +51,7 @@ class State:
         strength: the operation's argument at severity 0 (already visible) and 1 (clearly harmful, if it harms).
         harm: how much full severity spoils a photograph, 0..1; a matter of style has little.
         phrases: independent clauses describing the state. `{very}` and `{too}` take a word of degree.
-        nouns: noun phrases naming the state.
+        nouns: noun phrases naming the state; the first, a short one, is told the language model, and comments use it.
         remedies: commands that undo the state.
         touches: quantities the edit changes; edits that share one are never drawn together, since one would hide
             or contradict the other.

@@ -67,8 +67,8 @@ ATTRIBUTE = Attribute(
                 "the colour balance is shifted {too} strongly towards magenta",
             ),
             nouns=(
-                "a magenta colour cast",
                 "a magenta tint",
+                "a magenta colour cast",
                 "a pinkish magenta shift of the colours",
             ),
             remedies=(

@@ -19,8 +19,8 @@ ATTRIBUTE = Attribute(
             "the zone of focus is well placed",
         ),
         nouns=(
-            "the well chosen depth of field",
             "the well placed focus",
+            "the well chosen depth of field",
             "the front-to-back focus",
         ),
     ),

@@ -37,8 +37,8 @@ ATTRIBUTE = Attribute(
                 "every surface looks {very} gritty from tone mapping",
             ),
             nouns=(
-                "an overdone HDR look",
                 "aggressive tone mapping",
+                "an overdone HDR look",
                 "gritty detail with halos",
             ),
             remedies=(

@@ -19,8 +19,8 @@ ATTRIBUTE = Attribute(
             "the picture looks straight out of the camera",
         ),
         nouns=(
-            "the clean, modern rendering",
             "the discreet processing",
+            "the clean, modern rendering",
         ),
     ),
     states=(
@@ -64,8 +64,8 @@ ATTRIBUTE = Attribute(
                 "yellow lights over blue shadows look {very} odd",
             ),
             nouns=(
-                "a cross-processed look",
                 "crossed film colours",
+                "a cross-processed look",
                 "blue shadows and yellow highlights",
                 "the colours of wrongly developed slide film",
             ),

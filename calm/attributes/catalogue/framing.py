@@ -66,9 +66,9 @@ ATTRIBUTE = Attribute(
                 "the frame is {very} letterboxed, with black strips along its edges",
             ),
             nouns=(
+                "wide black strips",
                 "black bars at top and bottom",
                 "a letterboxed frame",
-                "wide black strips",
             ),
             remedies=(
                 "crop away the black bars",

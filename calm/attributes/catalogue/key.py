@@ -37,8 +37,8 @@ ATTRIBUTE = Attribute(
                 "shadows have given way to a {very} soft, luminous glow",
             ),
             nouns=(
-                "a high-key mood",
                 "an airy mood",
+                "a high-key mood",
                 "airy, glowing tones",
                 "a dreamy, luminous look",
             ),
@@ -65,8 +65,8 @@ ATTRIBUTE = Attribute(
                 "the picture is built on {very} deep shadows and a few lights",
             ),
             nouns=(
-                "a low-key mood",
                 "theatrical, heavy shadows",
+                "a low-key mood",
                 "a sombre, gloomy look",
             ),
             remedies=(

@@ -19,8 +19,8 @@ ATTRIBUTE = Attribute(
             "plain surfaces look clean",
         ),
         nouns=(
-            "the clean, grain-free surfaces",
             "the clean shadows",
+            "the clean, grain-free surfaces",
             "the smooth tones",
         ),
     ),

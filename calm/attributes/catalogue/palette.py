@@ -39,9 +39,9 @@ ATTRIBUTE = Attribute(
                 "the picture does without any colour",
             ),
             nouns=(
+                "pure greys",
                 "a black and white rendering",
                 "a monochrome palette",
-                "pure greys",
             ),
             remedies=(
                 "bring back the colour version",

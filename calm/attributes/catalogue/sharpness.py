@@ -38,9 +38,9 @@ ATTRIBUTE = Attribute(
                 "the image looks {very} fuzzy",
             ),
             nouns=(
+                "blurred detail everywhere",
                 "blur over the whole picture",
                 "a general lack of sharpness",
-                "blurred detail everywhere",
             ),
             remedies=(
                 "focus more carefully",
@@ -66,8 +66,8 @@ ATTRIBUTE = Attribute(
                 "the sharpening is {too} aggressive and draws bright lines along every edge",
             ),
             nouns=(
-                "oversharpened edges",
                 "sharpening halos",
+                "oversharpened edges",
                 "aggressive sharpening",
             ),
             remedies=(

@@ -66,8 +66,8 @@ ATTRIBUTE = Attribute(
                 "the verticals lean {too} strongly to the left",
             ),
             nouns=(
-                "a counter-clockwise tilt",
                 "a leftward tilt",
+                "a counter-clockwise tilt",
                 "a horizon that drops to the left",
                 "verticals that lean to the left",
             ),

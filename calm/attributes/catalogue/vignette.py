@@ -19,8 +19,8 @@ ATTRIBUTE = Attribute(
             "there is no fall-off towards the edges",
         ),
         nouns=(
-            "the even light across the frame",
             "the clear corners",
+            "the even light across the frame",
             "the uniform illumination",
         ),
     ),
