@@ -85,7 +85,8 @@ def test_comments_name_what_is_wrong_worst_first() -> None:
         places = [
             min(text.lower().find(said) for said in sayings if said in text.lower())
             for sayings in (
-                [wording.lower() for phrase in state.phrases for wording in wordings(phrase)] for state in states
+                [state.nouns[0].lower(), *(wording.lower() for phrase in state.phrases for wording in wordings(phrase))]
+                for state in states
             )
         ]
         assert places == sorted(places), text
