@@ -25,11 +25,13 @@ from calm.data import tables
 from calm.layout import Layout
 from calm.model.build import Assembly, add_lora, assemble, resolve_dtype, use_plain_attention
 from calm.model.mfam import LevelTokens
-from calm.params import FinetuneScores, LoRATuning, Params, load_params
+from calm.model.settings import LoRATuning
+from calm.params import Params, load_params
 from calm.plan import optimisation
 from calm.plan.shapes import Cost, Lengths, add_adapters, build, open_stage, step_costs
 from calm.training.attributes import AttributeObjective, state_table
 from calm.training.features import Features
+from calm.training.settings import FinetuneScores
 from calm.training.strategies import BETAS
 from calm.training.tuning import InstructionObjective
 

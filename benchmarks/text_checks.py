@@ -13,9 +13,10 @@ import numpy as np
 
 from calm.attributes.grammar import all_guidance
 from calm.attributes.taxonomy import taxonomy
-from calm.params import TextChecks, load_params
+from calm.params import load_params
 from calm.seeds import stream
 from calm.writing.checks import Meaning, Rules
+from calm.writing.settings import TextChecks
 from calm.writing.stage import text_encoder
 from calm.writing.topics import Topic, state_topics
 

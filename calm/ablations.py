@@ -10,7 +10,8 @@ from calm.evaluation import Bench, load_model
 from calm.evaluation.scoring import PREDICTIONS, measure, predict, rated
 from calm.io import atomic_dir, write_json, write_table
 from calm.layout import Layout
-from calm.params import Ablation, Params
+from calm.params import Params
+from calm.training.settings import Ablation
 
 
 class AblationError(ValueError):

@@ -23,7 +23,7 @@ from calm.model.modeling import CalmForConditionalGeneration
 from calm.model.processing import CalmImageProcessor, CalmProcessor
 from calm.model.readouts import answer_log_likelihood, distribution, expectation, score_answer
 from calm.model.recognition import Recogniser, attribute_rows, passing
-from calm.params import Runtime
+from calm.model.settings import Runtime
 from calm.personal import InContext, Observed, read_last
 
 SUGGESTION_FORM = "I would {remedy}."

@@ -23,8 +23,9 @@ from calm.evaluation.metrics import PLCC, SRCC, Bootstrap, mean_over_seeds
 from calm.evaluation.scoring import READOUTS, rated
 from calm.io import atomic_dir, atomic_file, write_json, write_table
 from calm.layout import Layout
-from calm.params import CrossValidation, Params, Recipe
+from calm.params import Params
 from calm.seeds import derive
+from calm.training.settings import CrossValidation, Recipe
 
 if TYPE_CHECKING:
     from calm.training.folds import Learner

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field
 from ruamel.yaml import YAML
 
-from calm.params import Positive, PositiveInt, Section, Share, checked
+from calm.settings import Positive, PositiveInt, Section, Share, checked
 
 FILE = Path(__file__).with_name("machines.yaml")
 GIB = 2**30

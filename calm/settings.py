@@ -1,36 +1,56 @@
-"""Settings that params.yaml leaves open: those of datasets and evaluation tasks, which their own files declare.
+"""What every section of params.yaml is made of: a frozen section, ranges of numbers, and errors that name the key.
 
-`Params` cannot know them, so they are checked here, all at once and before anything runs: a mistyped key of the last
-task should not wait until the models before it are trained.
+Each room declares its own sections (`calm/training/settings.py`, ...); `calm.params` puts them together.
 """
 
 from __future__ import annotations
 
-from calm.params import Params, ParamsError
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Model = TypeVar("Model", bound=BaseModel)
 
 
-def check_open_sections(params: Params) -> None:
-    """Check the settings of every dataset and every task that has a file.
+class ParamsError(ValueError):
+    """Parameters that cannot be used; the message names every offending key."""
 
-    One without a file may be of a later version; the stage that needs it says so.
 
-    Raises:
-        ParamsError: names every offending key by its dotted path.
-        EvaluationError: evaluation.tasks names a file that is no task.
-    """
-    from calm import evaluation
-    from calm.data import sources
+class Section(BaseModel):
+    """Base of every section: unknown keys are refused, values never change after loading."""
 
-    problems = []
-    for name in sorted(set(params.data.datasets) & set(sources.names())):
-        try:
-            sources.source(name, params)
-        except ParamsError as error:
-            problems.append(str(error))
-    for name in sorted(set(params.evaluation.tasks) & set(evaluation.names())):
-        try:
-            evaluation.settings(name, params)
-        except ParamsError as error:
-            problems.append(str(error))
-    if problems:
-        raise ParamsError("\n".join(problems))
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def checked(model: type[Model], raw: object, where: str, prefix: str = "") -> Model:
+    """Validate `raw` against `model`; all problems in one `ParamsError`, each with its dotted key after `prefix`."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        lines = [_explain(problem, prefix) for problem in error.errors()]
+        raise ParamsError(f"{where}:\n" + "\n".join(f"  {line}" for line in lines)) from None
+
+
+def _explain(problem: Mapping[str, Any], prefix: str) -> str:
+    """One line for one of pydantic's error records."""
+    tags = {"grammar", "openai", "chat", "batch", "lora", "full", "frozen"}
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(part for i, part in enumerate(location) if i == 0 or part not in tags)
+    key = prefix + key if key else prefix.rstrip(".") or "(whole file)"
+    match problem["type"]:
+        case "extra_forbidden":
+            variant = [part for part in location if part in tags]
+            beside = f" (it would have no effect with '{variant[0]}')" if variant else ""
+            return f"{key}: unknown key{beside}"
+        case "missing":
+            return f"{key}: missing"
+        case "value_error":
+            return str(problem["ctx"]["error"])
+        case _:
+            return f"{key}: {problem['msg']}, got {problem['input']!r}"

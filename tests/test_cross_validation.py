@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from calm.cross_validation import CrossValidationError, _found, folds, measure
 from calm.evaluation.baselines import BASELINES
 from calm.evaluation.metrics import SRCC, Bootstrap, mean_over_seeds
-from calm.params import CrossValidation, Recipe
+from calm.training.settings import CrossValidation, Recipe
 
 COUNT = 40
 RECIPE = Recipe(self_supervision="none", reads=["thematic"], edit_gap=0.0, steps=0)

@@ -32,7 +32,8 @@ from calm.instructions import (
 )
 from calm.io import write_table
 from calm.layout import Layout
-from calm.params import Params, Runtime
+from calm.model.settings import Runtime
+from calm.params import Params
 from tests.data.conftest import MakeParams, few_photos, folder, make_params, photos_settings, scored, scored_params
 
 __all__ = ["few_photos", "folder", "make_params", "scored", "scored_params"]  # fixtures

@@ -10,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from calm.params import ParamsError, load_params, parse_params
+from calm.params import load_params, parse_params
+from calm.settings import ParamsError
 
 FILE = Path(__file__).parents[1] / "params.yaml"
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from calm.params import ParamsError, load_params
+from calm.params import load_params
 from calm.profiles import chain, entries, merged, names, overlay, save, summary, use, whole_sections
+from calm.settings import ParamsError
 
 REPOSITORY = Path(__file__).parents[1]
 PROFILES = REPOSITORY / "profiles"

@@ -10,9 +10,9 @@ import pytest
 
 from calm.cli.stages import start
 from calm.evaluation import EvaluationError
-from calm.params import Params, ParamsError, load_params
+from calm.params import Params, check_open_sections, load_params
 from calm.profiles import merged, save, use
-from calm.settings import check_open_sections
+from calm.settings import ParamsError
 from tests.evaluation.calm_world import with_settings
 
 REPOSITORY = Path(__file__).parents[1]

@@ -171,8 +171,7 @@ def start(stage: str) -> tuple[Params, Layout]:
         ParamsError: a key is wrong, if only of a stage that comes much later.
     """
     from calm.layout import Layout
-    from calm.params import load_params
-    from calm.settings import check_open_sections
+    from calm.params import check_open_sections, load_params
 
     params = load_params()
     threads = str(getattr(params.threads, stage))

@@ -17,7 +17,7 @@ from calm.data.copied_texts import HUMAN
 from calm.data.corpus import Corpus
 from calm.data.fingerprints import correlation
 from calm.data.near_duplicates import Looks
-from calm.params import LeakageParams
+from calm.data.settings import LeakageParams
 
 SAMPLE = 512
 _WORD = re.compile(r"[^\W_]+")

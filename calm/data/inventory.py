@@ -10,7 +10,8 @@ from calm.data import sources
 from calm.data.obtain import ByHand, Download, FromWheel, HubFiles
 from calm.data.sources.base import Card, Source
 from calm.data.sources.folder import FolderSource
-from calm.params import Params, ParamsError
+from calm.params import Params
+from calm.settings import ParamsError
 
 PRESENT, PARTIAL, MISSING = "present", "partial", "missing"
 

@@ -21,9 +21,10 @@ from calm.data.copied_texts import copied_texts
 from calm.data.corpus import Corpus, load
 from calm.data.near_duplicates import near_duplicates
 from calm.data.schema import LIST, REMOVED
+from calm.data.settings import LeakageParams
 from calm.io import atomic_dir, read_table, write_json, write_table
 from calm.layout import Layout
-from calm.params import LeakageParams, Params
+from calm.params import Params
 
 REASONS = ("id", "sha256", "group", "phash", "crop", "caption")
 Positions = NDArray[np.int64]

@@ -26,13 +26,14 @@ from calm.data.fingerprints import fingerprint, perceptual_hash
 from calm.data.images import MIN_SIDE, ImageError, encode, fit, read_image
 from calm.data.progress import progress
 from calm.data.resumable import SHARD_BYTES, ShardState
+from calm.data.settings import ImageParams
 from calm.data.sources import Source, source
 from calm.data.sources.base import MANIFEST, Photograph, Rows, SourceError, checked_sha256
 from calm.data.tables import rows_to_frame
 from calm.data.text import clean
 from calm.io import atomic_dir, code_sha256, sha256_file, sha256_text, write_table
 from calm.layout import Layout
-from calm.params import ImageParams, Params
+from calm.params import Params
 
 ABSENT = "labels name it, and no such photograph was found"
 WAITING = 4  # photographs for each thread that are worked on or wait for the one before them: bounds the memory

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from calm.data.schema import RATER, SUPPORT
-from calm.params import RaterSplitParams
+from calm.data.settings import RaterSplitParams
 from calm.seeds import derive, stream
 
 RATING_COLUMNS = ("item_id", "rater_id")

@@ -9,7 +9,8 @@ from pathlib import Path
 from calm.evaluation.base import Assistant, Bench, EvaluationError, Outcome, Task, load_model
 from calm.io import atomic_dir, write_json, write_table
 from calm.layout import Layout
-from calm.params import Params, TaskSettings, checked
+from calm.params import Params, TaskSettings
+from calm.settings import checked
 
 __all__ = [
     "Assistant",

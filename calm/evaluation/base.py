@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from calm.evaluation.metrics import Bootstrap
 from calm.layout import Layout
-from calm.params import Params, Section, TaskSettings
+from calm.params import Params, TaskSettings
 from calm.seeds import stream
+from calm.settings import Section
 
 if TYPE_CHECKING:
     from PIL.Image import Image

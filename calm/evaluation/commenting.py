@@ -30,7 +30,8 @@ from calm.evaluation.captions import CaptionScores, scored, spice, tokenised
 from calm.evaluation.editing import edit_labels
 from calm.evaluation.metrics import Bootstrap, Estimate, Vector, mean
 from calm.evaluation.ngrams import BLEU
-from calm.params import PositiveInt, TaskSettings
+from calm.params import TaskSettings
+from calm.settings import PositiveInt
 
 METRICS = {
     "cider": "CIDEr-D (pycocoevalcap's CIDEr)",

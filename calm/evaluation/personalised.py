@@ -32,7 +32,8 @@ from calm.evaluation.baselines import expected_error
 from calm.evaluation.metrics import Bootstrap, UndefinedMetric, mae, mean, mean_difference, srcc
 from calm.evaluation.piaa import Basis, PersonalPrior, Scaling, TaskVectors, fit_rater_factors, ridge
 from calm.instructions import rescale
-from calm.params import PositiveInt, TaskSettings
+from calm.params import TaskSettings
+from calm.settings import PositiveInt
 
 if TYPE_CHECKING:
     from calm.personal import Observed

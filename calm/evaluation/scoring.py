@@ -28,7 +28,8 @@ from calm.evaluation.baselines import BASELINES, RIDGE, ridge_scores
 from calm.evaluation.calibration import ACCURACY, CALIBRATION, PLCC_LOGISTIC, cut, emd, reliability
 from calm.evaluation.metrics import KRCC, MAE, PLCC, SRCC, Bootstrap, Metric, estimate, mean, paired_difference
 from calm.instructions import SCORE_RANGE, rescale
-from calm.params import PositiveInt, TaskSettings
+from calm.params import TaskSettings
+from calm.settings import PositiveInt
 
 READOUTS = ("text", "expectation", "regression")
 METRICS = (SRCC, PLCC, PLCC_LOGISTIC, KRCC, MAE, ACCURACY, CALIBRATION)

@@ -32,7 +32,8 @@ from calm.evaluation.decisions import KINDS, cross_fitted, figures, key
 from calm.evaluation.editing import edit_labels, edited_copies, labels_of, lacking
 from calm.evaluation.metrics import Bootstrap, Estimate, mean
 from calm.evaluation.parsing import Parser, agreement
-from calm.params import PositiveInt, TaskSettings
+from calm.params import TaskSettings
+from calm.settings import PositiveInt
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -37,8 +37,9 @@ from calm.model.pretrained import (
     vision_preprocessing,
 )
 from calm.model.processing import CalmImageProcessor, CalmProcessor, add_placeholders
+from calm.model.settings import LoRATuning, Runtime
 from calm.model.words import embedded, word_ids
-from calm.params import LoRATuning, Params, Runtime
+from calm.params import Params
 
 TRAINED = "trained.safetensors"
 ADAPTER = "adapter"

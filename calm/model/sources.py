@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from calm.params import ClassSource, EncoderSource, LevelSource
+from calm.model.settings import ClassSource, EncoderSource, LevelSource
 
 LEVEL_SOURCES: dict[str, tuple[str, ...]] = {name: tuple(name.split("_")) for name in get_args(LevelSource)}
 """Level and statistic over its places, by name of the source."""

@@ -11,7 +11,7 @@ from calm.model.build import resolve_dtype
 from calm.model.efficientnet_lite import EfficientNetLiteModel
 from calm.model.pretrained import imagenet_names, load_vision
 from calm.model.processing import CalmImageProcessor
-from calm.params import Runtime
+from calm.model.settings import Runtime
 
 TOP = 5
 

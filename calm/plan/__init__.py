@@ -18,10 +18,11 @@ import torch
 from calm.machines import GIB, Machines, machines
 from calm.model.configuration import CalmConfig
 from calm.model.modeling import CalmForConditionalGeneration
-from calm.params import Optimisation, Params
+from calm.params import Params
 from calm.plan.evaluation import Judged, judge
 from calm.plan.memory import Arrangement, Memory, Weights, on_each_gpu, what_fits
 from calm.plan.shapes import STAGES, Cost, Lengths, add_adapters, asked, build, checkpointing, open_stage, step_costs
+from calm.training.settings import Optimisation
 
 __all__ = ["Options", "Plan", "PlannedStage", "plan"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from calm.params import Strategy
+from calm.training.settings import Strategy
 from calm.training.strategies import DEEPSPEED, accumulation
 
 MOMENTS = 2  # Adam's, in the number format of the weights

@@ -17,7 +17,8 @@ from calm.attributes.taxonomy import LEVELS, taxonomy
 from calm.model.build import add_lora, calm_config
 from calm.model.mfam import LevelTokens
 from calm.model.modeling import CalmForConditionalGeneration
-from calm.params import FullTuning, LoRATuning, Params
+from calm.model.settings import FullTuning, LoRATuning
+from calm.params import Params
 from calm.plan.trace import FUSED, Operation, Trace
 from calm.training.attributes import state_table
 from calm.training.finetune import head_beside_language, learns

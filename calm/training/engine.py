@@ -24,13 +24,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import get_cosine_schedule_with_warmup
 
 from calm.io import atomic_file, sha256_file, sha256_text
-from calm.params import Optimisation, Strategy
 from calm.seeds import derive
 from calm.training import checkpoints
 from calm.training.checkpoints import WEIGHT, Saved
 from calm.training.errors import TrainingError
 from calm.training.processes import Processes, join
 from calm.training.reading import ahead
+from calm.training.settings import Optimisation, Strategy
 from calm.training.strategies import Losses, Objective, Trainer, open_trainer
 from calm.training.throughput import measured
 

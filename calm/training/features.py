@@ -15,7 +15,7 @@ from calm.model.build import Assembly
 from calm.model.mfam import LevelTokens
 from calm.model.pretrained import Preprocessing
 from calm.model.processing import normalise, unit_pixels
-from calm.params import Runtime
+from calm.model.settings import Runtime
 from calm.training.feature_cache import FeatureCache
 
 Key = tuple[str, str]  # dataset, item_id

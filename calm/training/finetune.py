@@ -28,11 +28,13 @@ from calm.model.build import (
     use_plain_attention,
 )
 from calm.model.pretrained import load_language, load_vision
-from calm.params import FinetuneScores, FrozenTuning, FullTuning, LoRATuning, Params
+from calm.model.settings import FrozenTuning, FullTuning, LoRATuning
+from calm.params import Params
 from calm.training import visual_scores
 from calm.training.engine import Run, finish, train, write_curve
 from calm.training.features import Features
 from calm.training.launch import absolute, launch
+from calm.training.settings import FinetuneScores
 from calm.training.tuning import InstructionObjective
 
 RUNS = ("comments", "scores")

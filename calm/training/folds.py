@@ -17,11 +17,12 @@ from calm.layout import Layout
 from calm.model.build import TRAINED
 from calm.model.mfam import MFAM
 from calm.model.score_head import ScoreHead
-from calm.params import LanguageLoss, Optimisation, Params, PretrainAttributes, Recipe, Strategy
+from calm.params import Params
 from calm.training.engine import Objective, Run, finish, train
 from calm.training.features import Features, Key
 from calm.training.finetune import assemble_from, head_beside_language, open_for_training, open_language_model
 from calm.training.pretrain import attribute_objective
+from calm.training.settings import LanguageLoss, Optimisation, PretrainAttributes, Recipe, Strategy
 from calm.training.tuning import InstructionObjective
 from calm.training.visual_scores import SpoiltViews, VisualScoreObjective, visual_parameters
 

@@ -22,8 +22,9 @@ import torch
 
 from calm.io import write_json
 from calm.layout import Layout
-from calm.params import Params, Strategy
+from calm.params import Params
 from calm.training.errors import TrainingError
+from calm.training.settings import Strategy
 
 WORKER = "calm.training.worker"
 PROBLEM = "problem-*.txt"  # what a process says before it ends, by rank

@@ -17,11 +17,11 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from calm.params import Optimisation, Strategy
 from calm.training.checkpoints import WEIGHT, Saved
 from calm.training.errors import TrainingError
 from calm.training.order import Part
 from calm.training.processes import Processes
+from calm.training.settings import Optimisation, Strategy
 
 BETAS = (0.9, 0.999)  # Adam (paper); betas as in LLaVA-1.5's recipe
 MOMENTS = ("exp_avg", "exp_avg_sq")

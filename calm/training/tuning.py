@@ -9,10 +9,10 @@ import torch
 
 from calm.model.build import Assembly
 from calm.model.readouts import digit_targets
-from calm.params import FinetuneScores, Optimisation
 from calm.training.conversations import collate
 from calm.training.features import Features, Key
 from calm.training.order import WHOLE, Order, Part
+from calm.training.settings import FinetuneScores, Optimisation
 
 
 class InstructionObjective:

@@ -25,11 +25,12 @@ from calm.layout import Layout
 from calm.model.build import ADAPTER, TRAINED, Assembly, read_trained, save_trained
 from calm.model.mfam import LevelTokens
 from calm.model.modeling import CalmForConditionalGeneration
-from calm.params import EditGap, Params, Strategy, VisualScores
+from calm.params import Params
 from calm.seeds import stream
 from calm.training.engine import Run, finish, train
 from calm.training.features import ENCODED_AT_ONCE, Features, Key, Photographs, render
 from calm.training.order import WHOLE, Order, Part
+from calm.training.settings import EditGap, Strategy, VisualScores
 
 MILDEST = 0.5  # severity of a harmful edit, at least
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from calm.io import sha256_text
-from calm.params import BatchDelivery, OpenAIWriter
 from calm.writing.chat import Unreadable, read_completion
 from calm.writing.client import KEPT, Key, client, explained
 from calm.writing.errors import WritingError
 from calm.writing.ledger import Ledger
 from calm.writing.prices import Price
 from calm.writing.requests import Request
+from calm.writing.settings import BatchDelivery, OpenAIWriter
 
 if TYPE_CHECKING:
     from openai import OpenAI

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from calm.params import ChatDelivery, OpenAIWriter
 from calm.writing.client import Key, async_client, explained
 from calm.writing.errors import WritingError
 from calm.writing.ledger import Ledger
 from calm.writing.prices import Price
 from calm.writing.requests import Answer, Request
+from calm.writing.settings import ChatDelivery, OpenAIWriter
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

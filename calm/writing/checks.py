@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from calm.data.text import clean
-from calm.params import TextChecks
+from calm.writing.settings import TextChecks
 from calm.writing.topics import INSTRUCTION, Topic, by_scope
 
 Embed = Callable[[Sequence[str]], np.ndarray]  # texts -> unit vectors (N, width)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from calm.params import OpenAIWriter
 from calm.writing.errors import WritingError
+from calm.writing.settings import OpenAIWriter
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI, OpenAIError

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from calm.params import OpenAIWriter
 from calm.writing import batch, chat
 from calm.writing.checks import Embed, Meaning, Rules, bare, most_common, shortened
 from calm.writing.client import required_key
@@ -16,6 +15,7 @@ from calm.writing.ledger import Ledger
 from calm.writing.plan import AVOIDED, ceiling, cost_of, within_budget
 from calm.writing.prices import price_of
 from calm.writing.requests import Answer, Request, read_answer, requests_of
+from calm.writing.settings import OpenAIWriter
 from calm.writing.topics import Topic
 
 _LISTED = 5

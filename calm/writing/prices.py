@@ -8,7 +8,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from calm.params import OpenAIWriter, ParamsError
+from calm.settings import ParamsError
+from calm.writing.settings import OpenAIWriter
 
 TABLE = Path(__file__).parent / "prices.yaml"
 _MILLION = 1e6

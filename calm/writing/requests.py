@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 
 from calm.io import sha256_text
-from calm.params import OpenAIWriter
 from calm.seeds import derive
+from calm.writing.settings import OpenAIWriter
 from calm.writing.topics import INSTRUCTION, Topic
 
 TEMPLATES = Path(__file__).parent / "templates"

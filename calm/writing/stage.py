@@ -13,13 +13,14 @@ from calm.data.schema import GUIDANCE, PROMPT, REJECTED_TEXT
 from calm.instructions import PROMPTS
 from calm.io import atomic_file, sha256_text, write_json, write_table
 from calm.layout import Layout
-from calm.params import OpenAIWriter, Params
+from calm.params import Params
 from calm.writing import gate, grammar, openai, plan
 from calm.writing.checks import Embed
 from calm.writing.client import Key
 from calm.writing.ledger import Ledger, ledger_name
 from calm.writing.openai import Outcome, Rejected, Shortfall, Written
 from calm.writing.prices import price_of
+from calm.writing.settings import OpenAIWriter
 from calm.writing.topics import Topic, state_topics, task_topics
 
 CANONICAL = ("calm", "canonical")  # provider and model of the prompts that evaluation uses

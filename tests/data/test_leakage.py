@@ -24,11 +24,12 @@ from calm.data.leakage import REASONS, filter_leakage, find_leaks
 from calm.data.near_duplicates import Looks
 from calm.data.prepare import prepare
 from calm.data.schema import SPLIT
+from calm.data.settings import LeakageParams
 from calm.data.sources import fetch
 from calm.data.splits import split
 from calm.io import write_table
 from calm.layout import Layout
-from calm.params import LeakageParams, Params
+from calm.params import Params
 from tests.data.conftest import MakeParams, picture
 
 RULES = LeakageParams(phash_distance=8, correlation=0.85, caption_words=8)

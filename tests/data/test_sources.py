@@ -17,7 +17,8 @@ from calm.data.sources.photos import file_name_words
 from calm.data.tables import comments, items, quarantine, ratings
 from calm.io import sha256_file
 from calm.layout import Layout
-from calm.params import Params, ParamsError
+from calm.params import Params
+from calm.settings import ParamsError
 from tests.data.conftest import MakeParams, photos_settings, use_list
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from calm.params import Optimisation, Strategy
 from calm.training.engine import Run
 from calm.training.order import Order, Part
+from calm.training.settings import Optimisation, Strategy
 
 STEPS = 20
 BATCH = 8

@@ -23,10 +23,10 @@ from safetensors.torch import load_file
 
 from calm.layout import Layout
 from calm.model.build import TRAINED
-from calm.params import Strategy
 from calm.training import launch
 from calm.training.engine import TrainingError
 from calm.training.pretrain import pretrain
+from calm.training.settings import Strategy
 from calm.training.worker import _hold
 from tests.distributed.conftest import CLUSTER, environment, needs_deepspeed
 from tests.tiny import REPOSITORY

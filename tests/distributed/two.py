@@ -21,10 +21,10 @@ import torch
 from torch import distributed
 
 from calm.layout import Layout
-from calm.params import Strategy
 from calm.training import checkpoints
 from calm.training.engine import Run, TrainingError, train
 from calm.training.processes import Processes, join
+from calm.training.settings import Strategy
 from tests.distributed.net import STEPS, Killed, Net, run_in
 
 KINDS = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from calm.params import Strategy
+from calm.training.settings import Strategy
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "docs/cluster.md").read_text(encoding="utf-8")

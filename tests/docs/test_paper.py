@@ -14,8 +14,8 @@ from ruamel.yaml import YAML
 from torch import nn
 
 from calm.instructions import SCORE_PROMPT, format_score, messages
-from calm.params import Optimisation, Strategy
 from calm.profiles import merged
+from calm.training.settings import Optimisation, Strategy
 
 REPOSITORY = Path(__file__).parents[2]
 KINDS = {"stated", "figure", "quoted", "chosen"}

@@ -19,13 +19,15 @@ from calm.attributes.grammar import comment
 from calm.attributes.taxonomy import taxonomy
 from calm.data import schema
 from calm.data.images import ShardWriter, encode
+from calm.data.settings import RaterSplitParams
 from calm.data.supports import draw_support
 from calm.evaluation.editing import edited_copies
 from calm.io import write_table
 from calm.layout import Layout
-from calm.params import Ablation, Params, RaterSplitParams, load_params
+from calm.params import Params, load_params
 from calm.personal import Observed
 from calm.seeds import stream
+from calm.training.settings import Ablation
 
 REPOSITORY = Path(__file__).parents[2]
 PHOTOS, VIEWS, TRAIN, RATERS, TEST_RATERS = 10, 3, 2, 8, 5

@@ -21,8 +21,8 @@ from calm.data import schema
 from calm.evaluation import EvaluationError, attributes, evaluate, find_task
 from calm.evaluation.base import elsewhere
 from calm.io import read_table, write_table
-from calm.params import ParamsError
 from calm.seeds import stream
+from calm.settings import ParamsError
 from tests.evaluation.calm_world import DATASET, PHOTOS, TRAIN, VIEWS, FakeCalm, World, with_settings
 
 TASKS = ("attributes", "scoring", "commenting", "personalised", "suggesting")

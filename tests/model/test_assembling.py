@@ -29,7 +29,7 @@ from calm.model.build import (
     save_trained,
 )
 from calm.model.pretrained import KNOWN_LANGUAGE, load_language, load_vision
-from calm.params import LoRATuning, Runtime
+from calm.model.settings import LoRATuning, Runtime
 from tests import tiny
 
 LORA = LoRATuning(kind="lora", layers="all", r=2, alpha=4, dropout=0.0)

@@ -14,8 +14,8 @@ from torch import nn
 from calm.model import pretrained
 from calm.model.efficientnet_lite import EPSILON, convert_state_dict
 from calm.model.pretrained import LITE0, SMOLLM2, Language, PartError, WheelFile, load_language, load_text_encoder
+from calm.model.settings import Runtime
 from calm.model.vision import imagenet_labels
-from calm.params import Runtime
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(file.package) is None for file in (LITE0, SMOLLM2, pretrained.MINILM)),

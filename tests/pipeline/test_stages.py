@@ -45,10 +45,11 @@ PLUMBING = {
     "calm._registration",
     "calm.data",
     "calm.data.schema",
+    "calm.data.settings",
     "calm.io",
     "calm.layout",
-    "calm.params",
     "calm.seeds",
+    "calm.settings",
     "calm.version",
     # They bring bytes that hashes check, or only tell people something.
     "calm.data.download",
@@ -215,13 +216,16 @@ def covers(path: Path, module: str) -> bool:
 
 
 def closure(modules: list[str]) -> set[str]:
-    """The modules of calm that these import, late imports and imports of imports included."""
+    """The modules of calm that these import, late imports and imports of imports included.
+
+    Not by way of `calm.params`, which knows every room's settings: a stage names those that it reads under `params`.
+    """
     found: set[str] = set()
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
         path = source(module)
-        if path is None or module in found:
+        if path is None or module in found or module == "calm.params":
             continue
         found.add(module)
         package = module if path.name == "__init__.py" else module.rpartition(".")[0]

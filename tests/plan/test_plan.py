@@ -15,11 +15,12 @@ from typer.testing import CliRunner
 from calm import profiles
 from calm.cli import app
 from calm.machines import GIB, machines
-from calm.params import Params, Strategy, parse_params
+from calm.params import Params, parse_params
 from calm.plan import Options, Plan, plan
 from calm.plan.memory import Arrangement, Memory, Weights, on_each_gpu, what_fits
 from calm.plan.shapes import STAGES
 from calm.plan.tables import MEMORY, to_json
+from calm.training.settings import Strategy
 from tests.tiny import REPOSITORY
 
 WEIGHTS = Weights({"all": 1000, "trainable": 100}, frozen_bytes=1800, trainable_bytes=400, block_bytes=50)

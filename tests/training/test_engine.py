@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 import torch
 
-from calm.params import Optimisation, Strategy
 from calm.training import checkpoints, engine
 from calm.training.engine import Run, TrainingError, finish, train, write_curve
 from calm.training.order import Order, Part
+from calm.training.settings import Optimisation, Strategy
 
 STEPS = 12
 OPTIONS = Optimisation(

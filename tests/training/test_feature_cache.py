@@ -10,7 +10,7 @@ import torch
 
 from calm.attributes.taxonomy import LEVELS
 from calm.model.build import Assembly, assemble
-from calm.params import Runtime
+from calm.model.settings import Runtime
 from calm.training.feature_cache import encoder_sha256
 from calm.training.features import Features
 from tests import tiny

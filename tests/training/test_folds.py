@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from calm.params import Recipe
 from calm.training import folds
 from calm.training.folds import Learner
+from calm.training.settings import Recipe
 from tests import tiny
 
 READS = ["low", "middle", "high", "thematic"]

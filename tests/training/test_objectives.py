@@ -21,11 +21,11 @@ from calm.model.modeling import IGNORED
 from calm.model.pretrained import load_text_encoder
 from calm.model.processing import normalise
 from calm.model.readouts import MEAN_DECIMAL
-from calm.params import Optimisation, Regression
 from calm.training.attributes import AttributeObjective, multi_positive, state_table
 from calm.training.conversations import collate
 from calm.training.features import Features, Photographs, render
 from calm.training.order import Part
+from calm.training.settings import Optimisation, Regression
 from calm.training.tuning import InstructionObjective
 from tests import tiny
 

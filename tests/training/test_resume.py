@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from calm.params import Strategy
 from calm.training.engine import train
 from calm.training.order import Part
+from calm.training.settings import Strategy
 from tests.distributed.net import BATCH, COUNT, OPTIONS, STEPS, Killed, Net, run_in
 
 STRATEGIES = {

@@ -16,11 +16,13 @@ from safetensors.torch import load_file
 from calm.attributes.taxonomy import taxonomy
 from calm.io import sha256_file
 from calm.model.build import ADAPTER, TRAINED, Assembly, assemble
-from calm.params import EditGap, Params, ParamsError, VisualScores
+from calm.params import Params
+from calm.settings import ParamsError
 from calm.training import finetune as finetune_stage
 from calm.training import visual_scores
 from calm.training.features import Features, Photographs
 from calm.training.finetune import assemble_from, finetune, open_for_training
+from calm.training.settings import EditGap, VisualScores
 from calm.training.visual_scores import MILDEST, SpoiltViews, VisualScoreObjective
 from tests import tiny
 

@@ -12,7 +12,8 @@ from ruamel.yaml import YAML
 
 from calm.attributes.taxonomy import Taxonomy, taxonomy
 from calm.layout import Layout
-from calm.params import OpenAIWriter, Params, parse_params
+from calm.params import Params, parse_params
+from calm.writing.settings import OpenAIWriter
 from tests.writing.server import KEY, FakeOpenAI
 
 REPOSITORY = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from calm.attributes.taxonomy import taxonomy
-from calm.params import ParamsError
+from calm.settings import ParamsError
 from calm.writing import requests as module
 from calm.writing.requests import TEMPLATES, Answer, read_answer, render, requests_of, version_of
 from calm.writing.topics import STYLES, Topic, hand_written, state_topics, task_topics

@@ -8,7 +8,8 @@ import pkgutil
 from calm.data.errors import SourceError
 from calm.data.sources.base import Source
 from calm.layout import Layout
-from calm.params import Params, ParamsError
+from calm.params import Params
+from calm.settings import ParamsError
 
 __all__ = ["Source", "SourceError", "fetch", "names", "source", "source_type"]
 

@@ -20,7 +20,8 @@ from calm.data.errors import SourceError
 from calm.data.obtain import Obtain
 from calm.io import atomic_dir, sha256_file, write_json
 from calm.layout import Layout
-from calm.params import Params, Section, checked
+from calm.params import Params
+from calm.settings import Section, checked
 
 MANIFEST = "manifest.json"
 Rows = list[dict[str, Any]] | pd.DataFrame  # of a table in calm.data.schema; frames where there are very many

@@ -33,8 +33,9 @@ from calm.data.obtain import ByHand
 from calm.data.sources._cells import cell_error, numbers, read_cells, refuse_doubles, require, stems
 from calm.data.sources.base import Card, Photograph
 from calm.data.sources.folder import ROOT_VARIABLE, FolderSettings, FolderSource
-from calm.params import Params, ParamsError, PositiveInt
+from calm.params import Params
 from calm.seeds import derive, stream
+from calm.settings import ParamsError, PositiveInt
 
 SCALE = (1, 7)
 _PART = "items.csv"

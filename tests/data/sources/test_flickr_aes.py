@@ -10,7 +10,7 @@ import pytest
 
 from calm.data.errors import SourceError
 from calm.data.sources.flickr_aes import RATINGS, SCORES, FlickrAes, read_ratings, read_scores
-from calm.params import ParamsError
+from calm.settings import ParamsError
 from tests.data import full_size
 
 FIRST, SECOND = "farm1_100_10000000001_aaaaaaaaaa_b", "farm1_100_10000000002_bbbbbbbbbb_b"

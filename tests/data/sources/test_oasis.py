@@ -20,7 +20,8 @@ from calm.data.sources.oasis import Oasis
 from calm.data.splits import split
 from calm.data.tables import comments, items, raters, ratings, splits
 from calm.layout import Layout
-from calm.params import Params, ParamsError
+from calm.params import Params
+from calm.settings import ParamsError
 from tests.data.conftest import MakeParams, picture
 
 THEMES = ("Acorns 1", "Acorns 2", "Bar 1", "Bar 2", "Crosswalk 1 ", "Galaxy 7", "Lake 9", "Socks 1")

@@ -1,0 +1,106 @@
+"""Sections `runtime`, `parts`, `mfam` and `finetune.tuning` of params.yaml."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from calm.settings import NonNegativeInt, PositiveInt, Section, Share
+
+VisualPart = Literal["low", "middle", "high", "thematic"]
+LevelSource = Literal["low_mean", "low_deviation", "middle_mean", "middle_deviation", "high_mean", "high_deviation"]
+EncoderSource = Literal["summary", "summary_deviation"]  # of the encoder's end
+ClassSource = Literal["words", "connotations"]  # of the classes that it recognises, by their probabilities
+ContentSource = LevelSource | EncoderSource | ClassSource
+
+
+class Runtime(Section):
+    """Where and in which number format models run."""
+
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    keep_features: bool = True
+    disk_features: bool = False
+
+
+class Parts(Section):
+    """Names of the pretrained parts: keys of `calm.model.pretrained`, or hub names."""
+
+    vision: str
+    language: str
+    text: str
+
+
+class Thematic(Section):
+    """The fully connected branch of the MFAM."""
+
+    grid: NonNegativeInt
+    content: list[ContentSource]
+
+
+class Words(Section):
+    """What the Q-formers recognise, told to the language model in its own words. 0 states tell it nothing."""
+
+    states: NonNegativeInt  # told of one photograph, at most
+    tokens: PositiveInt  # of one state's words
+    probability: Annotated[float, Field(gt=0, lt=1)]  # of the likeliest, from which on it is told, and to be undone
+    further: Annotated[float, Field(gt=0, lt=1)]  # of others beside it
+
+
+class Levels(Section):
+    """Indices into the visual encoder's hidden states, for each level; negative ones count from the end."""
+
+    low: list[int]
+    middle: list[int]
+    high: list[int]
+
+
+class MFAMParams(Section):
+    """Inputs and size of the multi-scale feature alignment module."""
+
+    levels: Levels
+    grid: NonNegativeInt
+
+    queries: PositiveInt
+    width: PositiveInt
+    layers: PositiveInt
+    heads: PositiveInt
+    cross_attention_every: PositiveInt
+    thematic: Thematic
+    words: Words
+    score_width: NonNegativeInt
+    score_dropout: Annotated[float, Field(ge=0, lt=1)]
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> MFAMParams:
+        if self.width % self.heads:
+            raise ValueError(f"mfam.width ({self.width}) is not a multiple of mfam.heads ({self.heads})")
+        if self.cross_attention_every > self.layers:
+            raise ValueError(
+                f"mfam.cross_attention_every ({self.cross_attention_every}) has no effect beyond the first layer "
+                f"with mfam.layers = {self.layers}"
+            )
+        return self
+
+
+class LoRATuning(Section):
+    """Low-rank adapters on linear layers of the language model."""
+
+    kind: Literal["lora"]
+    layers: Literal["all", "attention"]  # all but the head; or those of attention alone, which cost half of the time
+    r: PositiveInt
+    alpha: PositiveInt
+    dropout: Share
+
+
+class FullTuning(Section):
+    """All weights of the language model."""
+
+    kind: Literal["full"]
+
+
+class FrozenTuning(Section):
+    """The language model stays as it is."""
+
+    kind: Literal["frozen"]
