@@ -8,7 +8,7 @@ class SourceError(ValueError):
 
 
 class ArchiveError(SourceError):
-    """An archive that is damaged, or that must not be unpacked."""
+    """An archive that is damaged."""
 
 
 class DownloadError(SourceError):

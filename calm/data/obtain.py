@@ -29,7 +29,6 @@ class Download:
         name: of the file in the download folder.
         sha256: what it must hash to; None only where nobody publishes it and nobody here has had the file.
         size: bytes, to check the disk before anything is fetched; None = what the server says.
-        unpack: extract the archive into `target` and remove it; photographs are read from .tar and .zip as they are.
         target: folder below the download folder.
         labels: fetched, if it is not there, also for a dataset whose folder a person named: a list, a table.
     """
@@ -38,26 +37,14 @@ class Download:
     name: str
     sha256: str | None
     size: int | None = None
-    unpack: bool = False
     target: str = "."
     labels: bool = False
 
     def fetch(self, folder: Path) -> None:
-        """Bring the file, or what is packed in it, into the folder; nothing to do if it is there already."""
+        """Bring the file into the folder; nothing to do if it is there already."""
         from calm.data.download import download
-        from calm.data.extract import extract
 
-        place = folder / self.target / self.name
-        if not self.unpack:
-            download(self.url, place, sha256=self.sha256, size=self.size)
-            return
-        done = place.with_name(f".{self.name}.done")  # the archive is gone by then
-        if done.is_file() and self.sha256 in (None, done.read_text(encoding="utf-8")):
-            return
-        sha256 = download(self.url, place, sha256=self.sha256, size=self.size)
-        extract(place, place.parent)
-        done.write_text(sha256, encoding="utf-8")
-        place.unlink()
+        download(self.url, folder / self.target / self.name, sha256=self.sha256, size=self.size)
 
 
 @dataclass(frozen=True)

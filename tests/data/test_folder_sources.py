@@ -208,21 +208,6 @@ def test_of_an_own_folder_only_the_list_that_it_lacks_is_fetched(
     assert [len(one.requests) for one in site] == [0, 1]
 
 
-def test_an_archive_is_unpacked_once_and_removed(
-    tmp_path: Path, params: Any, site: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    images, table = Diary.obtain
-    assert isinstance(images, Download)
-    unpacked = Download(images.url, images.name, images.sha256, unpack=True)
-    monkeypatch.setattr(Diary, "obtain", (unpacked, table))
-    layout = Layout(tmp_path / "out")
-    for _ in range(2):
-        sources.fetch("diary", params(accept="diary-be-kind"), layout)
-    assert len(site[0].requests) == 1
-    assert (layout.downloads("diary") / "images" / "12.jpg").read_bytes() == PHOTOGRAPHS["12"]
-    assert not (layout.downloads("diary") / "images.zip").exists()
-
-
 def test_labels_in_a_wheel_are_found_or_the_wheel_is_named(
     tmp_path: Path, params: Any, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

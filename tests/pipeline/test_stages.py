@@ -54,7 +54,6 @@ PLUMBING = {
     # They bring bytes that hashes check, or only tell people something.
     "calm.data.download",
     "calm.data.errors",
-    "calm.data.extract",
     "calm.data.obtain",
     "calm.data.progress",
     "calm.machines",
