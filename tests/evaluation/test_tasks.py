@@ -215,6 +215,7 @@ def test_suggestions_of_an_oracle_name_the_edit_and_those_of_chance_seldom(world
 
 @pytest.mark.usefixtures("marked_copies")
 def test_every_way_of_suggesting_is_judged_alike(world: World) -> None:
+    world = dataclasses.replace(world, params=with_settings(world.params, "suggesting", written_tokens=24))
     known = judged(world, "suggesting", world.oracle())
     guessed = judged(world, "suggesting", world.blind())
     assert known["protocol"] == "calm-suggesting-2"
@@ -288,6 +289,7 @@ def test_a_task_writes_the_same_bytes_twice(world: World, task: str) -> None:
 
 
 def test_every_headline_points_at_a_figure(world: World) -> None:
+    world = dataclasses.replace(world, params=with_settings(world.params, "suggesting", written_tokens=24))
     for task in ("scoring", "personalised", "suggesting"):
         metrics = judged(world, task, world.oracle())
         for headline in find_task(task).headlines:
