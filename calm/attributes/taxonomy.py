@@ -1,16 +1,22 @@
 """The taxonomy as data: three levels, attributes with states, and what each state means for pixels and for words.
 
 One file in `calm/attributes/catalogue/` is one attribute, found by its name: nothing else has to be touched to add one.
+Most are YAML and name their edits in `calm.attributes.operations`; one with an edit of its own is a module that ends in
+an `ATTRIBUTE`.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Protocol
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -150,12 +156,15 @@ class Taxonomy:
 
 
 def discover(package: str, folders: Iterable[str]) -> Taxonomy:
-    """Import every module of `package` found in `folders` and collect their `ATTRIBUTE`s.
+    """Collect the attributes of every YAML file and of every module of `package` in `folders`.
 
     Raises:
-        TaxonomyError: a module has no `ATTRIBUTE`, or one that breaks a rule of the taxonomy.
+        TaxonomyError: a file cannot be read, a module has no `ATTRIBUTE`, or one breaks a rule of the taxonomy.
     """
     found = []
+    for path in sorted(path for folder in folders for path in Path(folder).glob("*.yaml")):
+        found.append(read_attribute(path))
+        _check(found[-1], str(path))
     for module in pkgutil.iter_modules(list(folders)):
         attribute = getattr(importlib.import_module(f"{package}.{module.name}"), "ATTRIBUTE", None)
         if not isinstance(attribute, Attribute):
@@ -175,6 +184,42 @@ def taxonomy() -> Taxonomy:
     """The attributes in `calm/attributes/catalogue/`."""
     catalogue = importlib.import_module("calm.attributes.catalogue")
     return discover(catalogue.__name__, catalogue.__path__)
+
+
+def read_attribute(path: Path) -> Attribute:
+    """The attribute that a YAML file of the catalogue describes, called by the file's name.
+
+    Raises:
+        TaxonomyError: it is no YAML, a key is unknown, or there is no such operation or measure.
+    """
+    try:
+        told = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        states = [_state(name, keys) for name, keys in told["states"].items()]
+        return Attribute(path.stem, told["level"], _state("unchanged", told["unchanged"]), tuple(states))
+    except KeyError as error:
+        raise TaxonomyError(f"{path}: no key {error}") from None
+    except (YAMLError, UnicodeDecodeError, TypeError, AttributeError, ImportError) as error:
+        raise TaxonomyError(f"{path}: {error}") from None
+
+
+def _state(name: str, keys: Mapping[str, Any]) -> State:
+    """A state from its keys in YAML: those of `State`, functions by their names."""
+    from calm.attributes import measures
+
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in keys.items()}
+    if "edit" in keys:
+        values["edit"] = _operation(keys["edit"])
+        values["touches"] = frozenset(keys.get("touches", ()))
+        values["measure"] = getattr(measures, keys["measure"])
+    return State(name, **values)
+
+
+def _operation(told: str | Mapping[str, Any]) -> EditFunction:
+    """`MODULE.FUNCTION` of `calm.attributes.operations`, by itself or as key `function` beside fixed arguments."""
+    fixed = {} if isinstance(told, str) else {key: value for key, value in told.items() if key != "function"}
+    module, function = (told if isinstance(told, str) else told["function"]).split(".")
+    found: EditFunction = getattr(importlib.import_module(f"calm.attributes.operations.{module}"), function)
+    return partial(found, **fixed) if fixed else found
 
 
 def _check(attribute: Attribute, where: str) -> None:

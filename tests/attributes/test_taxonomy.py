@@ -51,7 +51,7 @@ def test_levels_names_and_states() -> None:
 
 
 def test_every_file_is_named_after_its_attribute() -> None:
-    files = {path.stem for folder in catalogue.__path__ for path in Path(folder).glob("*.py")} - {"__init__"}
+    files = {path.stem for folder in catalogue.__path__ for path in Path(folder).glob("*.yaml")}
     assert files == {attribute.name for attribute in taxonomy().attributes}
 
 
@@ -112,6 +112,26 @@ def test_adding_an_attribute_is_adding_one_file(folder: Path) -> None:
     assert torch.equal(apply_edits(torch.ones(1, 3, 64, 64), [[edit]], known), torch.full((1, 3, 64, 64), 0.5))
     assert guidance("visibility", "halved", stream(1, "x"), known)
     assert "hal" in comment([edit], stream(1, "x"), known=known)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("level:", "height:", "moon.yaml: no key 'level'"),
+        ("level: low", "level: top", "moon.yaml: level 'top' is none of"),
+        ("edit: optics.blur", "edit: optics.moon", "moon.yaml: .*has no attribute 'moon'"),
+        ("edit: optics.blur", "edit: moon.blur", "moon.yaml: No module named"),
+        ("measure: fine_detail", "measure: moon", "moon.yaml: .*has no attribute 'moon'"),
+        ("harm:", "harms:", "moon.yaml: .*unexpected keyword argument 'harms'"),
+        ("states:", "states: [", "moon.yaml: "),
+    ],
+)
+def test_a_faulty_file_of_words_is_named(folder: Path, old: str, new: str, message: str) -> None:
+    text = (Path(catalogue.__path__[0]) / "sharpness.yaml").read_text()
+    assert old in text
+    (folder / "moon.yaml").write_text(text.replace(old, new))
+    with pytest.raises(TaxonomyError, match=message):
+        discover(catalogue.__name__, catalogue.__path__)
 
 
 @pytest.mark.parametrize(
