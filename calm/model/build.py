@@ -103,6 +103,7 @@ def calm_config(
         told_length=mfam.words.tokens,
         score_width=mfam.score_width,
         score_dropout=mfam.score_dropout,
+        score_mean=True,
         attribute_states=[list(state) for state in attribute_states],
     )
 
@@ -265,6 +266,7 @@ def load_complete(folder: Path, runtime: Runtime) -> Assembly:
 
     Raises:
         FileNotFoundError: there is no model in `folder`.
+        CheckpointError: an earlier calm has trained it, whose scores were made of other parts.
     """
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         raise FileNotFoundError(
@@ -272,6 +274,8 @@ def load_complete(folder: Path, runtime: Runtime) -> Assembly:
         )
     dtype = resolve_dtype(runtime) if runtime.dtype != "auto" else "auto"
     model = CalmForConditionalGeneration.from_pretrained(folder, dtype=dtype)
+    if model.config.score_width and not model.config.score_mean:
+        raise CheckpointError(f"{folder}: an earlier calm has trained this model: train it again with `dvc repro`")
     processor = CalmProcessor.from_pretrained(folder)
     image = processor.image_processor
     preprocessing = Preprocessing(image.size["height"], tuple(image.image_mean), tuple(image.image_std))

@@ -86,6 +86,7 @@ class CalmConfig(PreTrainedConfig):
     digit_token_ids: list[int] = field(default_factory=list)  # of "0" to "9"
     score_width: int = 0  # hidden units of the score head's visual part; 0: it reads the language model alone
     score_dropout: float = 0.0  # of that part, while it is trained alone
+    score_mean: bool = False  # of its parts is the score; of a checkpoint by an earlier calm it was their sum
     score_min: float = 1.0
     score_max: float = 10.0
     provenance: dict[str, Any] = field(default_factory=dict)

@@ -27,12 +27,14 @@ class CalmOutput(ModelOutput):
         loss: language-model loss, where labels were given: mean over answers of the mean over their tokens.
         logits: (B, kept positions, vocabulary).
         score: regression readout (B,), on the score scale; None unless there is one photograph to each prompt.
+        score_parts: (B, parts), what each part of the score head says; the readout is their mean.
         past_key_values: the language model's cache.
     """
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     score: torch.Tensor | None = None
+    score_parts: torch.Tensor | None = None
     past_key_values: Cache | None = None
 
 
@@ -169,15 +171,16 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         rows = torch.arange(len(states), device=states.device)
         deciding = states[:, -1] if score_positions is None else states[rows, score_positions]
         # The regression readout is of one whole photograph; a prompt about several, or about one level, has none.
-        score = None
+        scored: dict[str, torch.Tensor] = {}
         if visual_tokens is not None and visual_tokens.shape[:2] == (len(deciding), self.config.vision_tokens):
-            score = self.regress(deciding, visual_tokens)
+            parts = self.regress_parts(deciding, visual_tokens)
+            scored = {"score": parts.mean(1), "score_parts": parts}
         if labels is not None:
-            return CalmOutput(loss=self._language_loss(states, labels, answer_weights, digit_targets), score=score)
+            return CalmOutput(loss=self._language_loss(states, labels, answer_weights, digit_targets), **scored)
         # Contiguous, or torch copies the head once for every row of the batch.
         kept = states[:, -logits_to_keep:].contiguous() if logits_to_keep else states
         logits = self.language_model.lm_head(kept)
-        return CalmOutput(logits=logits, score=score, past_key_values=outputs.past_key_values)
+        return CalmOutput(logits=logits, past_key_values=outputs.past_key_values, **scored)
 
     def _language_loss(
         self,
@@ -208,12 +211,16 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         return (per_answer if weights is None else per_answer * weights).mean()
 
     def regress(self, states: torch.Tensor, visual_tokens: torch.Tensor) -> torch.Tensor:
-        """Regression readout (B,), on the score scale; 0 of the score head is the middle of it.
+        """Regression readout (B,), on the score scale: the mean of what `regress_parts` says."""
+        return self.regress_parts(states, visual_tokens).mean(1)
+
+    def regress_parts(self, states: torch.Tensor, visual_tokens: torch.Tensor) -> torch.Tensor:
+        """What each part of the score head says, (B, parts) on the score scale; 0 of a part is the middle of it.
 
         Args:
             states: (B, D), the language model's where it decides on its answer.
             visual_tokens: (B, tokens, D) of the scored photographs.
         """
         half = (self.config.score_max - self.config.score_min) / 2
-        score: torch.Tensor = self.config.score_min + half + half * self.score_head(states, visual_tokens)
-        return score
+        parts: torch.Tensor = self.config.score_min + half + half * self.score_head(states, visual_tokens)
+        return parts

@@ -8,6 +8,8 @@ from torch import nn
 from calm.attributes.taxonomy import LEVELS
 from calm.model.configuration import CalmConfig
 
+REACH = 5.0  # so that some 100 steps of Adam at 5e-4 can move a score over half of its scale
+
 
 class Line(nn.Linear):
     """One number (B,) of each row (B, D), added up by torch.
@@ -22,16 +24,19 @@ class Line(nn.Linear):
 
 
 class ScoreHead(nn.Module):
-    """The language model's part plus the visual tokens' part, in half-scales above the middle of the score scale.
+    """The language model's part and the visual tokens' part, in half-scales above the middle of the score scale.
+
+    The score is their mean, and each is taught the score by itself: one that is taught what the other misses learns the
+    noise that the other has not learnt by heart yet (docs/experiments.md).
 
     The visual part (chosen here: docs/paper.md) reads H_low, H_middle, H_high and H_thematic, the very tokens that the
     language model is given: averages of each level's and of the places', and every token of content, all normalised,
     then one hidden layer of `config.score_width` units, none with 0. It can be trained without the language model, and
     then, in training mode, forgets `config.score_dropout` of what it reads and of its hidden units.
 
-    The language model's part is a line over its state: the state itself where that is all there is, its direction where
-    it corrects the visual part (chosen here too). Adam moves every weight by the rate: over SmolLM2's states, of length
-    53, a step at 1e-3 moves a score by two points, and the gradient of that noise drowns the words'.
+    The language model's part is a line over its state: the state itself where that is all there is, its direction, in
+    the length `REACH`, beside a visual part (chosen here too). Adam moves every weight by the rate: over SmolLM2's
+    states, of length 53, a step at 1e-3 moves a score by two points, and the gradient of that noise drowns the words'.
     """
 
     def __init__(self, config: CalmConfig) -> None:
@@ -47,12 +52,12 @@ class ScoreHead(nn.Module):
             self.visual = nn.Sequential(forget, first, nn.GELU(), forget, Line(hidden, 1))
 
     def forward(self, states: torch.Tensor, visual_tokens: torch.Tensor) -> torch.Tensor:
-        """Raw score (B,) of language-model states (B, D) and the visual tokens (B, N, D) of the scored photographs."""
+        """What each part says, (B, 1 or 2), of language-model states (B, D) and visual tokens (B, N, D)."""
         states = states.to(self.language.weight.dtype)
         if self.visual is None:
-            return self.language(states)
-        direction = nn.functional.normalize(states, dim=-1)
-        return self.language(direction) + self.look(visual_tokens)
+            return self.language(states).unsqueeze(1)
+        direction = REACH * nn.functional.normalize(states, dim=-1)
+        return torch.stack([self.language(direction), self.look(visual_tokens)], dim=1)
 
     def look(self, visual_tokens: torch.Tensor) -> torch.Tensor:
         """The visual part alone: (B,) of visual tokens (B, N, D)."""

@@ -76,20 +76,23 @@ class InstructionObjective:
         total = losses["language"]
         if self.regression_weight:
             rated = int(self.rows["score"].iloc[everyone].notna().sum())
-            losses["regression"] = self._regression(output.score, chosen["score"], rated)
+            losses["regression"] = self._regression(output.score_parts, chosen["score"], rated)
             total = total + self.regression_weight * losses["regression"]
         padding = 1 - batch.attention_mask.to(total).mean()
         return {"loss": total, **losses, "padding": padding / part.of}
 
     def _regression(self, predicted: torch.Tensor, scores: pd.Series, count: int) -> torch.Tensor:
-        """Squared error in half-scales over the rows that have a score, as part of the mean over `count` of them."""
+        """Squared error in half-scales of each part (B, parts) over the rows that have a score.
+
+        The mean over parts and rows, as a share of the mean over `count` rows.
+        """
         config = self.assembly.model.config
         target = _numbers(scores, predicted.device)
         rated = ~target.isnan()
         if not rated.any():
             return predicted.sum() * 0
         half = (config.score_max - config.score_min) / 2
-        return ((predicted[rated] - target[rated]) / half).square().mean() * (int(rated.sum()) / count)
+        return ((predicted[rated] - target[rated].unsqueeze(1)) / half).square().mean() * (int(rated.sum()) / count)
 
     def _told(self, row: int) -> list[list[int] | None]:
         """Rows of the states that each photograph of a row is told to have; None: what is recognised in it."""

@@ -225,3 +225,7 @@ def test_missing_checkpoints_say_what_to_run(assembly: Assembly, tmp_path: Path)
         load_config(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match="make repro"):
         load_complete(tmp_path / "nothing", CPU)
+    assembly.model.config.score_mean = False  # as an earlier calm has left it
+    save_complete(tmp_path / "earlier", assembly, None)
+    with pytest.raises(CheckpointError, match="an earlier calm has trained this model: .* `dvc repro`"):
+        load_complete(tmp_path / "earlier", CPU)

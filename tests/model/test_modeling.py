@@ -19,6 +19,7 @@ from calm.model.readouts import (
     expectation,
     score_answer,
 )
+from calm.model.score_head import REACH
 
 
 def prompt_ids(assembly: Assembly, count: int = 1) -> torch.Tensor:
@@ -105,7 +106,8 @@ def test_zero_of_the_score_head_is_the_middle_of_the_scale(assembly: Assembly) -
     for line in (assembly.model.score_head.language, assembly.model.score_head.visual[-1]):
         torch.nn.init.zeros_(line.weight)
     for bias, score in ((0.0, 5.5), (1.0, 10.0), (-1.0, 1.0)):
-        torch.nn.init.constant_(assembly.model.score_head.language.bias, bias)
+        for line in (assembly.model.score_head.language, assembly.model.score_head.visual[-1]):
+            torch.nn.init.constant_(line.bias, bias)
         assert assembly.model.regress(torch.ones(2, 32), visual).tolist() == pytest.approx([score] * 2)
 
 
@@ -119,10 +121,12 @@ def test_the_score_is_of_the_photograph_too_or_of_the_language_model_alone(
         visual = model.mfam(model.encode_images(pixels[:2]))
         seen = model.score_head.look(visual)
         assert len(set(seen.tolist())) == 2
-        both, language = model.score_head(states, visual), model.score_head.language
-        torch.testing.assert_close(both, language(states / 32**0.5) + seen)  # of the direction, beside a visual part
+        parts, language = model.score_head(states, visual), model.score_head.language
+        direction = REACH * states / 32**0.5  # beside a visual part; else the state itself
+        torch.testing.assert_close(parts, torch.stack([language(direction), seen], dim=1))
+        torch.testing.assert_close(model.regress(states, visual), 5.5 + 4.5 * parts.mean(1))
         model.score_head.visual = None
-        assert torch.equal(model.score_head(states, visual), language(states))
+        assert torch.equal(model.score_head(states, visual)[:, 0], language(states))
 
 
 def test_beside_a_visual_part_the_score_is_read_off_the_direction_of_a_state(assembly: Assembly) -> None:
@@ -133,7 +137,7 @@ def test_beside_a_visual_part_the_score_is_read_off_the_direction_of_a_state(ass
         torch.testing.assert_close(head(50 * states, visual), head(states, visual))
         before = head(50 * states, visual)
         head.language.weight += 1e-3 * states.sign()[0]  # Adam's first step, at its worst
-        assert (head(50 * states, visual) - before).abs().max() <= 1e-3 * 32**0.5
+        assert (head(50 * states, visual) - before).abs().max() <= 1e-3 * REACH * 32**0.5
 
 
 def test_a_prompt_about_several_photographs_has_no_regression_readout(assembly: Assembly, pixels: torch.Tensor) -> None:

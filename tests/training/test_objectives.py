@@ -156,9 +156,9 @@ def test_with_a_spread_the_first_digit_is_taught_its_neighbours_too(assembly: As
 @torch.no_grad()
 def test_rows_without_a_score_do_not_count(assembly: Assembly, tiny_template: Any) -> None:
     found = objective(assembly, tiny_template, "scores", weight=1.0)
-    predicted = torch.tensor([1.0, 10.0, 3.0])
+    predicted = torch.tensor([[1.0, 5.5], [10.0, 10.0], [3.0, 7.5]])  # two parts of the score head
     some = found._regression(predicted, pd.Series([1.0, None, 7.5]), count=2)
-    assert some.item() == pytest.approx((0 + (4.5 / 4.5) ** 2) / 2)
+    assert some.item() == pytest.approx((0 + 1 + 1 + 0) / 4)
     assert found._regression(predicted, pd.Series([None] * 3), count=0).item() == 0
 
 
