@@ -141,20 +141,10 @@ class Calm:
     @torch.inference_mode()
     def comment(self, images: Sequence[Image.Image], batch_size: int = 16, max_new_tokens: int = 40) -> list[str]:
         """One comment on each photograph, decoded greedily."""
-        return self._written(COMMENT_PROMPT, images, batch_size, max_new_tokens)
-
-    @torch.inference_mode()
-    def write_suggestion(
-        self, images: Sequence[Image.Image], batch_size: int = 16, max_new_tokens: int = 40
-    ) -> list[str]:
-        """What to change in each photograph, in the model's own words, decoded greedily (`suggest` chooses instead)."""
-        return self._written(SUGGESTION_PROMPT, images, batch_size, max_new_tokens)
-
-    def _written(self, prompt: str, images: Sequence[Image.Image], batch_size: int, max_new_tokens: int) -> list[str]:
         tokenizer = self._speaker.tokenizer
         texts: list[str] = []
         for tokens in self._encoded(images, batch_size):
-            embeddings = self._prompt(prompt, self.model.mfam(tokens))
+            embeddings = self._prompt(COMMENT_PROMPT, self.model.mfam(tokens))
             mask = torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
             ids = self.model.generate(
                 inputs_embeds=embeddings, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False

@@ -30,7 +30,7 @@ from calm.evaluation.base import (
 )
 from calm.evaluation.baselines import expected_error
 from calm.evaluation.metrics import Bootstrap, UndefinedMetric, mae, mean, mean_difference, srcc
-from calm.evaluation.piaa import Basis, PersonalPrior, Scaling, TaskVectors, fit_rater_factors, ridge
+from calm.evaluation.piaa import Basis, RaterFactors, Scaling, fit_rater_factors, ridge
 from calm.instructions import rescale
 from calm.params import TaskSettings
 from calm.settings import PositiveInt
@@ -44,11 +44,10 @@ METHODS = {
     "rater_mean": "rater's mean",
     "ridge": "ridge on residuals",
     "factors": "rater factors",
-    "task_vector": "task vectors of the score head",
     "in_context": "in context",
     "crowd": "the crowd's true score",
 }
-PERSONAL = ("ridge", "factors", "task_vector", "in_context")
+PERSONAL = ("ridge", "factors", "in_context")
 NO_TRAINING = "no training raters: see evaluation.tasks.personalised.training_photographs"
 OFF = "not asked for: evaluation.tasks.personalised.in_context"
 UNKNOWN = "the photographs have no crowd score"
@@ -73,7 +72,7 @@ class PersonalisedSettings(TaskSettings):
     readout: Literal["expectation", "regression"]
     support: Annotated[list[PositiveInt], Field(min_length=1)]
     draws: PositiveInt
-    training_photographs: PositiveInt | None  # None: no rater factors and no task vectors
+    training_photographs: PositiveInt | None  # None: no rater factors
     in_context: list[PositiveInt]  # of support, those that are also scored in context
 
     @model_validator(mode="after")
@@ -101,8 +100,7 @@ class Learnt:
     """What training raters teach about raters."""
 
     basis: Basis
-    prior: PersonalPrior
-    tasks: TaskVectors
+    factors: RaterFactors
 
 
 def run(bench: Bench[PersonalisedSettings]) -> Outcome:
@@ -195,7 +193,7 @@ def observe(bench: Bench[PersonalisedSettings], rows: pd.DataFrame, *, keep_toke
 
 
 def learn(bench: Bench[PersonalisedSettings]) -> Learnt | None:
-    """Rater factors and task vectors from the training raters' ratings of training photographs."""
+    """Rater factors from the training raters' ratings of training photographs."""
     from calm.data import tables
 
     most = bench.settings.training_photographs
@@ -221,9 +219,7 @@ def learn(bench: Bench[PersonalisedSettings]) -> Learnt | None:
     basis = Basis.fit(crowd, seen.observed.pooled)
     phi = basis(crowd, seen.observed.pooled)
     factors = fit_rater_factors([(phi[rows], ratings - crowd[rows]) for rows, ratings in by_rater])
-    prior = PersonalPrior(factors, expected_error(seen.observed.pooled, crowd))
-    residuals = [(rows, ratings - seen.generic[rows]) for rows, ratings in by_rater]
-    return Learnt(basis, prior, TaskVectors.fit(seen.observed.states, residuals))
+    return Learnt(basis, factors.beside_generic(expected_error(seen.observed.pooled, crowd)))
 
 
 def predict(
@@ -241,11 +237,9 @@ def predict(
     found["rater_mean"] = np.full(len(b), given.mean())
     found["ridge"] = generic[b] + ridge(scaling(observed.pooled[a]), left_over, scaling(observed.pooled[b]))
     if learnt is not None:
-        basis = learnt.basis
-        sides = [(basis(generic[rows], observed.pooled[rows]), basis.scaling(observed.pooled[rows])) for rows in (a, b)]
-        found["factors"] = generic[b] + learnt.prior.given(sides[0], left_over, sides[1])
-        tasks = learnt.tasks
-        found["task_vector"] = generic[b] + ridge(tasks(observed.states[a]), left_over, tasks(observed.states[b]))
+        phi_shown, phi_asked = (learnt.basis(generic[rows], observed.pooled[rows]) for rows in (a, b))
+        weights, _ = learnt.factors.posterior(phi_shown, left_over)
+        found["factors"] = generic[b] + phi_asked @ weights
     if in_context:
         context = bench.model.in_context(observed.tokens[a], given.tolist())
         expected, regressed = context.score(observed.tokens[b], batch_size=bench.params.evaluation.batch_size)
@@ -301,8 +295,7 @@ def _over_raters(values: pd.Series | None, method: str, bootstrap: Bootstrap) ->
     if len(known):
         return mean(known, list(known.index), bootstrap).to_json()
     reasons = {"rater_mean": CONSTANT, "crowd": UNKNOWN, "in_context": OFF, "factors": NO_TRAINING}
-    reason = reasons.get(method, NO_TRAINING if method == "task_vector" else CONSTANT)
-    return {"value": None, "n": 0, "reason": reason}
+    return {"value": None, "n": 0, "reason": reasons.get(method, CONSTANT)}
 
 
 def _gain(wide: pd.DataFrame, method: str, base: str, bootstrap: Bootstrap) -> dict[str, Any]:
@@ -340,7 +333,7 @@ TASK = Task(
         for headline in (
             *(
                 Headline(f"SRCC per rater, {METHODS[method]}, {shots} shown", f"at_{shots}.{method}.srcc")
-                for method in ("factors", "ridge", "generic", "task_vector", "in_context", "crowd")
+                for method in ("factors", "ridge", "generic", "in_context", "crowd")
             ),
             *(
                 Headline(f"gain by {METHODS[method]}, {shots} shown", f"at_{shots}.gain.{method}.over_generic")

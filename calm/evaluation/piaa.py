@@ -1,7 +1,6 @@
 """Estimators of one person's scores from a few of their ratings. Numbers alone; the protocol is in `personalised`.
 
-A photograph is its generic score g, the pooled features that content reads and the language model's last state.
-Ratings are on calm's scale of 1 to 10.
+A photograph is its generic score g and the pooled features that content reads. Ratings are on calm's scale of 1 to 10.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ Matrix = NDArray[np.float64]
 
 ALPHAS = np.logspace(-2, 4, 13)  # up to where the ridge adds nothing and the generic score stands
 COMPONENTS = 24  # principal components of the pooled features that rater factors weigh
-TASK_VECTORS = 8  # directions that task vectors span
 ITERATIONS, TOLERANCE = 200, 1e-6  # of EM: at most, and gain of log-likelihood per rating that ends it
 
 
@@ -96,6 +94,15 @@ class RaterFactors:
         covariance = np.asarray(np.linalg.inv(precision + phi.T @ phi / self.noise), dtype=np.float64)
         return covariance @ (precision @ self.mean + phi.T @ ratings / self.noise), covariance
 
+    def beside_generic(self, error: float) -> RaterFactors:
+        """What raters give beside a model's generic scores, where these factors are of ratings beside the crowd's.
+
+        What the generic score misses of the crowd's, `error` in mean of squares, is noise. On average raters are the
+        crowd: components weigh 0, or the crowd's score would be fitted once more.
+        """
+        mean = np.concatenate([self.mean[:2], np.zeros(len(self.mean) - 2)])
+        return RaterFactors(mean, self.covariance, self.noise + error)
+
     def log_likelihood(self, phi: Matrix, ratings: Vector) -> float:
         """Of one rater's ratings, the weights integrated out."""
         covariance = phi @ self.covariance @ phi.T + self.noise * np.eye(len(phi))
@@ -138,70 +145,3 @@ def _improved(found: RaterFactors, raters: Sequence[tuple[Matrix, Vector]], coun
     ]
     covariance = np.mean(spread, axis=0) + 1e-8 * np.eye(len(mean))
     return RaterFactors(mean, covariance, max(float(sum(errors)) / count, 1e-8))
-
-
-@dataclass(frozen=True)
-class PersonalPrior:
-    """What a rater gives beside generic scores, before any rating: a Gaussian process over photographs.
-
-    A photograph is (phi (F,), features (D,) as `Basis.scaling` has them). Three things add up: the rater's taste by
-    `factors`, which are of ratings beside the crowd's; what the generic score misses of the crowd's, alike where
-    features are alike; noise.
-
-    Attributes:
-        error: by which the generic score misses the crowd's, mean of squares.
-    """
-
-    factors: RaterFactors
-    error: float
-
-    def given(self, shown: tuple[Matrix, Matrix], left_over: Vector, asked: tuple[Matrix, Matrix]) -> Vector:
-        """Expected rating minus generic score (m,) of the photographs asked about, after those shown (n,)."""
-        (phi, features), (phi_asked, features_asked) = shown, asked
-        taste, noise = self.factors.covariance, self.factors.noise * np.eye(len(left_over))
-        joint = phi @ taste @ phi.T + self.error * features @ features.T + noise
-        cross = phi_asked @ taste @ phi.T + self.error * features_asked @ features.T
-        told: Vector = phi_asked @ self._mean + cross @ np.linalg.solve(joint, left_over - phi @ self._mean)
-        return told
-
-    @property
-    def _mean(self) -> Vector:
-        """On average raters are the crowd: components weigh 0, or the crowd's score would be fitted once more."""
-        mean = self.factors.mean.copy()
-        mean[2:] = 0
-        return mean
-
-
-@dataclass(frozen=True)
-class TaskVectors:
-    """Directions (K, D) in which training raters' score heads leave the generic one, strongest first."""
-
-    scaling: Scaling
-    directions: Matrix
-
-    @classmethod
-    def fit(
-        cls, states: NDArray[np.floating], raters: Sequence[tuple[NDArray[np.intp], Vector]], most: int = TASK_VECTORS
-    ) -> TaskVectors:
-        """Task vectors of the score head: what each training rater's own head adds to the generic one.
-
-        Args:
-            states: (N, D) of the training photographs.
-            raters: rows of photographs that each rated, and rating minus generic score.
-            most: directions kept, at most.
-        """
-        from sklearn.linear_model import RidgeCV
-
-        scaling = Scaling.fit(states)
-        scaled = scaling(states)
-        vectors = [RidgeCV(alphas=ALPHAS).fit(scaled[rows], left).coef_ for rows, left in raters if len(rows) > 1]
-        if not vectors:
-            raise ValueError("task vectors need a training rater with at least 2 ratings")
-        _, sizes, directions = np.linalg.svd(np.stack(vectors), full_matrices=False)
-        kept = max(1, min(most, int((sizes > 1e-6 * sizes[0]).sum())))
-        return cls(scaling, directions[:kept])
-
-    def __call__(self, states: NDArray[np.floating]) -> Matrix:
-        """(N, D) -> (N, K): how far each task vector would move each photograph's score, scaled as the kernel is."""
-        moved = self.scaling(states) @ self.directions.T
-        return moved * np.sqrt(np.isfinite(self.scaling.spread).sum() / self.directions.shape[0])

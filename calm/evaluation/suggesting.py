@@ -1,8 +1,8 @@
 """Zero-shot suggestions: does the model suggest undoing what was really done to a held-out photograph?
 
-No public protocol exists; docs/evaluation.md publishes this one. Three ways of suggesting are judged alike: what calm
-suggests (states that the Q-formers recognise, with calibrated probabilities), remedies that the language model alone
-ranks (the paper's zero-shot way), and the language model's own words read by a text encoder.
+No public protocol exists; docs/evaluation.md publishes this one. Two ways of suggesting are judged alike: what calm
+suggests (states that the Q-formers recognise, with calibrated probabilities), and remedies that the language model
+alone ranks (the paper's zero-shot way).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from calm.attributes.naming import naming_rules, states_named
 from calm.evaluation import plots
 from calm.evaluation.base import (
     Bench,
@@ -31,7 +30,6 @@ from calm.evaluation.base import (
 from calm.evaluation.decisions import KINDS, cross_fitted, figures, key
 from calm.evaluation.editing import edit_labels, edited_copies, labels_of, lacking
 from calm.evaluation.metrics import Bootstrap, Estimate, mean
-from calm.evaluation.parsing import Parser, agreement
 from calm.params import TaskSettings
 from calm.settings import PositiveInt
 
@@ -43,8 +41,7 @@ if TYPE_CHECKING:
 
 TOP = (1, 3)
 PROTOCOL = "calm-suggesting-2"
-WAYS = {"suggested": "as calm suggests", "language": "language model alone", "written": "its own words"}
-NOT_WRITTEN = "not asked for: evaluation.tasks.suggesting.written_tokens"
+WAYS = {"suggested": "as calm suggests", "language": "language model alone"}
 PREDICTIONS = pa.schema(
     [
         pa.field("dataset", pa.string(), nullable=False),
@@ -60,8 +57,6 @@ PREDICTIONS = pa.schema(
         pa.field("log_odds", pa.list_(pa.float64()), nullable=False),  # of these
         pa.field("language_made", pa.list_(pa.string()), nullable=False),  # those that pass a threshold
         pa.field("reranked", pa.list_(pa.string()), nullable=False),  # the first of `suggested` in its order
-        pa.field("written", pa.string()),  # the model's own words; null where not asked for
-        pa.field("written_made", pa.list_(pa.string())),  # what the text encoder reads in the words
     ]
 )
 
@@ -70,7 +65,6 @@ class SuggestingSettings(TaskSettings):
     """params.evaluation.tasks.suggesting."""
 
     max_items: PositiveInt
-    written_tokens: PositiveInt | None  # of a suggestion in the model's own words; None leaves these out
 
 
 def run(bench: Bench[SuggestingSettings]) -> Outcome:
@@ -88,7 +82,6 @@ def run(bench: Bench[SuggestingSettings]) -> Outcome:
     if predictions["edits"].isna().all():
         raise EvaluationError("task 'suggesting': no edited test photograph in the list of role 'scores'")
     metrics: dict[str, Any] = {"protocol": PROTOCOL, "labels": "exact: known edits of real photographs"}
-    metrics |= _written_read(bench, predictions, known)
     predictions["language_made"] = _lists(_decided(predictions, bench.rng("halves")))
     edited = predictions[predictions["edits"].notna()].reset_index(drop=True)
     swap = elsewhere(group_keys(edited), bench.rng("shuffle"))
@@ -102,25 +95,6 @@ def run(bench: Bench[SuggestingSettings]) -> Outcome:
         "unedited": _unedited(predictions),
     }
     return Outcome(metrics, predictions[PREDICTIONS.names], PREDICTIONS, _plots(metrics))
-
-
-def _written_read(bench: Bench[SuggestingSettings], predictions: pd.DataFrame, known: Taxonomy) -> dict[str, Any]:
-    """Fill column written_made from the model's own words; how well the parser reads."""
-    if bench.settings.written_tokens is None:
-        predictions["written_made"] = None
-        return {"parser": None}
-    from calm.model.pretrained import load_text_encoder
-
-    encoder = load_text_encoder(bench.params.parts.text)
-    parser = Parser.build(known, lambda texts: encoder.embed(list(texts)).numpy())
-    texts = predictions["written"].tolist()
-    predictions["written_made"] = _lists(parser(texts))
-    rules = naming_rules(known)
-    read = {
-        "held_out_remedies": parser.held_out(),
-        "agreement_with_rules": agreement(parser, lambda text: states_named(text, rules), texts),
-    }
-    return {"parser": read}
 
 
 def _decided(predictions: pd.DataFrame, rng: np.random.Generator) -> list[list[str]]:
@@ -138,11 +112,6 @@ def _decisions(predictions: pd.DataFrame, bench: Bench[SuggestingSettings]) -> d
     found: dict[str, Any] = {}
     for way in WAYS:
         made = predictions[f"{way}_made"].tolist()
-        if any(one is None for one in made):
-            nothing = {"value": None, "n": 0, "reason": NOT_WRITTEN}
-            found[way] = {kind: dict.fromkeys(("precision", "recall", "f1"), nothing) for kind in KINDS}
-            found[way] |= {"unedited_left_alone": nothing, "edited_left_alone": nothing}
-            continue
         found[way] = figures(made, edits, groups, bench.bootstrap)
         found[way]["shuffled"] = figures([made[index] for index in swap], edits, groups, bench.bootstrap)
     return found
@@ -180,16 +149,10 @@ def _table(
     found: list[Sequence[tuple[str, str, float]]] = []
     made: list[list[Suggestion]] = []
     ranked: list[Sequence[Remedy]] = []
-    written: list[str | None] = []
     for images in batches:
         found += bench.model.recognise(images)
         made += [[one for one in of if one.attribute is not None] for of in bench.model.suggest(images, top=max(TOP))]
         ranked += bench.model.rank_remedies(images)
-        tokens = bench.settings.written_tokens
-        if tokens is None:
-            written += [None] * len(images)
-        else:
-            written += bench.model.write_suggestion(images, max_new_tokens=tokens)
     language = [[f"{remedy.attribute}: {remedy.state}" for remedy in one] for one in ranked]
     suggested = [[f"{attribute}: {state}" for attribute, state, _ in one] for one in found]
     return rows[["dataset", "item_id", "group"]].assign(
@@ -202,7 +165,6 @@ def _table(
         language=_lists(language),
         log_odds=_lists([float(remedy.log_odds) for remedy in one] for one in ranked),
         reranked=_lists(sorted(a[: max(TOP)], key=b.index) for a, b in zip(suggested, language, strict=True)),
-        written=pd.Series(written, dtype=object),
     )
 
 
@@ -326,7 +288,6 @@ TASK = Task(
             )
             for way, name in WAYS.items()
         ),
-        Headline("parser agrees with exact rules", "parser.agreement_with_rules"),
     ),
     run=run,
     settings=SuggestingSettings,

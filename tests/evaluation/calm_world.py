@@ -140,18 +140,6 @@ class FakeCalm:
             odds |= {(edit.attribute, edit.state): 5.0 for edit in self._truth(image)}
         return [Remedy(*key, odds[key]) for key in sorted(odds, key=lambda key: (-odds[key], key))]
 
-    def write_suggestion(
-        self, images: Sequence[Image.Image], batch_size: int = 16, max_new_tokens: int = 40
-    ) -> list[str]:
-        """The oracle says the second remedy of each edit, in words of its own."""
-        if not self.knows:
-            return ["Lovely colours and a nice subject."] * len(images)
-        known = taxonomy()
-        remedies = [
-            [known.attribute(e.attribute).state(e.state).remedies[1] for e in self._truth(image)] for image in images
-        ]
-        return [" ".join(f"You could {one}." for one in texts) or "I would leave it as it is." for texts in remedies]
-
     def _truth(self, image: Image.Image) -> tuple[Edit, ...]:
         return self.world.edits.get(pixel_hash(image)) or image.info.get("edits", ())
 

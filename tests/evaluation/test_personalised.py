@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import linalg, stats
+from scipy import stats
 
 from calm.data import schema
 from calm.evaluation import EvaluationError, evaluate, piaa
 from calm.evaluation.baselines import expected_error
 from calm.evaluation.metrics import Bootstrap
 from calm.evaluation.personalised import METHODS, PERSONAL, measure, per_rater
-from calm.evaluation.piaa import COMPONENTS, Basis, PersonalPrior, RaterFactors, Scaling, TaskVectors, fit_rater_factors
+from calm.evaluation.piaa import COMPONENTS, Basis, RaterFactors, Scaling, fit_rater_factors
 from calm.io import read_table
 from tests.evaluation.calm_world import DATASET, TEST_RATERS, FakeCalm, World, with_settings
 
@@ -95,7 +95,7 @@ def test_shots_that_were_never_drawn_are_an_error_that_names_the_key(world: Worl
 
 def test_methods_that_are_switched_off_are_null_with_the_reason(world: World) -> None:
     found, rows = judged(world, world.oracle(), training_photographs=None, in_context=[])
-    assert rows[["factors", "task_vector", "in_context"]].isna().all(axis=None)
+    assert rows[["factors", "in_context"]].isna().all(axis=None)
     assert "training_photographs" in found["at_10"]["factors"]["srcc"]["reason"]
     assert "in_context" in found["at_10"]["in_context"]["srcc"]["reason"]
     assert found["at_100"]["generic"]["srcc"]["value"] is None and "100" in found["at_100"]["generic"]["srcc"]["reason"]
@@ -217,42 +217,10 @@ def test_what_training_raters_have_in_common_helps_a_new_one() -> None:
     assert np.mean(gains) > 0.03
 
 
-def photographs(count: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.column_stack([np.ones(count), RNG.normal(size=(count, 2))]), RNG.normal(size=(count, 6)) / np.sqrt(6)
-
-
-def test_where_generic_scores_are_the_crowds_a_personal_score_is_the_factors_posterior() -> None:
-    factors = RaterFactors(np.array([0.5, 0.2, 0.0]), np.diag([1.0, 0.5, 0.2]) + 0.05, 0.3)
-    shown, asked, left_over = photographs(10), photographs(4), RNG.normal(size=10)
-    weights, _ = factors.posterior(shown[0], left_over)
-    found = PersonalPrior(factors, 0.0).given(shown, left_over, asked)
-    np.testing.assert_allclose(found, asked[0] @ weights, rtol=1e-9)
-
-
-def test_a_personal_score_is_the_conditional_mean_of_taste_error_and_noise() -> None:
-    """Weight space instead of the code's function space: the error is a linear function of features."""
-    factors = RaterFactors(np.array([0.5, 0.2, 3.0]), np.diag([1.0, 0.5, 0.2]) + 0.05, 0.3)
-    shown, asked, left_over = photographs(10), photographs(4), RNG.normal(size=10)
-    prior_mean = np.array([0.5, 0.2, *np.zeros(1 + 6)])  # no taste in common beside the crowd's
-    precision = linalg.block_diag(np.linalg.inv(factors.covariance), np.eye(6) / 0.7)
-    both = np.hstack(shown)
-    weights = np.linalg.solve(precision + both.T @ both / 0.3, precision @ prior_mean + both.T @ left_over / 0.3)
-    found = PersonalPrior(factors, 0.7).given(shown, left_over, asked)
-    np.testing.assert_allclose(found, np.hstack(asked) @ weights, rtol=1e-9)
-
-
-def test_what_the_generic_score_misses_is_seen_in_what_is_shown() -> None:
-    """Raters without a taste of their own: their ratings tell where the generic score is wrong."""
-    factors = RaterFactors(np.zeros(3), np.eye(3) * 1e-6, 0.5)
-    errors = {0.0: [], 1.0: []}
-    for _ in range(60):
-        shown, asked = photographs(10), photographs(30)
-        missed = RNG.normal(size=6)
-        left_over = shown[1] @ missed + np.sqrt(0.5) * RNG.normal(size=10)
-        for error, found in errors.items():
-            told = PersonalPrior(factors, error).given(shown, left_over, asked)
-            found.append(np.abs(told - asked[1] @ missed).mean())
-    assert np.mean(errors[1.0]) < 0.8 * np.mean(errors[0.0])
+def test_beside_a_generic_score_its_error_is_noise_and_no_taste_is_in_common() -> None:
+    factors = RaterFactors(np.array([0.5, 0.2, 3.0]), np.diag([1.0, 0.5, 0.2]) + 0.05, 0.3).beside_generic(0.4)
+    assert factors.mean.tolist() == [0.5, 0.2, 0.0]
+    assert factors.noise == pytest.approx(0.7)
 
 
 def test_the_expected_error_is_that_of_new_photographs() -> None:
@@ -279,19 +247,3 @@ def test_a_basis_is_one_the_generic_score_and_unit_components() -> None:
     assert Basis.fit(np.full(6, 5.0), pooled[:6])(np.full(6, 5.0), pooled[:6]).shape[1] <= 2 + 6
     with pytest.raises(ValueError, match="same for all photographs"):
         Scaling.fit(np.ones((5, 3)))
-
-
-def test_task_vectors_span_what_training_raters_differ_in() -> None:
-    states, tastes = RNG.normal(size=(80, 20)), RNG.normal(size=(2, 20))
-    raters = [(np.arange(80), states @ (RNG.normal() * tastes[0] + RNG.normal() * tastes[1])) for _ in range(12)]
-    found = TaskVectors.fit(states, raters)
-    spread = states.std(0)
-    for taste in tastes * spread:
-        inside = found.directions.T @ (found.directions @ taste)
-        assert np.linalg.norm(inside) / np.linalg.norm(taste) > 0.99
-    left = states @ (0.5 * tastes[0] - tastes[1])
-    learnt = piaa.ridge(found(states[:10]), left[:10], found(states[10:]))
-    plain = piaa.ridge(Scaling.fit(states)(states)[:10], left[:10], Scaling.fit(states)(states)[10:])
-    assert np.corrcoef(learnt, left[10:])[0, 1] > max(0.9, np.corrcoef(plain, left[10:])[0, 1])
-    with pytest.raises(ValueError, match="at least 2 ratings"):
-        TaskVectors.fit(states, [(np.array([1]), np.array([2.0]))])

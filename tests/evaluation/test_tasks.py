@@ -215,11 +215,10 @@ def test_suggestions_of_an_oracle_name_the_edit_and_those_of_chance_seldom(world
 
 @pytest.mark.usefixtures("marked_copies")
 def test_every_way_of_suggesting_is_judged_alike(world: World) -> None:
-    world = dataclasses.replace(world, params=with_settings(world.params, "suggesting", written_tokens=24))
     known = judged(world, "suggesting", world.oracle())
     guessed = judged(world, "suggesting", world.blind())
     assert known["protocol"] == "calm-suggesting-2"
-    for way in ("suggested", "language", "written"):
+    for way in ("suggested", "language"):
         found = known["decided"][way]
         assert found["unedited_left_alone"]["value"] == 1 and found["edited_left_alone"]["value"] == 0
         assert found["state"]["precision"]["value"] > 0.9 and found["state"]["recall"]["value"] > 0.9
@@ -227,19 +226,8 @@ def test_every_way_of_suggesting_is_judged_alike(world: World) -> None:
     assert known["language"]["state_top1"]["value"] == known["reranked"]["state_top1"]["value"] == 1
     assert known["language"]["state_top1"]["over_shuffled"]["low"] > 0
     blind = guessed["decided"]
-    assert blind["written"]["edited_left_alone"]["value"] == 1
-    assert blind["written"]["state"]["precision"]["value"] is None
     for way in ("suggested", "language"):
         assert (blind[way]["state"]["precision"]["value"] or 0) < 0.4
-
-
-def test_own_words_are_left_out_where_params_say_so(world: World) -> None:
-    found_by = with_settings(world.params, "suggesting", written_tokens=None)
-    evaluate("suggesting", found_by, world.layout, model=world.oracle())
-    found = json.loads((world.layout.result("suggesting") / "metrics.json").read_text(encoding="utf-8"))
-    assert found["parser"] is None
-    assert found["decided"]["written"]["state"]["recall"]["value"] is None
-    assert "written_tokens" in found["decided"]["written"]["state"]["recall"]["reason"]
 
 
 def test_chance_of_suggesting_is_that_of_a_random_ranking(drawn: World) -> None:
@@ -289,7 +277,6 @@ def test_a_task_writes_the_same_bytes_twice(world: World, task: str) -> None:
 
 
 def test_every_headline_points_at_a_figure(world: World) -> None:
-    world = dataclasses.replace(world, params=with_settings(world.params, "suggesting", written_tokens=24))
     for task in ("scoring", "personalised", "suggesting"):
         metrics = judged(world, task, world.oracle())
         for headline in find_task(task).headlines:
