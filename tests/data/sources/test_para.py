@@ -53,7 +53,7 @@ def test_the_authors_layout_gives_votes_persons_and_the_official_split(tmp_path:
     params, place = make_params({"para": {"root": str(root)}}, {"scores": ["para"]}), Layout(tmp_path / "out")
     fetch("para", params, place)
     prepare("para", params, place)
-    split = items(place, "para").set_index("item_id")["official_split"]
+    split = items(place, "para").set_index("item_id")["split"]
     assert split.to_dict() == {"iaa_pub1_": "train", "iaa_pub2_": "train", "iaa_pub3_": "test"}
     found = ratings(place, "para")
     crowd = found[found["rater_id"].isna()].set_index("item_id")
