@@ -27,11 +27,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
-from calm.data import schema, tables
-from calm.data.corpus import integers
-from calm.data.fingerprints import CROPS, SIDE, fingerprint, perceptual_hash
-from calm.data.images import SUFFIXES, ImageStore, fit, read_image
-from calm.data.near_duplicates import Looks, _correlations, candidates, near_duplicates
+from calm.data.leakage.corpus import integers
+from calm.data.leakage.near_duplicates import Looks, _correlations, candidates, near_duplicates
+from calm.data.store import schema, tables
+from calm.data.store.fingerprints import CROPS, SIDE, fingerprint, perceptual_hash
+from calm.data.store.images import SUFFIXES, ImageStore, fit, read_image
 from calm.io import write_table
 from calm.layout import Layout
 from calm.params import load_params
@@ -46,8 +46,8 @@ import json, resource, sys, time
 from pathlib import Path
 from calm.params import load_params
 from calm.layout import Layout
-from calm.data.splits import split
-from calm.data.leakage import filter_leakage
+from calm.data.splits.stage import split
+from calm.data.leakage.stage import filter_leakage
 params, layout, told = load_params(Path(sys.argv[1])), Layout(Path(sys.argv[2])), {}
 for name, stage in (("split", split), ("filter_leakage", filter_leakage)):
     wall, processor = time.perf_counter(), time.process_time()
@@ -106,7 +106,7 @@ COPIES: dict[str, Draw] = {
 
 
 def looks_of(images: Iterable[Image.Image]) -> Looks:
-    """As `calm.data.corpus.load` reads them."""
+    """As `calm.data.leakage.corpus.load` reads them."""
     images = list(images)
     whole = [perceptual_hash(one) for image in images for one in (image, ImageOps.mirror(image))]
     prints = [fingerprint(image) for image in images]

@@ -24,9 +24,9 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 from calm.attributes.edits import draw_edits
 from calm.attributes.grammar import comment
 from calm.attributes.taxonomy import taxonomy
-from calm.evaluation.captions import java, scored, tokenised
-from calm.evaluation.meteor import meteor
-from calm.evaluation.ngrams import BLEU
+from calm.evaluation.captions.meteor import meteor
+from calm.evaluation.captions.ngrams import BLEU
+from calm.evaluation.captions.scores import java, scored, tokenised
 from calm.seeds import stream
 
 

@@ -24,9 +24,9 @@ from PIL.Image import Image
 
 from benchmarks.scoring import photographs
 from calm.assistant import Calm
-from calm.instructions import personal_messages
+from calm.assistant.personal import read_last
+from calm.instructions.wording import personal_messages
 from calm.layout import Layout
-from calm.personal import read_last
 
 BATCH = 16
 TOLERANCE = 1e-3  # points on the scale of 1 to 10

@@ -21,12 +21,12 @@ from benchmarks.machine import Machine, processor_seconds, use_threads
 from benchmarks.step import USES, Trained, feed_forward, in_shapes, lengths, objective, timed
 from calm.attributes.taxonomy import taxonomy
 from calm.attributes.texts import TextBank
-from calm.data import tables
-from calm.data.schema import GUIDANCE
+from calm.data.store import tables
+from calm.data.store.schema import GUIDANCE
 from calm.io import read_table
 from calm.layout import Layout
 from calm.model.build import assemble, resolve_dtype, use_plain_attention
-from calm.model.pretrained import load_text_encoder
+from calm.model.parts.pretrained import load_text_encoder
 from calm.params import Params, load_params
 from calm.plan.shapes import STAGES, Cost, open_stage
 from calm.training.attributes import AttributeObjective, state_table

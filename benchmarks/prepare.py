@@ -25,9 +25,9 @@ from typing import cast
 from PIL import Image, ImageCms, ImageOps
 
 from calm.data import sources
-from calm.data.fingerprints import fingerprint, perceptual_hash
-from calm.data.images import ImageStore, encode, fit, read_image
-from calm.data.prepare import prepare
+from calm.data.prepare.stage import prepare
+from calm.data.store.fingerprints import fingerprint, perceptual_hash
+from calm.data.store.images import ImageStore, encode, fit, read_image
 from calm.layout import Layout
 from calm.params import Params, load_params, parse_params
 from calm.seeds import stream

@@ -21,7 +21,7 @@ from torch import nn
 
 from benchmarks.machine import Machine, processor_seconds, use_threads
 from calm.attributes.taxonomy import LEVELS, taxonomy
-from calm.data import tables
+from calm.data.store import tables
 from calm.layout import Layout
 from calm.model.build import Assembly, add_lora, assemble, resolve_dtype, use_plain_attention
 from calm.model.mfam import LevelTokens
@@ -31,8 +31,8 @@ from calm.plan import optimisation
 from calm.plan.shapes import Cost, Lengths, add_adapters, build, open_stage, step_costs
 from calm.training.attributes import AttributeObjective, state_table
 from calm.training.features import Features
+from calm.training.loop.strategies import BETAS
 from calm.training.settings import FinetuneScores
-from calm.training.strategies import BETAS
 from calm.training.tuning import InstructionObjective
 
 USES = {"alignment": "generic", "comments": "comments", "scores": "scores"}

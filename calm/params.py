@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from calm.data.settings import DataParams, InstructionParams
+from calm.evaluation.settings import EvaluationParams
 from calm.model.settings import MFAMParams, Parts, Runtime
-from calm.settings import NonNegativeInt, ParamsError, PositiveInt, Section, checked
+from calm.report.settings import ReportParams
+from calm.settings import NonNegativeInt, ParamsError, Section, checked
 from calm.training.settings import TRAINING_RUNS, Ablation, CrossValidation, FinetuneParams, PretrainParams, Strategy
 from calm.writing.settings import AttributeParams
 
@@ -40,34 +42,6 @@ class StageThreads(Section):
     ablate: Threads
     cross_validate: Threads
     report: Threads
-
-
-class Bootstrap(Section):
-    """Intervals of the quality figures."""
-
-    samples: PositiveInt
-    level: Annotated[float, Field(gt=0, lt=1)]
-
-
-class TaskSettings(Section):
-    """Settings under evaluation.tasks.NAME. A task with settings of its own extends this; unknown keys are errors."""
-
-    model: str  # folder of the model that the task judges
-
-
-class EvaluationParams(Section):
-    """What is measured, on which model. Each task's settings are checked by its own file."""
-
-    tasks: dict[str, dict[str, Any]]
-    batch_size: PositiveInt
-    bootstrap: Bootstrap
-
-
-class ReportParams(Section):
-    """What the page shows."""
-
-    examples: PositiveInt
-    max_new_tokens: PositiveInt
 
 
 class Params(Section):
@@ -158,30 +132,3 @@ def parse_params(raw: object, where: str) -> Params:
     if not isinstance(raw, Mapping):
         raise ParamsError(f"{where}: expected a mapping of sections, found {type(raw).__name__}")
     return checked(Params, raw, where)
-
-
-def check_open_sections(params: Params) -> None:
-    """Check the settings of every dataset and every task that has a file.
-
-    One without a file may be of a later version; the stage that needs it says so.
-
-    Raises:
-        ParamsError: names every offending key by its dotted path.
-        EvaluationError: evaluation.tasks names a file that is no task.
-    """
-    from calm import evaluation
-    from calm.data import sources
-
-    problems = []
-    for name in sorted(set(params.data.datasets) & set(sources.names())):
-        try:
-            sources.source(name, params)
-        except ParamsError as error:
-            problems.append(str(error))
-    for name in sorted(set(params.evaluation.tasks) & set(evaluation.names())):
-        try:
-            evaluation.settings(name, params)
-        except ParamsError as error:
-            problems.append(str(error))
-    if problems:
-        raise ParamsError("\n".join(problems))

@@ -19,7 +19,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 
-from calm.params import PARAMS_FILE, Params, check_open_sections, load_params, parse_params
+from calm.params import PARAMS_FILE, Params, load_params, parse_params
+from calm.sections import check_open_sections
 from calm.settings import ParamsError
 
 FOLDER = Path("profiles")

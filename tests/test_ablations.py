@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from calm import ablations
-from calm.ablations import AblationError, ablate
+from calm.experiments import ablations
+from calm.experiments.ablations import AblationError, ablate
 from tests.evaluation.calm_world import World, build_world
 
 NAME = "no_selfsupervision"

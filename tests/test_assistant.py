@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from calm.assistant import Calm, Score
+from calm.assistant.personal import ContextError, read_last
 from calm.attributes.taxonomy import LEVELS, taxonomy
-from calm.instructions import parse_score, personal_messages
+from calm.instructions.wording import parse_score, personal_messages
 from calm.model.build import TRAINED, CheckpointError, checkpoint_sha256
-from calm.personal import ContextError, read_last
 from tests import tiny
 
 

@@ -163,7 +163,7 @@ def test_metrics_are_a_table_of_headlines_with_what_stands_beside_them() -> None
     from rich.console import Console
 
     from calm.cli.results import table
-    from calm.evaluation import find_task
+    from calm.evaluation.stage import find_task
     from calm.report.tables import Row, Section
 
     rows = (

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from calm.cross_validation import CrossValidationError, _found, folds, measure
-from calm.evaluation.baselines import BASELINES
-from calm.evaluation.metrics import SRCC, Bootstrap, mean_over_seeds
+from calm.evaluation.statistics.baselines import BASELINES
+from calm.evaluation.statistics.metrics import SRCC, Bootstrap, mean_over_seeds
+from calm.experiments.cross_validation import CrossValidationError, _found, folds, measure
 from calm.training.settings import CrossValidation, Recipe
 
 COUNT = 40

@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from calm.data import tables
-from calm.data.leakage import filter_leakage
-from calm.data.prepare import prepare
-from calm.data.schema import PROMPT
+from calm.data.leakage.stage import filter_leakage
+from calm.data.prepare.stage import prepare
 from calm.data.sources import fetch
-from calm.data.splits import split
-from calm.instructions import (
+from calm.data.splits.stage import split
+from calm.data.store import tables
+from calm.data.store.schema import PROMPT
+from calm.instructions.wording import (
     IMAGE_TOKEN,
     MAX_ANSWER,
     PROMPTS,
@@ -92,9 +92,9 @@ def built(params: Params, root: Path, monkeypatch: pytest.MonkeyPatch) -> Layout
             for i in range(len(images))
         ]
 
-    module = ModuleType("calm.model.vision")
+    module = ModuleType("calm.model.parts.vision")
     module.imagenet_labels = imagenet_labels  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "calm.model.vision", module)
+    monkeypatch.setitem(sys.modules, "calm.model.parts.vision", module)
     layout = Layout(root)
     for dataset in params.data.datasets:
         fetch(dataset, params, layout)

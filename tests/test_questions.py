@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from calm.data import aspects
-from calm.data.schema import COMMENT, INSTRUCTION, LIST
-from calm.data.tables import rows_to_frame
+from calm.data.store import aspects
+from calm.data.store.schema import COMMENT, INSTRUCTION, LIST
+from calm.data.store.tables import rows_to_frame
+from calm.instructions.questions import MOST_TURNS, conversation, question_rows
 from calm.io import write_table
 from calm.layout import Layout
-from calm.questions import MOST_TURNS, conversation, question_rows
 
 
 def said(number: str, question: str | None, answer: str) -> dict[str, Any]:

@@ -20,14 +20,14 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from calm.data.images import ShardWriter, encode
-from calm.data.schema import INSTRUCTION, ITEM, LIST
-from calm.instructions import CAPTION_PROMPT, COMMENT_PROMPT, SCORE_PROMPT, format_score, messages
+from calm.data.store.images import ShardWriter, encode
+from calm.data.store.schema import INSTRUCTION, ITEM, LIST
+from calm.instructions.wording import CAPTION_PROMPT, COMMENT_PROMPT, SCORE_PROMPT, format_score, messages
 from calm.io import write_table
 from calm.layout import Layout
 from calm.model.configuration import EfficientNetLiteConfig
-from calm.model.efficientnet_lite import EfficientNetLiteModel
-from calm.model.pretrained import CHATML, Preprocessing
+from calm.model.parts.efficientnet_lite import EfficientNetLiteModel
+from calm.model.parts.pretrained import CHATML, Preprocessing
 from calm.model.processing import CalmImageProcessor
 from calm.params import Params, parse_params
 from calm.writing.stage import generate_texts

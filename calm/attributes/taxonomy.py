@@ -206,7 +206,7 @@ def _state(name: str, keys: Mapping[str, Any]) -> State:
     """A state from its keys in YAML: those of `State`, functions by their names."""
     from calm.attributes import measures
 
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in keys.items()}
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in keys.items()}
     if "edit" in keys:
         values["edit"] = _operation(keys["edit"])
         values["touches"] = frozenset(keys.get("touches", ()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from calm.attributes.taxonomy import Taxonomy, taxonomy
-from calm.data.text import clean, escape_markers
+from calm.data.store.text import clean, escape_markers
 
 MOST_CHARACTERS = 400  # of one text
 
@@ -17,7 +17,7 @@ class TextBank:
     texts are cut, empty ones are left out.
 
     Args:
-        frame: rows of `calm.data.schema.GUIDANCE`.
+        frame: rows of `calm.data.store.schema.GUIDANCE`.
 
     Raises:
         ValueError: a state of the taxonomy has no text, or a row names one that it does not have.

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from calm.assistant import Calm
 
 DEFAULT_MODEL = Path("models/finetune/scores")
-MAX_PIXELS = 200_000_000  # width times height of one photograph; more is refused before it is decoded
 BATCH = 16  # photographs held in memory at a time
 
 Row = dict[str, Any]
@@ -213,7 +212,7 @@ def find_photographs(names: Sequence[str]) -> tuple[list[str], list[str]]:
     Returns:
         The files, each once, in the order of `names`; and a message for every name that leads to none.
     """
-    from calm.data.images import SUFFIXES
+    from calm.data.store.images import SUFFIXES
 
     found: dict[str, None] = {}
     problems: list[str] = []
@@ -237,7 +236,7 @@ def find_photographs(names: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def read(paths: Sequence[str]) -> Iterator[tuple[str, Image]]:
     """Read photographs; tell of those that cannot be read and leave them out."""
-    from calm.data.images import ImageError, read_image
+    from calm.data.store.images import MAX_PIXELS, ImageError, read_image
 
     for path in paths:
         try:

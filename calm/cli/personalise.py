@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import typer
 
-from calm.cli.people import MAX_PIXELS
-
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from calm.assistant import Calm
-    from calm.personal import Observed
+    from calm.assistant.personal import Observed
 
 LEAST = 3  # scored photographs; fewer cannot be left out one by one
 
@@ -42,7 +40,7 @@ def read_ratings(path: Path, low: float, high: float) -> tuple[Given, list[str]]
         ValueError: naming the csv, the line and the column.
         FileNotFoundError: there is no such csv.
     """
-    from calm.instructions import rescale
+    from calm.instructions.wording import rescale
 
     if not low < high:
         raise ValueError(f"--min {low:g} is not below --max {high:g}")
@@ -103,8 +101,8 @@ def rows_of(
 @cache
 def _observed(calm: Calm, given: Given, readout: str) -> Observed:
     """The scored photographs, looked at once; how well they predict one another is told."""
-    from calm.data.images import read_image
-    from calm.evaluation.metrics import UndefinedMetric, srcc
+    from calm.data.store.images import MAX_PIXELS, read_image
+    from calm.evaluation.statistics.metrics import UndefinedMetric, srcc
 
     support = calm.observe([read_image(path, max_pixels=MAX_PIXELS) for path in given.paths])
     scores = np.array(given.scores)
@@ -121,7 +119,7 @@ def _observed(calm: Calm, given: Given, readout: str) -> Observed:
 def _left_out(support: Observed, scores: np.ndarray, readout: str) -> np.ndarray:
     """Each photograph's score as ridge predicts it from the others."""
     generic = getattr(support, readout)
-    from calm.evaluation.piaa import Scaling, ridge
+    from calm.evaluation.statistics.piaa import Scaling, ridge
 
     features = Scaling.fit(support.pooled)(support.pooled)
     left_over = scores - generic
@@ -133,7 +131,7 @@ def _left_out(support: Observed, scores: np.ndarray, readout: str) -> np.ndarray
 
 def _ridge(support: Observed, seen: Observed, scores: np.ndarray, readout: str) -> np.ndarray:
     """As the task `personalised`; features are scaled by the scored photographs, so a batch does not change them."""
-    from calm.evaluation.piaa import Scaling, ridge
+    from calm.evaluation.statistics.piaa import Scaling, ridge
 
     scaling = Scaling.fit(support.pooled)
     left_over = scores - getattr(support, readout)

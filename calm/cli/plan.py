@@ -27,7 +27,7 @@ def plan(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: FLOPs, bytes, hours, dollars.")] = False,
     gpus: Annotated[int | None, typer.Option(min=1, help="GPUs on all nodes; else as strategy says.")] = None,
-    gpu: Annotated[str | None, typer.Option(help="Kind of GPU, from calm/machines.yaml.")] = None,
+    gpu: Annotated[str | None, typer.Option(help="Kind of GPU, from calm/training/loop/machines.yaml.")] = None,
     mfu: Annotated[float | None, typer.Option(help="Share of the peak that training reaches, 0 to 1.")] = None,
     price_per_hour: Annotated[float | None, typer.Option(min=0, help="Dollars for one GPU.")] = None,
 ) -> None:

@@ -44,7 +44,7 @@ def fetch_spice(
     folder: Annotated[Path, typer.Argument(help="Where to put the parser's jars, some 400 MB.", show_default=False)],
 ) -> None:
     """Fetch and check what the caption metric SPICE needs beyond Python packages."""
-    from calm.evaluation.spice import FOLDER_VARIABLE, fetch
+    from calm.evaluation.captions.spice import FOLDER_VARIABLE, fetch
 
     for name, value in fetch(folder).items():
         typer.echo(f"{value}  {name}")

@@ -61,7 +61,7 @@ def prepare(dataset: Name) -> None:
     """Decode every photograph of a dataset once, into shards and tables."""
     params, layout = start("prepare")
     chosen(dataset, params.data.datasets, "data.datasets")
-    from calm.data import prepare as stage
+    from calm.data.prepare import stage
 
     stage.prepare(dataset, params, layout)
 
@@ -69,7 +69,7 @@ def prepare(dataset: Name) -> None:
 def split() -> None:
     """Say of every photograph whether it is for training or for test."""
     params, layout = start("split")
-    from calm.data import splits
+    from calm.data.splits import stage as splits
 
     splits.split(params, layout)
 
@@ -77,7 +77,7 @@ def split() -> None:
 def filter_leakage() -> None:
     """Keep the test photographs of every dataset out of every training list."""
     params, layout = start("filter_leakage")
-    from calm.data import leakage
+    from calm.data.leakage import stage as leakage
 
     leakage.filter_leakage(params, layout)
 
@@ -100,9 +100,9 @@ def generate_texts(
 def build_instructions() -> None:
     """Write the prompts and answers to train on."""
     params, layout = start("build_instructions")
-    from calm import instructions
+    from calm.instructions.stage import build_instructions as build
 
-    instructions.build_instructions(params, layout)
+    build(params, layout)
 
 
 def pretrain(run: Annotated[str, typer.Argument(help="attributes | alignment", show_default=False)]) -> None:
@@ -127,7 +127,7 @@ def evaluate(task: Name) -> None:
     """Measure a model on held-out photographs."""
     params, layout = start("evaluate")
     chosen(task, params.evaluation.tasks, "evaluation.tasks")
-    from calm import evaluation
+    from calm.evaluation import stage as evaluation
 
     evaluation.evaluate(task, params, layout)
     write_digest(layout, task, layout.result(task))
@@ -137,7 +137,7 @@ def ablate(name: Name) -> None:
     """Train and measure the recipe with one thing off."""
     params, layout = start("ablate")
     chosen(name, params.ablations, "ablations")
-    from calm import ablations
+    from calm.experiments import ablations
 
     ablations.ablate(name, params, layout)
     write_digest(layout, f"ablate-{name}", layout.ablation(name))
@@ -147,7 +147,7 @@ def cross_validate(name: Name) -> None:
     """Score every rated photograph by models that never saw it."""
     params, layout = start("cross_validate")
     chosen(name, params.cross_validations, "cross_validations")
-    from calm import cross_validation
+    from calm.experiments import cross_validation
 
     cross_validation.cross_validate(name, params, layout)
     write_digest(layout, f"cross-validation-{name}", layout.cross_validation(name))
@@ -156,7 +156,7 @@ def cross_validate(name: Name) -> None:
 def report() -> None:
     """Write results/report.html and its Markdown twin."""
     params, layout = start("report")
-    from calm import report as stage
+    from calm.report import stage
 
     stage.report(params, layout)
 
@@ -171,7 +171,8 @@ def start(stage: str) -> tuple[Params, Layout]:
         ParamsError: a key is wrong, if only of a stage that comes much later.
     """
     from calm.layout import Layout
-    from calm.params import check_open_sections, load_params
+    from calm.params import load_params
+    from calm.sections import check_open_sections
 
     params = load_params()
     threads = str(getattr(params.threads, stage))

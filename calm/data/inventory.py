@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from calm.data import sources
-from calm.data.obtain import ByHand, Download, FromWheel, HubFiles
-from calm.data.sources.base import Card, Source
-from calm.data.sources.folder import FolderSource
+from calm.data.obtain.ways import ByHand, Download, FromWheel, HubFiles
+from calm.data.reading.base import Card, Source
+from calm.data.reading.folder import FolderSource
 from calm.params import Params
 from calm.settings import ParamsError
 

@@ -15,9 +15,10 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from calm.evaluation.metrics import Bootstrap
+from calm.evaluation.settings import TaskSettings
+from calm.evaluation.statistics.metrics import Bootstrap
 from calm.layout import Layout
-from calm.params import Params, TaskSettings
+from calm.params import Params
 from calm.seeds import stream
 from calm.settings import Section
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from calm.data.images import ImageStore
-    from calm.personal import Observed
+    from calm.assistant.personal import Observed
+    from calm.data.store.images import ImageStore
 
 Settings = TypeVar("Settings", bound=Section, covariant=True)
 
@@ -123,7 +124,7 @@ class Bench(Generic[Settings]):
 
     def photograph(self, dataset: str, item_id: str) -> Image:
         """One prepared photograph, RGB."""
-        from calm.data.images import ImageStore
+        from calm.data.store.images import ImageStore
 
         if dataset not in self._stores:
             self._stores[dataset] = ImageStore(self.layout.prepared(dataset))
@@ -142,7 +143,7 @@ class Bench(Generic[Settings]):
         Raises:
             EvaluationError: the list has no such row.
         """
-        from calm.data.tables import items, role_list
+        from calm.data.store.tables import items, role_list
 
         listed = role_list(self.layout, role)
         keys = listed.loc[listed["split"] == split, ["dataset", "item_id"]]

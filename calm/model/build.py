@@ -23,7 +23,7 @@ from calm.io import sha256_file, sha256_text
 from calm.model.configuration import CalmConfig
 from calm.model.connotations import connotations, vocabulary
 from calm.model.modeling import CalmForConditionalGeneration
-from calm.model.pretrained import (
+from calm.model.parts.pretrained import (
     Language,
     Preprocessing,
     Vision,

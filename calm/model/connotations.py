@@ -15,7 +15,7 @@ from importlib import resources
 import torch
 from ruamel.yaml import YAML
 
-from calm.model.pretrained import Language
+from calm.model.parts.pretrained import Language
 
 READ_AT_ONCE = 64
 

@@ -143,12 +143,10 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         Args:
             input_ids: (B, L), with the placeholders of every photograph in place.
             pixel_values: (photographs, 3, S, S), normalised; or
-            visual_tokens: (photographs, tokens, D), if the MFAM's output is at hand already; beside `inputs_embeds`,
-                for the regression readout alone.
+            visual_tokens: (photographs, tokens, D), the MFAM's output; beside `inputs_embeds`, for the score alone.
             labels: (B, L), -100 where nothing is learned.
             answer_weights: (B,), what each answer counts in the loss; 1 by default.
-            digit_targets: (B, 9), what an answer's first digit is to be, as shares of 1 to 9; NaN where it is the label
-                alone, as by default (`calm.model.readouts.digit_targets`).
+            digit_targets: (B, 9), shares of 1 to 9 as an answer's first digit; NaN, the default: as the label says.
             logits_to_keep: last positions to give logits for; 0 means all.
             score_positions: (B,) where the score is read; the last position by default, as left padding has it.
         """
@@ -167,20 +165,24 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
             past_key_values=past_key_values,
             **kwargs,
         )
-        states = outputs.last_hidden_state
-        rows = torch.arange(len(states), device=states.device)
-        deciding = states[:, -1] if score_positions is None else states[rows, score_positions]
-        # The regression readout is of one whole photograph; a prompt about several, or about one level, has none.
-        scored: dict[str, torch.Tensor] = {}
-        if visual_tokens is not None and visual_tokens.shape[:2] == (len(deciding), self.config.vision_tokens):
-            parts = self.regress_parts(deciding, visual_tokens)
-            scored = {"score": parts.mean(1), "score_parts": parts}
+        scored = self._scored(states := outputs.last_hidden_state, visual_tokens, score_positions)
         if labels is not None:
             return CalmOutput(loss=self._language_loss(states, labels, answer_weights, digit_targets), **scored)
-        # Contiguous, or torch copies the head once for every row of the batch.
+        # contiguous, or torch copies the head once for every row of the batch
         kept = states[:, -logits_to_keep:].contiguous() if logits_to_keep else states
         logits = self.language_model.lm_head(kept)
         return CalmOutput(logits=logits, past_key_values=outputs.past_key_values, **scored)
+
+    def _scored(
+        self, states: torch.Tensor, visual_tokens: torch.Tensor | None, positions: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
+        """The regression readout of one whole photograph a prompt; a prompt about several, or one level, has none."""
+        if visual_tokens is None or visual_tokens.shape[:2] != (len(states), self.config.vision_tokens):
+            return {}
+        rows = torch.arange(len(states), device=states.device)
+        deciding = states[:, -1] if positions is None else states[rows, positions]
+        parts = self.regress_parts(deciding, visual_tokens)
+        return {"score": parts.mean(1), "score_parts": parts}
 
     def _language_loss(
         self,

@@ -15,13 +15,13 @@ from functools import cache
 
 import torch
 
-from calm.machines import GIB, Machines, machines
 from calm.model.configuration import CalmConfig
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.params import Params
 from calm.plan.evaluation import Judged, judge
 from calm.plan.memory import Arrangement, Memory, Weights, on_each_gpu, what_fits
 from calm.plan.shapes import STAGES, Cost, Lengths, add_adapters, asked, build, checkpointing, open_stage, step_costs
+from calm.training.loop.machines import GIB, Machines, machines
 from calm.training.settings import Optimisation
 
 __all__ = ["Options", "Plan", "PlannedStage", "plan"]
@@ -180,15 +180,7 @@ def _stage(
     lengths = Lengths(length.prompt, length.answer)
     arrangement = Arrangement.of(params.strategy, run.batch_size, options.gpus)
 
-    def measure(samples: int, questions: int, checkpointed: bool) -> Cost:
-        with checkpointing(model, checkpointed):
-            return step_costs(model, stage, params, samples, lengths, questions, encode=encodes(params, stage))
-
-    def total(samples: int, checkpointed: bool) -> tuple[int, int]:
-        questions = asked(params, samples) if stage == "attributes" else 0.0
-        return traces.at(samples, questions, checkpointed=checkpointed)
-
-    traces = Traces(measure)
+    total = _counted(model, stage, params, lengths)
     open_stage(model, stage, params)
     parts = {"encoder": model.vision_tower, "mfam": model.mfam, "language": model.language_model}
     weights = Weights.of(model, parts | {"score head": model.score_head})
@@ -222,6 +214,23 @@ def _stage(
         fits=fits(arrangement),
         remedies=[] if fits(arrangement) else what_fits(arrangement, run.batch_size, fits),
     )
+
+
+def _counted(
+    model: CalmForConditionalGeneration, stage: str, params: Params, lengths: Lengths
+) -> Callable[[int, bool], tuple[int, int]]:
+    """FLOPs and bytes of activations of a step of so many samples, with gradient checkpointing or without."""
+
+    def measure(samples: int, questions: int, checkpointed: bool) -> Cost:
+        with checkpointing(model, checkpointed):
+            return step_costs(model, stage, params, samples, lengths, questions, encode=encodes(params, stage))
+
+    def total(samples: int, checkpointed: bool) -> tuple[int, int]:
+        questions = asked(params, samples) if stage == "attributes" else 0.0
+        return traces.at(samples, questions, checkpointed=checkpointed)
+
+    traces = Traces(measure)
+    return total
 
 
 def _patches(config: CalmConfig) -> int:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from calm.machines import GIB, Machines
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.params import Params
 from calm.plan.shapes import META, Lengths, read_prompts
+from calm.training.loop.machines import GIB, Machines
 
 
 @dataclass(frozen=True)

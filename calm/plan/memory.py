@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from calm.training.loop.strategies import DEEPSPEED, accumulation
 from calm.training.settings import Strategy
-from calm.training.strategies import DEEPSPEED, accumulation
 
 MOMENTS = 2  # Adam's, in the number format of the weights
 # DeepSpeed's defaults, in elements; workflow/deepspeed/ may say otherwise.

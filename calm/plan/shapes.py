@@ -22,8 +22,8 @@ from calm.params import Params
 from calm.plan.trace import FUSED, Operation, Trace
 from calm.training.attributes import state_table
 from calm.training.finetune import head_beside_language, learns
+from calm.training.loop.strategies import recompute_activations
 from calm.training.pretrain import ALIGNED
-from calm.training.strategies import recompute_activations
 from calm.training.views import SKIPPED
 
 META = torch.device("meta")

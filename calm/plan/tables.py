@@ -9,10 +9,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from calm.machines import GIB, Machines, machines
 from calm.plan import Plan, PlannedStage
 from calm.plan.memory import Memory
 from calm.plan.shapes import STAGES
+from calm.training.loop.machines import GIB, Machines, machines
 
 MEMORY = ("weights", "gradients", "optimizer", "activations", "buffers", "total")
 PHASES = {"pre-training": STAGES[:2], "fine-tuning": STAGES[2:]}
@@ -150,7 +150,7 @@ def _notes(plan: Plan, table: Machines) -> Iterator[str]:
     total = sum(stage.price for stage in plan.stages)
     yield f"All training: {plan.hours(STAGES):.1f} h, {total:.0f} $."
     yield (
-        f"Assumed (calm/machines.yaml, {table.dated}): lengths of prompts and answers, MFU, prices; loading and "
+        f"Assumed (machines.yaml, {table.dated}): lengths of prompts and answers, MFU, prices; loading and "
         "decoding photographs, evaluation between stages and saving are not counted."
     )
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from calm.data.text import clean
-from calm.evaluation import Bench
+from calm.data.store.text import clean
 from calm.evaluation.base import group_keys, item_keys
 from calm.evaluation.editing import edit_labels
-from calm.evaluation.scoring import rated
-from calm.params import ReportParams
+from calm.evaluation.stage import Bench
+from calm.evaluation.tasks.scoring import rated
 from calm.report import plots
+from calm.report.settings import ReportParams
 
 LEVELS = ("low", "middle", "high")
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from calm.evaluation import Bench
+from calm.evaluation.stage import Bench
 from calm.layout import Layout
-from calm.params import ReportParams
 from calm.report import plots, tables
 from calm.report.examples import Example, examples
 from calm.report.parts import Part, parts
+from calm.report.settings import ReportParams
 from calm.report.tables import Comparison, CrossValidated, Section
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from calm.evaluation.metrics import Estimate
-from calm.evaluation.personalised import METHODS, PERSONAL
-from calm.evaluation.scoring import COMPARED
+from calm.evaluation.statistics.metrics import Estimate
+from calm.evaluation.tasks.personalised import METHODS, PERSONAL
+from calm.evaluation.tasks.scoring import COMPARED
 from calm.layout import Layout
 from calm.params import Params
 from calm.report.tables import Comparison, at, number, read_cross_validation, read_metrics, signed, verdict

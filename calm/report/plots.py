@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from calm.evaluation import plots
+from calm.evaluation.statistics import plots
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,7 +32,7 @@ NOT_LOSSES = {"step", "learning_rate", "gradient_norm"}
 
 
 def inline(drawing: bytes, number: int, label: str) -> str:
-    """An SVG of `calm.evaluation.plots` as an element of the page: its colours become the page's, light or dark.
+    """An SVG of `statistics.plots` as an element of the page: its colours become the page's, light or dark.
 
     `number` makes its ids unique in the page; `label` is read out by screen readers.
     """

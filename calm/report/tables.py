@@ -12,11 +12,11 @@ from typing import Any
 
 import pandas as pd
 
-from calm.data import aspects, tables
-from calm.evaluation import Task, find_task
-from calm.evaluation.baselines import BASELINES, RIDGE
-from calm.evaluation.metrics import MAE, PLCC, SRCC, Bootstrap, Estimate, paired_difference
-from calm.evaluation.scoring import PREDICTIONS, READOUTS
+from calm.data.store import aspects, tables
+from calm.evaluation.stage import Task, find_task
+from calm.evaluation.statistics.baselines import BASELINES, RIDGE
+from calm.evaluation.statistics.metrics import MAE, PLCC, SRCC, Bootstrap, Estimate, paired_difference
+from calm.evaluation.tasks.scoring import PREDICTIONS, READOUTS
 from calm.io import read_table
 from calm.layout import Layout
 from calm.params import Params

@@ -23,12 +23,12 @@ from calm.attributes.taxonomy import LEVELS, Taxonomy, taxonomy
 from calm.attributes.texts import TextBank
 from calm.model.build import Assembly
 from calm.model.configuration import PLACEHOLDERS
-from calm.model.pretrained import TextEncoder
+from calm.model.parts.pretrained import TextEncoder
 from calm.model.recognition import UNCHANGED, Calibration, attribute_rows, fit
 from calm.seeds import stream
 from calm.training.conversations import collate
 from calm.training.features import ENCODED_AT_ONCE, Key, Photographs
-from calm.training.order import WHOLE, Order, Part, Visit
+from calm.training.loop.order import WHOLE, Order, Part, Visit
 from calm.training.settings import PretrainAttributes
 from calm.training.views import SKIPPED, Drawn, View, Views
 

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from calm.attributes.edits import Edit, apply_edits
-from calm.data.images import ImageStore
+from calm.data.store.images import ImageStore
 from calm.layout import Layout
 from calm.model.build import Assembly
 from calm.model.mfam import LevelTokens
-from calm.model.pretrained import Preprocessing
+from calm.model.parts.pretrained import Preprocessing
 from calm.model.processing import normalise, unit_pixels
 from calm.model.settings import Runtime
 from calm.training.feature_cache import FeatureCache

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from peft import PeftModel
 
-from calm.data import tables
+from calm.data.store import tables
 from calm.io import atomic_dir, sha256_file
 from calm.layout import Layout
 from calm.model.build import (
@@ -27,13 +27,13 @@ from calm.model.build import (
     save_trained,
     use_plain_attention,
 )
-from calm.model.pretrained import load_language, load_vision
+from calm.model.parts.pretrained import load_language, load_vision
 from calm.model.settings import FrozenTuning, FullTuning, LoRATuning
 from calm.params import Params
 from calm.training import visual_scores
-from calm.training.engine import Run, finish, train, write_curve
 from calm.training.features import Features
-from calm.training.launch import absolute, launch
+from calm.training.loop.engine import Run, finish, train, write_curve
+from calm.training.loop.launch import absolute, launch
 from calm.training.settings import FinetuneScores
 from calm.training.tuning import InstructionObjective
 

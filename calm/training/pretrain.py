@@ -8,19 +8,19 @@ import pandas as pd
 
 from calm.attributes.taxonomy import taxonomy
 from calm.attributes.texts import TextBank
-from calm.data import tables
-from calm.data.schema import GUIDANCE
+from calm.data.store import tables
+from calm.data.store.schema import GUIDANCE
 from calm.io import atomic_dir, read_table, sha256_file
 from calm.layout import Layout
 from calm.model.build import Assembly, assemble, save_trained, use_plain_attention
 from calm.model.modeling import CalmForConditionalGeneration
-from calm.model.pretrained import load_text_encoder
+from calm.model.parts.pretrained import load_text_encoder
 from calm.params import Params
 from calm.seeds import stream
 from calm.training.attributes import AttributeObjective, state_table
-from calm.training.engine import Objective, Run, finish, train, write_curve
 from calm.training.features import Features, Key, Photographs
-from calm.training.launch import launch
+from calm.training.loop.engine import Objective, Run, finish, train, write_curve
+from calm.training.loop.launch import launch
 from calm.training.settings import Optimisation, PretrainAttributes
 from calm.training.tuning import InstructionObjective
 from calm.training.views import Views

@@ -11,7 +11,7 @@ from calm.model.build import Assembly
 from calm.model.readouts import digit_targets
 from calm.training.conversations import collate
 from calm.training.features import Features, Key
-from calm.training.order import WHOLE, Order, Part
+from calm.training.loop.order import WHOLE, Order, Part
 from calm.training.settings import FinetuneScores, Optimisation
 
 

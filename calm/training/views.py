@@ -15,7 +15,7 @@ from calm.model.build import Assembly
 from calm.model.mfam import LevelTokens
 from calm.seeds import stream
 from calm.training.features import ENCODED_AT_ONCE, Key, Photographs, render
-from calm.training.order import Visit
+from calm.training.loop.order import Visit
 
 SKIPPED = 0.25  # share of (view, level) pairs without a drawn attribute: views with fewer edits are seen too
 

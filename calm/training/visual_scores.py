@@ -19,7 +19,7 @@ import torch
 
 from calm.attributes.edits import Edit
 from calm.attributes.taxonomy import taxonomy
-from calm.data import tables
+from calm.data.store import tables
 from calm.io import sha256_file
 from calm.layout import Layout
 from calm.model.build import ADAPTER, TRAINED, Assembly, read_trained, save_trained
@@ -27,9 +27,9 @@ from calm.model.mfam import LevelTokens
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.params import Params
 from calm.seeds import stream
-from calm.training.engine import Run, finish, train
 from calm.training.features import ENCODED_AT_ONCE, Features, Key, Photographs, render
-from calm.training.order import WHOLE, Order, Part
+from calm.training.loop.engine import Run, finish, train
+from calm.training.loop.order import WHOLE, Order, Part
 from calm.training.settings import EditGap, Strategy, VisualScores
 
 MILDEST = 0.5  # severity of a harmful edit, at least

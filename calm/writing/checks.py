@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-from calm.data.text import clean
+from calm.data.store.text import clean
 from calm.writing.settings import TextChecks
 from calm.writing.topics import INSTRUCTION, Topic, by_scope
 

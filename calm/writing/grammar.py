@@ -6,7 +6,7 @@ from calm.attributes.grammar import GRAMMAR, all_guidance
 from calm.attributes.taxonomy import Taxonomy
 from calm.io import sha256_text
 from calm.seeds import stream
-from calm.writing.openai import Written
+from calm.writing.api.openai import Written
 from calm.writing.topics import INSTRUCTION, Topic, hand_written
 
 PROVIDER = "grammar"

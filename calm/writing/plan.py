@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from calm.writing.api.prices import Price, likely_prompt_tokens, most_prompt_tokens
+from calm.writing.api.requests import Request
 from calm.writing.checks import MOST_BYTES
 from calm.writing.errors import WritingError
-from calm.writing.prices import Price, likely_prompt_tokens, most_prompt_tokens
-from calm.writing.requests import Request
 from calm.writing.settings import OpenAIWriter
 
 _MARK_BYTES = 10  # around each text of such a list, with its share of the heading

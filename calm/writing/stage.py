@@ -9,17 +9,18 @@ import numpy as np
 import pandas as pd
 
 from calm.attributes.taxonomy import Taxonomy, taxonomy
-from calm.data.schema import GUIDANCE, PROMPT, REJECTED_TEXT
-from calm.instructions import PROMPTS
+from calm.data.store.schema import GUIDANCE, PROMPT, REJECTED_TEXT
+from calm.instructions.wording import PROMPTS
 from calm.io import atomic_file, sha256_text, write_json, write_table
 from calm.layout import Layout
 from calm.params import Params
-from calm.writing import gate, grammar, openai, plan
+from calm.writing import gate, grammar, plan
+from calm.writing.api import openai
+from calm.writing.api.client import Key
+from calm.writing.api.ledger import Ledger, ledger_name
+from calm.writing.api.openai import Outcome, Rejected, Shortfall, Written
+from calm.writing.api.prices import price_of
 from calm.writing.checks import Embed
-from calm.writing.client import Key
-from calm.writing.ledger import Ledger, ledger_name
-from calm.writing.openai import Outcome, Rejected, Shortfall, Written
-from calm.writing.prices import price_of
 from calm.writing.settings import OpenAIWriter
 from calm.writing.topics import Topic, state_topics, task_topics
 
@@ -73,7 +74,7 @@ def dry_run(params: Params, layout: Layout) -> str:
 
 def text_encoder(name: str) -> Embed:
     """The named sentence encoder."""
-    from calm.model.pretrained import load_text_encoder
+    from calm.model.parts.pretrained import load_text_encoder
 
     encoder = load_text_encoder(name)
 

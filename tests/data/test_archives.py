@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from calm.data.archives import ImageIndex, files_below, glob_regex, matching
 from calm.data.errors import ArchiveError, SourceError
-from calm.data.images import encode
+from calm.data.obtain.archives import ImageIndex, files_below, glob_regex, matching
+from calm.data.store.images import encode
 from tests.data.conftest import picture
 
 PHOTOGRAPHS = {f"{number}": encode(picture(number, (80, 70)), 90) for number in (953619, 777, 12, 5)}

@@ -17,9 +17,9 @@ from textwrap import dedent
 import numpy as np
 import pytest
 
-from calm.data import download as module
-from calm.data.download import download, retry_after
 from calm.data.errors import DownloadError
+from calm.data.obtain import download as module
+from calm.data.obtain.download import download, retry_after
 from tests.data.server import Site, serving
 
 BODY = np.random.default_rng(0).bytes(3 * 2**20)
@@ -261,7 +261,7 @@ def test_other_errors_of_the_disk_are_not_called_a_full_one(
 SLOW = dedent("""
     import sys, time
     from pathlib import Path
-    from calm.data import download
+    from calm.data.obtain import download
     def receive(response, job, start, left):
         for block in response.iter_content(2**16):
             job.file.write(block)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageOps
 
-from calm.data import tables
-from calm.data.fingerprints import BOXES, CROPS, SIDE, correlation, fingerprint, perceptual_hash
-from calm.data.schema import FINGERPRINT
+from calm.data.store import tables
+from calm.data.store.fingerprints import BOXES, CROPS, SIDE, correlation, fingerprint, perceptual_hash
+from calm.data.store.schema import FINGERPRINT
 from tests.data.conftest import picture
 
 

@@ -11,13 +11,14 @@ from typing import Any, ClassVar
 import pandas as pd
 import pytest
 
-from calm.data import inventory, sources, tables
+from calm.data import inventory, sources
 from calm.data.errors import SourceError
-from calm.data.images import ImageStore
-from calm.data.obtain import ByHand, Download, FromWheel, Obtain
-from calm.data.prepare import prepare
-from calm.data.sources.base import Card
-from calm.data.sources.folder import FolderSource
+from calm.data.obtain.ways import ByHand, Download, FromWheel, Obtain
+from calm.data.prepare.stage import prepare
+from calm.data.reading.base import Card
+from calm.data.reading.folder import FolderSource
+from calm.data.store import tables
+from calm.data.store.images import ImageStore
 from calm.layout import Layout
 from calm.params import Params
 from tests.data.conftest import MakeParams

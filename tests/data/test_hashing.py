@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calm.data import hashing
-from calm.data.hashing import cut, near_pairs, plan
+from calm.data.leakage import hashing
+from calm.data.leakage.hashing import cut, near_pairs, plan
 
 Hashes = NDArray[np.uint64]
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile
 
-from calm.data.images import ImageError, ImageStore, ShardWriter, encode, fit, read_image
+from calm.data.store.images import ImageError, ImageStore, ShardWriter, encode, fit, read_image
 from tests.data.conftest import picture
 
 MAX_PIXELS = 10**6

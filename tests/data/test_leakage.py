@@ -17,16 +17,18 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
 
-from calm.data import audit, leakage, tables
-from calm.data.corpus import Corpus, integers
-from calm.data.fingerprints import SIDE, fingerprint, perceptual_hash
-from calm.data.leakage import REASONS, filter_leakage, find_leaks
-from calm.data.near_duplicates import Looks
-from calm.data.prepare import prepare
-from calm.data.schema import SPLIT
+from calm.data.leakage import audit
+from calm.data.leakage import stage as leakage
+from calm.data.leakage.corpus import Corpus, integers
+from calm.data.leakage.near_duplicates import Looks
+from calm.data.leakage.stage import REASONS, filter_leakage, find_leaks
+from calm.data.prepare.stage import prepare
 from calm.data.settings import LeakageParams
 from calm.data.sources import fetch
-from calm.data.splits import split
+from calm.data.splits.stage import split
+from calm.data.store import tables
+from calm.data.store.fingerprints import SIDE, fingerprint, perceptual_hash
+from calm.data.store.schema import SPLIT
 from calm.io import write_table
 from calm.layout import Layout
 from calm.params import Params
@@ -53,7 +55,7 @@ def row(item_id: str, image: int | Image.Image, dataset: str = "d", **changes: s
 def corpus_of(
     train: Sequence[Row], test: Sequence[Row], texts: Sequence[tuple[str, str, str]] = ()
 ) -> tuple[Corpus, np.ndarray]:
-    """As `calm.data.corpus.load` makes it, and the positions of the training items. Texts: item id, text, origin."""
+    """As `corpus.load` makes it, and the positions of the training items. Texts: item id, text, origin."""
     rows = [
         (columns | {"split": split}, image)
         for split, part in (("train", train), ("test", test))
@@ -304,8 +306,8 @@ def test_a_role_that_a_dataset_cannot_serve_is_an_error(folder: Path, make_param
 STAGES = """
 import sys
 from pathlib import Path
-from calm.data.leakage import filter_leakage
-from calm.data.splits import split
+from calm.data.leakage.stage import filter_leakage
+from calm.data.splits.stage import split
 from calm.layout import Layout
 from calm.params import load_params
 params, layout = load_params(Path(sys.argv[1])), Layout(Path(sys.argv[2]))

@@ -12,9 +12,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
-from calm.data import download
 from calm.data.errors import DownloadError
-from calm.data.obtain import HubFiles
+from calm.data.obtain import download
+from calm.data.obtain.ways import HubFiles
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 FILES = {"data/train-0.parquet": b"pictures", "data/test-0.parquet": b"more", "README.md": b"hello"}

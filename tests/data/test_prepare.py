@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calm.data import prepare as stage
-from calm.data import tables
-from calm.data.images import ImageStore
-from calm.data.prepare import in_order, prepare
-from calm.data.resumable import ShardState
+from calm.data.prepare import stage
+from calm.data.prepare.resumable import ShardState
+from calm.data.prepare.stage import in_order, prepare
 from calm.data.sources import SourceError, fetch
+from calm.data.store import tables
+from calm.data.store.images import ImageStore
 from calm.layout import Layout
 from calm.params import Params
 from tests.data.conftest import MakeParams, photos_settings, picture
@@ -146,7 +146,7 @@ def test_views_differ_from_their_photograph_and_other_seeds_draw_others(photos_p
 KILLED = """
 import sys
 from pathlib import Path
-from calm.data import prepare as stage, resumable
+from calm.data.prepare import stage, resumable
 from calm.layout import Layout
 from calm.params import parse_params
 from ruamel.yaml import YAML

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from calm.data import sources
-from calm.data.prepare import prepare
+from calm.data.prepare.stage import prepare
 from calm.data.sources import SourceError, photos
 from calm.data.sources.photos import file_name_words
-from calm.data.tables import comments, items, quarantine, ratings
+from calm.data.store.tables import comments, items, quarantine, ratings
 from calm.io import sha256_file
 from calm.layout import Layout
 from calm.params import Params

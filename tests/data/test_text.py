@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from calm.data.text import clean, escape_markers
+from calm.data.store.text import clean, escape_markers
 
 
 def test_control_characters_go_and_blanks_become_one() -> None:

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import torch
 
-from calm.training.engine import train
-from calm.training.launch import command
+from calm.training.loop.engine import train
+from calm.training.loop.launch import command
 from calm.training.settings import Strategy
 from tests import tiny
 from tests.distributed.net import Killed, Net, run_in

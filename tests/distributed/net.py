@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from calm.training.engine import Run
-from calm.training.order import Order, Part
+from calm.training.loop.engine import Run
+from calm.training.loop.order import Order, Part
 from calm.training.settings import Optimisation, Strategy
 
 STEPS = 20

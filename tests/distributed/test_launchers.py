@@ -23,11 +23,11 @@ from safetensors.torch import load_file
 
 from calm.layout import Layout
 from calm.model.build import TRAINED
-from calm.training import launch
-from calm.training.engine import TrainingError
+from calm.training.loop import launch
+from calm.training.loop.engine import TrainingError
+from calm.training.loop.worker import _hold
 from calm.training.pretrain import pretrain
 from calm.training.settings import Strategy
-from calm.training.worker import _hold
 from tests.distributed.conftest import CLUSTER, environment, needs_deepspeed
 from tests.tiny import REPOSITORY
 
@@ -142,7 +142,7 @@ def test_a_process_that_dies_ends_the_stage_and_it_goes_on_later(
     outputs.unlink()
     worker = tmp_path / "dying.py"
     worker.write_text(
-        f"{DYING}\nimport sys\nfrom pathlib import Path\nfrom calm.training.worker import main\n"
+        f"{DYING}\nimport sys\nfrom pathlib import Path\nfrom calm.training.loop.worker import main\n"
         "sys.exit(main(Path(sys.argv[1])))\n"
     )
     with monkeypatch.context() as patched:
@@ -184,7 +184,7 @@ def test_processes_end_with_the_stage_that_started_them(tmp_path: Path) -> None:
     """Even when it is killed, so that nothing trains beside the next start."""
     code = f"""
 import os, subprocess, sys
-from calm.training.launch import _die_with_parent
+from calm.training.loop.launch import _die_with_parent
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], preexec_fn=_die_with_parent)
 open({str(tmp_path / "child")!r}, "w").write(str(child.pid))
 os.kill(os.getpid(), 9)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from calm.training.engine import train
+from calm.training.loop.engine import train
 from tests.distributed.net import STEPS, Net, run_in
 from tests.distributed.two import EVERY_STEP
 

@@ -21,9 +21,9 @@ import torch
 from torch import distributed
 
 from calm.layout import Layout
-from calm.training import checkpoints
-from calm.training.engine import Run, TrainingError, train
-from calm.training.processes import Processes, join
+from calm.training.loop import checkpoints
+from calm.training.loop.engine import Run, TrainingError, train
+from calm.training.loop.processes import Processes, join
 from calm.training.settings import Strategy
 from tests.distributed.net import STEPS, Killed, Net, run_in
 

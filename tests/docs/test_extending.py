@@ -26,7 +26,7 @@ COPIED = ("calm", "tests", "workflow", ".dvc", ".dvcignore", "dvc.yaml", "params
 
 MIRRORED = """
 from pathlib import Path
-from calm.evaluation import evaluate
+from calm.evaluation.stage import evaluate
 from calm.params import load_params
 from calm.report.tables import read_metrics, section
 from tests.evaluation.calm_world import build_world
@@ -104,7 +104,7 @@ def test_the_page_has_an_example_of_each() -> None:
     assert [Path(name).parent.as_posix() for name in FILES] == [
         "calm/attributes/catalogue",
         "calm/data/sources",
-        "calm/evaluation",
+        "calm/evaluation/tasks",
     ]
     assert len(FRAGMENTS) == 2
 

@@ -13,7 +13,7 @@ import torch
 from ruamel.yaml import YAML
 from torch import nn
 
-from calm.instructions import SCORE_PROMPT, format_score, messages
+from calm.instructions.wording import SCORE_PROMPT, format_score, messages
 from calm.profiles import merged
 from calm.training.settings import Optimisation, Strategy
 
@@ -91,8 +91,8 @@ def test_every_task_of_the_paper_is_evaluated() -> None:
 
 
 def test_without_weight_decay_the_loop_is_adam(tmp_path: Path) -> None:
-    from calm.training.engine import Run, train
-    from calm.training.order import Part
+    from calm.training.loop.engine import Run, train
+    from calm.training.loop.order import Part
 
     class Quadratic:
         def __init__(self) -> None:

@@ -108,7 +108,7 @@ def test_a_table_in_the_readme_has_the_rows_of_the_tasks() -> None:
     assert block is not None
     if "No results yet" in block[1]:
         pytest.skip("no results are written into the README yet: `make results`")
-    from calm.evaluation import find_task
+    from calm.evaluation.stage import find_task
 
     expected = [
         (find_task(name).title, headline.label)

@@ -14,18 +14,18 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
+from calm.assistant.personal import Observed
 from calm.attributes.edits import Edit, draw_edits, edits_to_json
 from calm.attributes.grammar import comment
 from calm.attributes.taxonomy import taxonomy
-from calm.data import schema
-from calm.data.images import ShardWriter, encode
 from calm.data.settings import RaterSplitParams
-from calm.data.supports import draw_support
+from calm.data.splits.supports import draw_support
+from calm.data.store import schema
+from calm.data.store.images import ShardWriter, encode
 from calm.evaluation.editing import edited_copies
 from calm.io import write_table
 from calm.layout import Layout
 from calm.params import Params, load_params
-from calm.personal import Observed
 from calm.seeds import stream
 from calm.training.settings import Ablation
 
@@ -284,7 +284,7 @@ def _add(
     caption = {"comment_id": "0", "text": "a block", "text_clean": "a block", "aspect": "caption", "origin": "theme"}
     told = {"comment_id": "1", "text": text, "text_clean": text, "origin": "synthetic_grammar"}
     tables["comments"] += [key | caption, key | told]
-    from calm.data.images import read_image
+    from calm.data.store.images import read_image
 
     stored = pixel_hash(read_image(data, max_pixels=10**6))
     world.edits[stored], world.scores[stored], world.comments[stored] = edits, score, text

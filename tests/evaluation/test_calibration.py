@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from calm.evaluation import calibration
-from calm.evaluation.calibration import ACCURACY, CALIBRATION, PLCC_LOGISTIC
-from calm.evaluation.metrics import Bootstrap, Metric, UndefinedMetric, estimate
+from calm.evaluation.statistics import calibration
+from calm.evaluation.statistics.calibration import ACCURACY, CALIBRATION, PLCC_LOGISTIC
+from calm.evaluation.statistics.metrics import Bootstrap, Metric, UndefinedMetric, estimate
 
 RNG = np.random.default_rng(7)
 X = RNG.normal(5, 1.2, size=90).round(1)  # rounding makes ties

@@ -20,9 +20,19 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 from calm.attributes.edits import draw_edits
 from calm.attributes.grammar import comment
 from calm.attributes.taxonomy import taxonomy
-from calm.evaluation import captions, meteor, ngrams, spice
-from calm.evaluation.captions import CaptionMetricError, CaptionScores, caption_scores, normalise, scored, tokenised
-from calm.evaluation.commenting import distinct
+from calm.evaluation.captions import scores as captions
+from calm.evaluation.captions.scores import (
+    CaptionMetricError,
+    CaptionScores,
+    caption_scores,
+    meteor,
+    ngrams,
+    normalise,
+    scored,
+    spice,
+    tokenised,
+)
+from calm.evaluation.tasks.commenting import distinct
 from calm.seeds import stream
 
 CANDIDATES = [
@@ -282,7 +292,7 @@ class Shelf:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, honest: bool = True) -> None:
         self.asked: list[str] = []
         self.honest = honest
-        monkeypatch.setattr("calm.data.download.download", self)
+        monkeypatch.setattr("calm.data.obtain.download.download", self)
 
     def __call__(self, url: str, target: Path) -> str:
         import hashlib

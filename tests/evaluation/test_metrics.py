@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from calm.evaluation import metrics
-from calm.evaluation.metrics import KRCC, MAE, PLCC, SRCC, Bootstrap, UndefinedMetric
+from calm.evaluation.statistics import metrics
+from calm.evaluation.statistics.metrics import KRCC, MAE, PLCC, SRCC, Bootstrap, UndefinedMetric
 
 RNG = np.random.default_rng(3)
 X = RNG.normal(size=40).round(1)  # rounding makes ties

@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from calm.data import schema
-from calm.evaluation import EvaluationError, evaluate, piaa
-from calm.evaluation.baselines import expected_error
-from calm.evaluation.metrics import Bootstrap
-from calm.evaluation.personalised import METHODS, PERSONAL, measure, per_rater
-from calm.evaluation.piaa import COMPONENTS, Basis, RaterFactors, Scaling, fit_rater_factors
+from calm.data.store import schema
+from calm.evaluation.stage import EvaluationError, evaluate
+from calm.evaluation.statistics import piaa
+from calm.evaluation.statistics.baselines import expected_error
+from calm.evaluation.statistics.metrics import Bootstrap
+from calm.evaluation.statistics.piaa import COMPONENTS, Basis, RaterFactors, Scaling, fit_rater_factors
+from calm.evaluation.tasks.personalised import METHODS, PERSONAL, measure, per_rater
 from calm.io import read_table
 from tests.evaluation.calm_world import DATASET, TEST_RATERS, FakeCalm, World, with_settings
 

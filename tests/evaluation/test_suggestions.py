@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from calm.evaluation.decisions import cross_fitted, figures
-from calm.evaluation.metrics import Bootstrap
+from calm.evaluation.statistics.decisions import cross_fitted, figures
+from calm.evaluation.statistics.metrics import Bootstrap
 
 BOOTSTRAP = Bootstrap(200, 0.95, 0)
 

@@ -12,14 +12,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-import calm.evaluation
 from calm.attributes.edits import Edit
 from calm.attributes.grammar import comment
 from calm.attributes.naming import naming_rules, sound_named, states_named
 from calm.attributes.taxonomy import taxonomy
-from calm.data import schema
-from calm.evaluation import EvaluationError, attributes, evaluate, find_task
+from calm.data.store import schema
+from calm.evaluation import tasks
 from calm.evaluation.base import elsewhere
+from calm.evaluation.stage import Bench, EvaluationError, evaluate, find_task, settings
+from calm.evaluation.tasks import attributes
 from calm.io import read_table, write_table
 from calm.seeds import stream
 from calm.settings import ParamsError
@@ -46,7 +47,7 @@ def marked_copies(monkeypatch: pytest.MonkeyPatch) -> None:
         return copies
 
     monkeypatch.setattr(attributes, "edited_copies", marked)
-    monkeypatch.setattr("calm.evaluation.suggesting.edited_copies", marked)
+    monkeypatch.setattr("calm.evaluation.tasks.suggesting.edited_copies", marked)
 
 
 @pytest.mark.usefixtures("marked_copies")
@@ -231,7 +232,7 @@ def test_every_way_of_suggesting_is_judged_alike(world: World) -> None:
 
 
 def test_chance_of_suggesting_is_that_of_a_random_ranking(drawn: World) -> None:
-    from calm.evaluation.suggesting import hit_table
+    from calm.evaluation.tasks.suggesting import hit_table
 
     labels = [f"{one.name}: {state.name}" for one in taxonomy().attributes for state in one.states]
     rng = np.random.default_rng(0)
@@ -295,7 +296,8 @@ def test_a_task_is_one_file(world: World, tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "tasks" / "counting.py").write_text(
         "import pandas as pd, pyarrow as pa\n"
         "from calm.evaluation.base import Headline, Outcome, Task\n"
-        "from calm.params import PositiveInt, TaskSettings\n"
+        "from calm.evaluation.settings import TaskSettings\n"
+        "from calm.settings import PositiveInt\n"
         "class CountingSettings(TaskSettings):\n"
         "    most: PositiveInt\n"
         "def run(bench):\n"
@@ -305,7 +307,7 @@ def test_a_task_is_one_file(world: World, tmp_path: Path, monkeypatch: pytest.Mo
         "TASK = Task('Counting', 'How many?', (Headline('items', 'items'),), run, CountingSettings)\n",
         encoding="utf-8",
     )
-    monkeypatch.setattr(calm.evaluation, "__path__", [*calm.evaluation.__path__, str(tmp_path / "tasks")])
+    monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(tmp_path / "tasks")])
     params = with_settings(world.params, "counting", model="models/any", most=7)
     evaluate("counting", params, world.layout, model=world.oracle())
     assert json.loads((world.layout.result("counting") / "metrics.json").read_text())["items"]["value"] == 7
@@ -340,7 +342,7 @@ def test_every_setting_of_a_task_has_to_be_given(world: World, task: str) -> Non
         fewer = {task: {name: value for name, value in given.items() if name != key}}
         evaluation = world.params.evaluation.model_copy(update={"tasks": fewer})
         with pytest.raises(ParamsError) as error:
-            calm.evaluation.settings(task, world.params.model_copy(update={"evaluation": evaluation}))
+            settings(task, world.params.model_copy(update={"evaluation": evaluation}))
         assert f"evaluation.tasks.{task}.{key}: missing" in str(error.value)
 
 
@@ -352,7 +354,7 @@ def test_tasks_that_generate_text_do_so_for_max_items(world: World) -> None:
 
 
 def test_unknown_tasks_say_what_is_missing(world: World) -> None:
-    with pytest.raises(EvaluationError, match=r"calm/evaluation/humming\.py does not exist"):
+    with pytest.raises(EvaluationError, match=r"calm/evaluation/tasks/humming\.py does not exist"):
         find_task("humming")
     with pytest.raises(EvaluationError, match="defines no TASK"):
         find_task("metrics")
@@ -381,8 +383,8 @@ def test_a_grey_photograph_is_not_asked_about_colours_it_cannot_lose(world: Worl
 
     assert lacking(Image.new("L", (64, 64), 90)) == {"colour"} and not lacking(Image.new("RGB", (64, 64), "teal"))
     picture = Image.linear_gradient("L").resize((96, 72)).convert("RGB")
-    own = calm.evaluation.settings("attributes", world.params)
-    bench = calm.evaluation.Bench("attributes", world.params, world.layout, world.blind(), own)
+    own = settings("attributes", world.params)
+    bench = Bench("attributes", world.params, world.layout, world.blind(), own)
     object.__setattr__(bench, "photograph", lambda *key: picture)
     one = pd.DataFrame({"dataset": [DATASET], "item_id": ["grey"], "group": ["g"]})
     shown = {(row[4], row[5]) for row in attributes._recognised(bench, taxonomy(), one)}

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
-from calm.instructions import SCORE_PROMPT, messages
+from calm.instructions.wording import SCORE_PROMPT, messages
 from calm.model import build
 from calm.model.build import (
     ADAPTER,
@@ -28,7 +28,7 @@ from calm.model.build import (
     save_complete,
     save_trained,
 )
-from calm.model.pretrained import KNOWN_LANGUAGE, load_language, load_vision
+from calm.model.parts.pretrained import KNOWN_LANGUAGE, load_language, load_vision
 from calm.model.settings import LoRATuning, Runtime
 from tests import tiny
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from calm.model.connotations import Vocabulary, connotations, vocabulary
-from calm.model.pretrained import Language, load_language
+from calm.model.parts.pretrained import Language, load_language
 
 
 @pytest.fixture(scope="module")

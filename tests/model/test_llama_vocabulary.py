@@ -8,11 +8,18 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from calm.instructions import COMMENT_PROMPT, SCORE_PROMPT, format_score, messages, parse_score, personal_messages
-from calm.machines import machines
-from calm.model.pretrained import CHATML, VICUNA, Preprocessing
+from calm.instructions.wording import (
+    COMMENT_PROMPT,
+    SCORE_PROMPT,
+    format_score,
+    messages,
+    parse_score,
+    personal_messages,
+)
+from calm.model.parts.pretrained import CHATML, VICUNA, Preprocessing
 from calm.model.processing import CalmImageProcessor, CalmProcessor, add_placeholders, number_prefix
 from calm.training.conversations import collate
+from calm.training.loop.machines import machines
 from tests import tiny
 from tests.model import llama_vocabulary
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from calm.instructions import SCORE_PROMPT, messages, personal_messages
+from calm.instructions.wording import SCORE_PROMPT, messages, personal_messages
 from calm.model.build import Assembly
 from calm.model.modeling import IGNORED, CalmOutput
 from calm.model.readouts import (

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from calm.model import pretrained
-from calm.model.efficientnet_lite import EPSILON, convert_state_dict
-from calm.model.pretrained import LITE0, SMOLLM2, Language, PartError, WheelFile, load_language, load_text_encoder
+from calm.model.parts import pretrained
+from calm.model.parts.efficientnet_lite import EPSILON, convert_state_dict
+from calm.model.parts.pretrained import LITE0, SMOLLM2, Language, PartError, WheelFile, load_language, load_text_encoder
+from calm.model.parts.vision import imagenet_labels
 from calm.model.settings import Runtime
-from calm.model.vision import imagenet_labels
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(file.package) is None for file in (LITE0, SMOLLM2, pretrained.MINILM)),
@@ -55,7 +55,7 @@ def test_efficientnet_lite0_names_what_photographs_show() -> None:
 
 def test_an_encoder_without_an_imagenet_head_names_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     vision = pretrained.Vision(nn.Linear(1, 1), pretrained.Preprocessing(8, (0.5,) * 3, (0.5,) * 3), None)
-    monkeypatch.setattr("calm.model.vision.load_vision", lambda *_: vision)
+    monkeypatch.setattr("calm.model.parts.vision.load_vision", lambda *_: vision)
     assert imagenet_labels("a-clip", [Image.new("RGB", (8, 8))] * 2) == [[], []]
 
 

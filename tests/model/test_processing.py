@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
-from calm.instructions import SCORE_PROMPT, messages
+from calm.instructions.wording import SCORE_PROMPT, messages
 from calm.model.build import Assembly
 from calm.model.configuration import PLACEHOLDERS
-from calm.model.pretrained import CLIP_MEAN, CLIP_STD, VICUNA, Preprocessing
+from calm.model.parts.pretrained import CLIP_MEAN, CLIP_STD, VICUNA, Preprocessing
 from calm.model.processing import CalmImageProcessor, add_placeholders, normalise, unit_pixels
 from tests import tiny
 

@@ -13,7 +13,7 @@ from calm.params import Params
 from calm.plan import Traces
 from calm.plan.memory import Arrangement, Weights, on_each_gpu
 from calm.plan.shapes import STAGES, add_adapters, asked, build, checkpointing, open_stage, step_costs
-from calm.training.strategies import BETAS, MOMENTS, recompute_activations
+from calm.training.loop.strategies import BETAS, MOMENTS, recompute_activations
 from tests.plan.real import Step, allocations, step_of
 
 

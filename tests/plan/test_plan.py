@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 from calm import profiles
 from calm.cli import app
-from calm.machines import GIB, machines
 from calm.params import Params, parse_params
 from calm.plan import Options, Plan, plan
 from calm.plan.memory import Arrangement, Memory, Weights, on_each_gpu, what_fits
 from calm.plan.shapes import STAGES
 from calm.plan.tables import MEMORY, to_json
+from calm.training.loop.machines import GIB, machines
 from calm.training.settings import Strategy
 from tests.tiny import REPOSITORY
 

@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from calm.evaluation import Bench, captions, commenting, evaluate, settings
-from calm.evaluation.scoring import PREDICTIONS, predict, rated
+from calm.evaluation.captions import scores as captions
+from calm.evaluation.stage import Bench, evaluate, settings
+from calm.evaluation.tasks import commenting
+from calm.evaluation.tasks.scoring import PREDICTIONS, predict, rated
 from calm.io import write_json, write_table
 from calm.layout import Layout
 from tests.evaluation.calm_world import World, build_world, with_settings

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from calm.cross_validation import measure
-from calm.evaluation.baselines import BASELINES
-from calm.evaluation.metrics import Bootstrap
+from calm.evaluation.statistics.baselines import BASELINES
+from calm.evaluation.statistics.metrics import Bootstrap
+from calm.experiments.cross_validation import measure
 from calm.io import write_json
 from calm.layout import Layout
 from calm.report import tables

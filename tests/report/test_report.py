@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from calm.evaluation.scoring import PREDICTIONS
+from calm.evaluation.tasks.scoring import PREDICTIONS
 from calm.io import read_table, write_table
 from calm.report import plots, report, tables
 from calm.report.examples import chosen
@@ -119,8 +119,8 @@ def test_text_of_a_model_cannot_break_the_page(world: World) -> None:
 
 
 def test_examples_pair_a_photograph_with_a_view_of_it(world: World) -> None:
-    from calm.evaluation import Bench
-    from calm.evaluation.scoring import rated
+    from calm.evaluation.stage import Bench
+    from calm.evaluation.tasks.scoring import rated
 
     bench = Bench("report", world.params, world.layout, world.oracle(), world.params.report)
     rows = chosen(rated(bench, "test"), bench)

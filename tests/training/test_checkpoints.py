@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from calm.training import checkpoints
-from calm.training.checkpoints import Saved, newest, save
-from calm.training.errors import TrainingError
-from calm.training.processes import Processes
+from calm.training.loop import checkpoints
+from calm.training.loop.checkpoints import Saved, newest, save
+from calm.training.loop.errors import TrainingError
+from calm.training.loop.processes import Processes
 
 NAMES = ["a", "b"]
 STRATEGY = {"kind": "single"}

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 import torch
 
-from calm.training import checkpoints, engine
-from calm.training.engine import Run, TrainingError, finish, train, write_curve
-from calm.training.order import Order, Part
+from calm.training.loop import checkpoints, engine
+from calm.training.loop.engine import Run, TrainingError, finish, train, write_curve
+from calm.training.loop.order import Order, Part
 from calm.training.settings import Optimisation, Strategy
 
 STEPS = 12

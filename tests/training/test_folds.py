@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from calm.training import folds
-from calm.training.folds import Learner
+from calm.experiments import folds
+from calm.experiments.folds import Learner
 from calm.training.settings import Recipe
 from tests import tiny
 

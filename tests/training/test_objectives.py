@@ -12,19 +12,19 @@ import torch
 from calm.attributes.edits import Edit, apply_edits
 from calm.attributes.taxonomy import LEVELS, taxonomy
 from calm.attributes.texts import TextBank
-from calm.data import tables
-from calm.data.schema import GUIDANCE
-from calm.instructions import COMMENT_PROMPT, messages
+from calm.data.store import tables
+from calm.data.store.schema import GUIDANCE
+from calm.instructions.wording import COMMENT_PROMPT, messages
 from calm.io import read_table
 from calm.model.build import Assembly, assemble
 from calm.model.modeling import IGNORED
-from calm.model.pretrained import load_text_encoder
+from calm.model.parts.pretrained import load_text_encoder
 from calm.model.processing import normalise
 from calm.model.readouts import MEAN_DECIMAL
 from calm.training.attributes import AttributeObjective, multi_positive, state_table
 from calm.training.conversations import collate
 from calm.training.features import Features, Photographs, render
-from calm.training.order import Part
+from calm.training.loop.order import Part
 from calm.training.settings import Optimisation, Regression
 from calm.training.tuning import InstructionObjective
 from tests import tiny

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from calm.training.order import Order
+from calm.training.loop.order import Order
 
 
 @pytest.mark.parametrize("count, batch", [(10, 4), (7, 7), (3, 8), (1, 5), (12, 3)])

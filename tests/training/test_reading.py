@@ -8,9 +8,9 @@ from multiprocessing.synchronize import Semaphore
 
 import pytest
 
-from calm.training import reading
-from calm.training.errors import TrainingError
-from calm.training.order import Part
+from calm.training.loop import reading
+from calm.training.loop.errors import TrainingError
+from calm.training.loop.order import Part
 
 WANTED = [(step, Part(number, 2)) for step in range(5) for number in range(2)]
 READ = [f"{step}, {part.number} of {part.of}" for step, part in WANTED]

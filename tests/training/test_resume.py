@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from calm.training.engine import train
-from calm.training.order import Part
+from calm.training.loop.engine import train
+from calm.training.loop.order import Part
 from calm.training.settings import Strategy
 from tests.distributed.net import BATCH, COUNT, OPTIONS, STEPS, Killed, Net, run_in
 

@@ -320,9 +320,9 @@ def test_parts_of_another_shape_are_refused(trained_world: Any) -> None:
 
 def test_prototypes_are_the_mean_guidance_texts_of_each_state(trained_world: Any) -> None:
     from calm.attributes.texts import TextBank
-    from calm.data.schema import GUIDANCE
+    from calm.data.store.schema import GUIDANCE
     from calm.io import read_table
-    from calm.model.pretrained import load_text_encoder
+    from calm.model.parts.pretrained import load_text_encoder
 
     params, layout = trained_world.params(), trained_world.layout
     prototypes = load_file(layout.pretrained("attributes") / TRAINED)["mfam.prototypes"]

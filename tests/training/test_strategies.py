@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from calm.training.engine import TrainingError, train
-from calm.training.order import Part
-from calm.training.processes import Processes
+from calm.training.loop.engine import TrainingError, train
+from calm.training.loop.order import Part
+from calm.training.loop.processes import Processes
+from calm.training.loop.strategies import accumulation, open_trainer, recompute_activations
 from calm.training.settings import Strategy
-from calm.training.strategies import accumulation, open_trainer, recompute_activations
 from tests.distributed.net import OPTIONS, Net, run_in
 from tests.training.test_objectives import assembly, objective, summed
 

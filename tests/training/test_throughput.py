@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from calm.machines import machines
-from calm.training.throughput import Meter, measured
+from calm.training.loop.machines import machines
+from calm.training.loop.throughput import Meter, measured
 
 
 class Mixed(nn.Module):

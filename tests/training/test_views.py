@@ -13,7 +13,7 @@ from calm.model.build import assemble
 from calm.model.processing import unit_pixels
 from calm.seeds import stream
 from calm.training.features import Photographs
-from calm.training.order import Order, Visit
+from calm.training.loop.order import Order, Visit
 from calm.training.views import Views, draw_view
 from tests import tiny
 

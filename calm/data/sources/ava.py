@@ -15,11 +15,11 @@ from typing import ClassVar
 
 import pandas as pd
 
-from calm.data.obtain import ByHand, Download, FromWheel
-from calm.data.sources._ava_votes import POINTS, is_hub_table, read_votes
-from calm.data.sources._cells import means, read_list
-from calm.data.sources.base import Card, RawFile
-from calm.data.sources.folder import FolderSource
+from calm.data.obtain.ways import ByHand, Download, FromWheel
+from calm.data.reading.ava_votes import POINTS, is_hub_table, read_votes
+from calm.data.reading.base import Card, RawFile
+from calm.data.reading.cells import means, read_list
+from calm.data.reading.folder import FolderSource
 
 TEST_LIST = "generic_test.jpgl"
 TEST_LIST_SHA256 = "33206a1fa74f979bf66ce69347a8cf8d39009205387df1760e4951bc9aff9828"

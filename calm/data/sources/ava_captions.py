@@ -15,13 +15,13 @@ from typing import ClassVar, Literal
 
 import pandas as pd
 
-from calm.data.archives import ImageIndex
 from calm.data.errors import SourceError
-from calm.data.obtain import ByHand
-from calm.data.sources._captions import read_coco, read_comments, read_karpathy
+from calm.data.obtain.archives import ImageIndex
+from calm.data.obtain.ways import ByHand
+from calm.data.reading.base import Card
+from calm.data.reading.captions import read_coco, read_comments, read_karpathy
+from calm.data.reading.folder import FolderSettings, FolderSource
 from calm.data.sources.ava import TEST_LIST, Ava
-from calm.data.sources.base import Card
-from calm.data.sources.folder import FolderSettings, FolderSource
 
 VALIDATION = "AVA_FULL_VALIDATION.json"
 CLEANED = "CLEAN_AVA_FULL_AFTER_SUBJECTIVE_CLEANING.json"

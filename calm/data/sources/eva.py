@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 
 from calm.data.errors import SourceError
-from calm.data.obtain import ByHand
-from calm.data.sources._cells import numbered, numbers, read_cells, require
-from calm.data.sources.base import Card
-from calm.data.sources.folder import FolderSource
+from calm.data.obtain.ways import ByHand
+from calm.data.reading.base import Card
+from calm.data.reading.cells import numbered, numbers, read_cells, require
+from calm.data.reading.folder import FolderSource
 
 VOTES = "votes_filtered.csv"
 

@@ -17,10 +17,10 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 from calm.data.errors import SourceError
-from calm.data.obtain import ByHand
-from calm.data.sources._cells import BLANKS, ids, numbers, read_cells, refuse_doubles, require
-from calm.data.sources.base import Card
-from calm.data.sources.folder import FolderSettings, FolderSource
+from calm.data.obtain.ways import ByHand
+from calm.data.reading.base import Card
+from calm.data.reading.cells import BLANKS, ids, numbers, read_cells, refuse_doubles, require
+from calm.data.reading.folder import FolderSettings, FolderSource
 
 RATINGS = "FLICKR-AES_image_labeled_by_each_worker.csv"
 SCORES = "FLICKR-AES_image_score.txt"

@@ -13,11 +13,11 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from calm.data.obtain import ByHand
-from calm.data.sources._cells import cell_error, numbers, read_cells, refuse_doubles, require
-from calm.data.sources._conversations import located
-from calm.data.sources.base import Card, Photograph
-from calm.data.sources.folder import FolderSource
+from calm.data.obtain.ways import ByHand
+from calm.data.reading.base import Card, Photograph
+from calm.data.reading.cells import cell_error, numbers, read_cells, refuse_doubles, require
+from calm.data.reading.conversations import located
+from calm.data.reading.folder import FolderSource
 
 SCALE = (1, 10)
 _LISTS = {"train": ("**/1train.csv", "**/train.csv"), "test": ("**/1test.csv", "**/test.csv")}

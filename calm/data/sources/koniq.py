@@ -14,12 +14,12 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from calm.data.archives import ImageIndex
-from calm.data.obtain import ByHand, FromWheel
-from calm.data.sources._cells import cell_error, ids, means, numbers, read_cells, refuse_doubles
-from calm.data.sources._folders import first_of
-from calm.data.sources.base import Card
-from calm.data.sources.folder import FolderSource
+from calm.data.obtain.archives import ImageIndex
+from calm.data.obtain.ways import ByHand, FromWheel
+from calm.data.reading.base import Card
+from calm.data.reading.cells import cell_error, ids, means, numbers, read_cells, refuse_doubles
+from calm.data.reading.folder import FolderSource
+from calm.data.reading.folders import first_of
 
 SETS = "koniq10k_distributions_sets.csv"
 SPLITS = {"training": "train", "validation": "validation", "test": "test"}

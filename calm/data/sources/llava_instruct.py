@@ -15,9 +15,9 @@ from typing import ClassVar
 
 import pandas as pd
 
-from calm.data.obtain import ByHand
-from calm.data.sources._conversations import ConversationSource
-from calm.data.sources.base import Card
+from calm.data.obtain.ways import ByHand
+from calm.data.reading.base import Card
+from calm.data.reading.conversations import ConversationSource
 
 
 class LlavaInstruct(ConversationSource):

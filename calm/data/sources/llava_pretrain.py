@@ -9,9 +9,9 @@ from typing import ClassVar
 
 import pandas as pd
 
-from calm.data.obtain import HubFiles
-from calm.data.sources._conversations import ConversationSource
-from calm.data.sources.base import Card
+from calm.data.obtain.ways import HubFiles
+from calm.data.reading.base import Card
+from calm.data.reading.conversations import ConversationSource
 
 
 class LlavaPretrain(ConversationSource):

@@ -23,8 +23,8 @@ from typing import Annotated, Any
 import pandas as pd
 from pydantic import Field, model_validator
 
-from calm.data.images import SUFFIXES
-from calm.data.sources.base import Card, Photograph, RawFile, Settings, Source, SourceError
+from calm.data.reading.base import Card, Photograph, RawFile, Settings, Source, SourceError
+from calm.data.store.images import SUFFIXES
 
 ROOT_VARIABLE = "CALM_DATA"
 _COLUMNS = ("file", "score", "rater", "comment")

@@ -15,10 +15,10 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from calm.data.obtain import ByHand
-from calm.data.sources._cells import cell_error, ids, numbers, read_cells, refuse_doubles, require
-from calm.data.sources.base import Card
-from calm.data.sources.folder import FolderSource
+from calm.data.obtain.ways import ByHand
+from calm.data.reading.base import Card
+from calm.data.reading.cells import cell_error, ids, numbers, read_cells, refuse_doubles, require
+from calm.data.reading.folder import FolderSource
 
 SCALE = (1, 5)
 PERSONS = "PARA-Images.csv"
@@ -67,7 +67,7 @@ class Para(FolderSource):
             SourceError: a cell is wrong, or a photograph is there twice; the message names file, row and column.
         """
         found = pd.concat([read_scores(path).assign(split=split) for split, path in self.tables.items()])
-        refuse_doubles(found.index.to_series(index=range(len(found))), "imageName", [*self.tables.values()][-1])
+        refuse_doubles(found.index.to_series(index=pd.RangeIndex(len(found))), "imageName", [*self.tables.values()][-1])
         return found
 
     @cached_property

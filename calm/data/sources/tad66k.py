@@ -14,10 +14,10 @@ from typing import ClassVar
 import pandas as pd
 
 from calm.data.errors import SourceError
-from calm.data.obtain import ByHand
-from calm.data.sources._cells import ids, numbers, read_cells, refuse_doubles
-from calm.data.sources.base import Card
-from calm.data.sources.folder import FolderSource
+from calm.data.obtain.ways import ByHand
+from calm.data.reading.base import Card
+from calm.data.reading.cells import ids, numbers, read_cells, refuse_doubles
+from calm.data.reading.folder import FolderSource
 
 SCALE = (1, 10)
 # Of either layout, for each split; `merge_test.csv` and the like is what a flat copy of the folders is called.

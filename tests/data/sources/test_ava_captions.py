@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 
 from calm.data.errors import SourceError
-from calm.data.prepare import prepare
+from calm.data.prepare.stage import prepare
+from calm.data.reading.captions import read_coco, read_comments, read_karpathy
 from calm.data.sources import ava, fetch
-from calm.data.sources._captions import read_coco, read_comments, read_karpathy
 from calm.data.sources.ava_captions import CLEANED, COMMENTS, TEST_RULE, TRAIN_RULE, VALIDATION, AvaCaptions
-from calm.data.tables import comments, items
+from calm.data.store.tables import comments, items
 from calm.io import sha256_file
 from calm.layout import Layout
 from tests.data import full_size

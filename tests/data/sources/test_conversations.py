@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from calm.data.errors import SourceError
-from calm.data.sources._conversations import ConversationSource, read_conversations
+from calm.data.reading.conversations import ConversationSource, read_conversations
 from calm.data.sources.aesmmit import AesMmit
 from calm.data.sources.llava_instruct import LlavaInstruct
 from calm.data.sources.llava_pretrain import LlavaPretrain

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from calm.data.errors import SourceError
-from calm.data.prepare import prepare
+from calm.data.prepare.stage import prepare
 from calm.data.sources import fetch
 from calm.data.sources.eva import VOTES, Eva, read_votes
-from calm.data.tables import items, ratings
+from calm.data.store.tables import items, ratings
 from calm.layout import Layout
 from tests.data import full_size
 from tests.data.conftest import MakeParams, picture

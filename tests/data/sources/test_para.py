@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from calm.data.errors import SourceError
-from calm.data.prepare import prepare
+from calm.data.prepare.stage import prepare
 from calm.data.sources import fetch
 from calm.data.sources.para import Para
-from calm.data.tables import items, ratings
+from calm.data.store.tables import items, ratings
 from calm.layout import Layout
 from tests.data.conftest import MakeParams, picture
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from calm.data.errors import SourceError
-from calm.data.sources.base import Source
+from calm.data.reading.base import Source
 from calm.data.sources.icaa import Icaa
 from calm.data.sources.pexels import Pexels
 from calm.data.sources.spaq import Spaq

@@ -1,0 +1,315 @@
+"""CALM for people: scores, comments, suggestions and what the model saw, from photographs.
+
+The command line, the evaluation and the report all call this class, so what is measured is what users get.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from calm.assistant.personal import InContext, Observed, read_last
+from calm.attributes.taxonomy import LEVELS, taxonomy
+from calm.instructions.wording import COMMENT_PROMPT, SCORE_PROMPT, SUGGESTION_PROMPT, messages, parse_score
+from calm.model.build import checkpoint_sha256, load_complete, load_pretrained_mfam
+from calm.model.mfam import LevelTokens
+from calm.model.modeling import CalmForConditionalGeneration
+from calm.model.processing import CalmImageProcessor, CalmProcessor
+from calm.model.readouts import answer_log_likelihood, distribution, expectation, score_answer
+from calm.model.recognition import Recogniser, attribute_rows, passing
+from calm.model.settings import Runtime
+
+SUGGESTION_FORM = "I would {remedy}."
+LEAVE = "Leave it as it is."
+
+
+@dataclass(frozen=True)
+class Score:
+    """One photograph's score, read in three ways, on `Calm.score_range`.
+
+    Attributes:
+        text: the number in the model's answer; None if the answer holds none.
+        expectation: probability-weighted over the digits of the first answer token.
+        regression: of the head on the language model's last state and, where it has that part, on the visual tokens.
+        raw: the answer itself.
+        distribution: shares of the steps 1 to 10 of the scale; their mean is `expectation`.
+    """
+
+    text: float | None
+    expectation: float
+    regression: float
+    raw: str
+    distribution: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One way to improve a photograph, or the advice to leave it alone.
+
+    Attributes:
+        attribute, state: what is taken to be wrong; None where nothing is.
+        text: what to do about it.
+        probability: that the photograph is in this state; that it is in none, where nothing is wrong.
+    """
+
+    attribute: str | None
+    state: str | None
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """A remedy of the taxonomy as the language model alone judges it.
+
+    Attributes:
+        log_odds: how much likelier the model finds its text with the photograph than without any, per token.
+    """
+
+    attribute: str
+    state: str
+    text: str
+    log_odds: float
+
+
+class Calm:
+    """A trained CALM, or the encoder and MFAM of a pre-trained one (which can look, but not speak)."""
+
+    def __init__(
+        self,
+        model: CalmForConditionalGeneration,
+        processor: CalmProcessor | None,
+        images: CalmImageProcessor,
+        path: Path,
+    ) -> None:
+        self.model, self._processor, self._images, self._path = model, processor, images, path
+        self.score_range = (model.config.score_min, model.config.score_max)
+
+    @classmethod
+    def from_pretrained(
+        cls, path: Path | str, *, device: str = "auto", dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    ) -> Calm:
+        """Load a checkpoint of this pipeline.
+
+        Args:
+            path: a whole model (models/finetune/scores), or models/pretrain.
+
+        Raises:
+            FileNotFoundError: there is no model; the message says what to run.
+        """
+        path, runtime = Path(path), Runtime(device=device, dtype=dtype)
+        if (path / "attributes").is_dir():
+            model, preprocessing = load_pretrained_mfam(path, runtime)
+            return cls(model, None, CalmImageProcessor.of(preprocessing), path)
+        assembly = load_complete(path, runtime)
+        return cls(assembly.model, assembly.processor, assembly.processor.image_processor, path)
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """Parts (name, source, sha256), hash of the weights, preprocessing: printed with every score."""
+        preprocessing = {
+            "size": [self._images.size["height"], self._images.size["width"]],
+            "mean": list(self._images.image_mean),
+            "std": list(self._images.image_std),
+        }
+        parts = self.model.config.provenance
+        return {"parts": parts, "checkpoint_sha256": checkpoint_sha256(self._path), "preprocessing": preprocessing}
+
+    @torch.inference_mode()
+    def score(self, images: Sequence[Image.Image], batch_size: int = 16) -> list[Score]:
+        """Score photographs: one forward pass for expectation and regression, a few more tokens for the text."""
+        tokenizer = self._speaker.tokenizer
+        end, point = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(".")
+        scores = []
+        for tokens in self._encoded(images, batch_size):
+            visual = self.model.mfam(tokens)
+            embeddings = self._prompt(SCORE_PROMPT, visual, score=True)
+            shares, regressed, ids = score_answer(self.model, embeddings, visual, end, point)
+            numbers = zip(expectation(shares).tolist(), regressed.tolist(), distribution(shares).tolist(), strict=True)
+            answers = tokenizer.batch_decode(ids, skip_special_tokens=True)
+            for raw, (expected, regression, steps) in zip(answers, numbers, strict=True):
+                scores.append(Score(parse_score(raw), expected, regression, raw.strip(), tuple(steps)))
+        return scores
+
+    @torch.inference_mode()
+    def comment(self, images: Sequence[Image.Image], batch_size: int = 16, max_new_tokens: int = 40) -> list[str]:
+        """One comment on each photograph, decoded greedily."""
+        tokenizer = self._speaker.tokenizer
+        texts: list[str] = []
+        for tokens in self._encoded(images, batch_size):
+            embeddings = self._prompt(COMMENT_PROMPT, self.model.mfam(tokens))
+            mask = torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
+            ids = self.model.generate(
+                inputs_embeds=embeddings, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False
+            )
+            texts += [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        return texts
+
+    @torch.inference_mode()
+    def suggest(self, images: Sequence[Image.Image], top: int = 3, batch_size: int = 16) -> list[list[Suggestion]]:
+        """What to change, likeliest flaw first; a single `LEAVE` where no flaw is likely enough.
+
+        The Q-formers' calibrated recognition decides what: states of at least `config.told_probability`, and others of
+        at least `config.told_further` beside them. How it is said is the language model's choice among the remedies of
+        that state.
+
+        Raises:
+            UncalibratedError: the checkpoint was trained by an earlier calm.
+        """
+        first, further = self.model.config.told_probability, self.model.config.told_further
+        found = []
+        for tokens in self._encoded(images, batch_size):
+            prompts = self._prompt(SUGGESTION_PROMPT, self.model.mfam(tokens)).split(1)
+            for prompt, states in zip(prompts, self._recognised(tokens), strict=True):
+                chosen = states[: min(top, passing([probability for *_, probability in states], first, further))]
+                sound = float(np.prod([1 - probability for _, _, probability in states]))
+                found.append(self._said(prompt, chosen) if chosen else [Suggestion(None, None, LEAVE, sound)])
+        return found
+
+    @torch.inference_mode()
+    def recognise(self, images: Sequence[Image.Image], batch_size: int = 32) -> list[list[tuple[str, str, float]]]:
+        """(attribute, state, calibrated probability) of each attribute's likeliest change, likeliest first.
+
+        Raises:
+            UncalibratedError: the checkpoint was trained by an earlier calm.
+        """
+        return [states for tokens in self._encoded(images, batch_size) for states in self._recognised(tokens)]
+
+    def _recognised(self, tokens: LevelTokens) -> list[list[tuple[str, str, float]]]:
+        rows, values = Recogniser.of(self.model.config).likeliest(self.model.mfam.similarities(tokens))
+        table = self.model.config.attribute_states
+        return [
+            [(table[row][1], table[row][2], value) for row, value in zip(of_one, shares, strict=True)]
+            for of_one, shares in zip(rows.tolist(), values.tolist(), strict=True)
+        ]
+
+    def _said(self, prompt: torch.Tensor, states: Sequence[tuple[str, str, float]]) -> list[Suggestion]:
+        """Each state's remedy that the language model finds likeliest after the prompt (1, L, D)."""
+        remedies = [taxonomy().attribute(attribute).state(state).remedies for attribute, state, _ in states]
+        texts = [SUGGESTION_FORM.format(remedy=remedy) for of_state in remedies for remedy in of_state]
+        likely = answer_log_likelihood(self.model, prompt, *self._answers(texts)).split([*map(len, remedies)])
+        said = [of_state[int(one.argmax())] for of_state, one in zip(remedies, likely, strict=True)]
+        return [
+            Suggestion(attribute, state, SUGGESTION_FORM.format(remedy=remedy), probability)
+            for (attribute, state, probability), remedy in zip(states, said, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def rank_remedies(self, images: Sequence[Image.Image], batch_size: int = 16) -> list[list[Remedy]]:
+        """Every remedy of the taxonomy, ranked by the language model alone (paper: zero-shot), most called for first.
+
+        By how much likelier its text is per token after the photograph than after the same question without one.
+        """
+        rows = [
+            (a.name, s.name, SUGGESTION_FORM.format(remedy=s.remedies[0]))
+            for a in taxonomy().attributes
+            for s in a.states
+        ]
+        answers, lengths = self._answers([text for _, _, text in rows])
+        unseen = answer_log_likelihood(self.model, self._without_photograph(SUGGESTION_PROMPT), answers, lengths)
+        ranked = []
+        for tokens in self._encoded(images, batch_size):
+            for prompt in self._prompt(SUGGESTION_PROMPT, self.model.mfam(tokens)).split(1):
+                odds = answer_log_likelihood(self.model, prompt, answers, lengths) - unseen
+                order = odds.argsort(descending=True, stable=True).tolist()
+                judged = ((*rows[i], odds[i].item()) for i in order)
+                ranked.append([Remedy(*one) for one in judged])
+        return ranked
+
+    @torch.inference_mode()
+    def attributes(self, images: Sequence[Image.Image], batch_size: int = 32) -> list[dict[str, dict[str, float]]]:
+        """Every state of every attribute by how well it fits: a level's queries against the states' guidance texts.
+
+        Shares sum to 1 within an attribute, as if its states were equally common; `recognise` knows how common each is.
+        """
+        table = self.model.config.attribute_states
+        found: list[dict[str, dict[str, float]]] = []
+        for tokens in self._encoded(images, batch_size):
+            for fitting in self.model.mfam.similarities(tokens):
+                shares = [(rows, fitting[rows].softmax(-1).tolist()) for rows in attribute_rows(table)]
+                found.append(
+                    {table[rows[0]][1]: {table[r][2]: p for r, p in zip(rows, of, strict=True)} for rows, of in shares}
+                )
+        return found
+
+    @torch.inference_mode()
+    def attention(self, images: Sequence[Image.Image], batch_size: int = 32) -> dict[str, np.ndarray]:
+        """Where each level's queries looked: level -> (B, h, w), each map summing to 1."""
+        maps: dict[str, list[np.ndarray]] = {level: [] for level in LEVELS}
+        for tokens in self._encoded(images, batch_size):
+            for level in LEVELS:
+                weights = self.model.mfam.level(level).attention(tokens[level])
+                side = round(weights.shape[1] ** 0.5)
+                maps[level].append(weights.unflatten(1, (side, side)).float().cpu().numpy())
+        return {level: np.concatenate(parts) for level, parts in maps.items()}
+
+    @torch.inference_mode()
+    def pooled_features(self, images: Sequence[Image.Image], batch_size: int = 32) -> np.ndarray:
+        """What content reads of photographs, pooled over the places: (B, F) float32 (`MFAM.pooled_features`)."""
+        parts = [self.model.mfam.pooled_features(tokens) for tokens in self._encoded(images, batch_size)]
+        return torch.cat(parts).cpu().numpy()
+
+    @torch.inference_mode()
+    def observe(self, images: Sequence[Image.Image], batch_size: int = 16) -> Observed:
+        """Everything that personal scores are made of, each photograph looked at once; no text is written."""
+        parts = []
+        for tokens in self._encoded(images, batch_size):
+            visual = self.model.mfam(tokens)
+            read = read_last(self.model, self._prompt(SCORE_PROMPT, visual, score=True), visual, use_cache=False)
+            pooled = self.model.mfam.pooled_features(tokens)
+            parts.append((visual, pooled, read.states, read.expectation, read.regression))
+        visual, pooled, states, expected, regressed = (torch.cat(column) for column in zip(*parts, strict=True))
+        return Observed(
+            visual,
+            pooled.cpu().numpy(),
+            states.float().cpu().numpy(),
+            expected.double().cpu().numpy(),
+            regressed.double().cpu().numpy(),
+        )
+
+    def in_context(self, support: torch.Tensor, scores: Sequence[float]) -> InContext:
+        """A rater's photographs (visual tokens of `observe`) and scores, ready to score others the rater's way."""
+        return InContext(self.model, self._speaker, support, scores)
+
+    @property
+    def _speaker(self) -> CalmProcessor:
+        if self._processor is None:
+            raise ValueError(
+                f"{self._path} is pre-trained only and cannot speak: name a fine-tuned model (models/finetune/scores)"
+            )
+        return self._processor
+
+    def _encoded(self, images: Sequence[Image.Image], batch_size: int) -> Iterator[LevelTokens]:
+        if not images:
+            raise ValueError("no photographs were given")
+        for start in range(0, len(images), batch_size):
+            chunk = [image.convert("RGB") for image in images[start : start + batch_size]]
+            pixels = self._images(chunk, return_tensors="pt")["pixel_values"]
+            yield self.model.encode_images(pixels.to(self.model.mfam.thematic.weight.device))
+
+    def _prompt(self, prompt: str, visual_tokens: torch.Tensor, *, score: bool = False) -> torch.Tensor:
+        """Embeddings (B, L, D) of one prompt for every photograph; `score` as in `CalmProcessor.prompt`."""
+        processor = self._speaker
+        ids = processor.tokenizer(processor.prompt(messages(prompt), score=score), return_tensors="pt").input_ids
+        ids = ids.expand(visual_tokens.shape[0], -1).to(visual_tokens.device)
+        return self.model.embed_prompt(ids, visual_tokens)
+
+    def _without_photograph(self, prompt: str) -> torch.Tensor:
+        """Embeddings (1, L, D) of a prompt that no photograph goes with."""
+        text = self._speaker.prompt([{"role": "user", "content": prompt}])
+        ids = self._speaker.tokenizer(text, return_tensors="pt").input_ids
+        return self.model.embed_prompt(ids.to(self.model.mfam.thematic.weight.device), None)
+
+    def _answers(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids (A, T), padded, and lengths (A,)."""
+        device = self.model.mfam.thematic.weight.device
+        ids = [self._speaker.tokenizer(text, add_special_tokens=False).input_ids for text in texts]
+        padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(one) for one in ids], batch_first=True)
+        return padded.to(device), torch.tensor([len(one) for one in ids], device=device)

@@ -1,0 +1,168 @@
+"""Stage `filter_leakage`: no photograph of any test set is left in any training list, nor what people wrote about it.
+
+Two items are one photograph if they share an id (in whatever dataset), the sha256 of their file, a group of the same
+dataset, or if they look alike: scaled, recompressed, mirrored, slightly cropped (`near_duplicates`). A training item
+that carries a test photograph's comment goes too. What goes takes all synthetic views of its photograph with it, and
+leaves the lists of every role. How much of each kind is found: docs/benchmarks/leakage.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from calm.data.leakage import audit
+from calm.data.leakage.copied_texts import copied_texts
+from calm.data.leakage.corpus import Corpus, load
+from calm.data.leakage.near_duplicates import near_duplicates
+from calm.data.settings import LeakageParams
+from calm.data.store import tables
+from calm.data.store.aspects import answers, captions, critiques
+from calm.data.store.schema import LIST, REMOVED
+from calm.io import atomic_dir, read_table, write_json, write_table
+from calm.layout import Layout
+from calm.params import Params
+
+REASONS = ("id", "sha256", "group", "phash", "crop", "caption")
+Positions = NDArray[np.int64]
+
+
+def filter_leakage(params: Params, layout: Layout) -> None:
+    """Write one list per role, what was removed from them and why, and the counts.
+
+    Raises:
+        ValueError: a dataset named by a role has nothing for it.
+    """
+    corpus = load(layout, sorted(params.data.datasets))
+    rules = params.data.leakage
+    leaks = find_leaks(corpus, np.flatnonzero(~corpus.held_out), rules)
+    with atomic_dir(layout.lists) as folder:
+        removed, counts = [], {}
+        for role, names in params.data.roles.model_dump().items():
+            wanted = _role_items(role, sorted(names), corpus.items, layout)
+            kept = wanted[~wanted.index.isin(leaks.index)]
+            write_table(folder / f"{role}.parquet", kept[LIST.names].reset_index(drop=True), LIST)
+            removed.append(leaks[leaks.index.isin(wanted.index)].assign(role=role))
+            counts[role] = _counts(kept, removed[-1])
+        write_table(folder / "removed.parquet", pd.concat(removed, ignore_index=True)[REMOVED.names], REMOVED)
+        metrics = {**rules.model_dump(), "test_items": int(corpus.held_out.sum()), "roles": counts}
+        write_json(folder / "leakage.json", {**metrics, **count_leaked(folder, list(counts), corpus, rules)})
+
+
+def find_leaks(corpus: Corpus, train: Positions, rules: LeakageParams) -> pd.DataFrame:
+    """Which of the items `train` show a photograph of the test set, or carry what was said about one.
+
+    Returns:
+        One row per leaked item, with its position as the index, ascending, and the columns of REMOVED but the role. A
+        synthetic view whose photograph leaks has its photograph's row, and the other way round. Of several reasons the
+        first in the order of REASONS is given (phash and crop: the nearer).
+    """
+    test = np.flatnonzero(corpus.held_out)
+    items = corpus.items
+    of_dataset = items["dataset"] + "\0" + items["group"]
+    found = [
+        _equal(items["photograph"], train, test, "id"),
+        _equal(items["sha256"], train, test, "sha256"),
+        _equal(of_dataset, train, test, "group"),
+        _alike(corpus, train, test, rules),
+        copied_texts(corpus.texts, pd.Index(train), pd.Index(test), rules.caption_words).assign(reason="caption"),
+    ]
+    direct = pd.concat(found, ignore_index=True).drop_duplicates("train")
+    whole = _with_views(direct, items, train)
+    there, here = items.iloc[whole["test"]], items.iloc[whole.index]
+    columns = {
+        "dataset": here["dataset"],
+        "item_id": here["item_id"],
+        "reason": whole["reason"],
+        "test_dataset": there["dataset"].set_axis(whole.index),
+        "test_item_id": there["item_id"].set_axis(whole.index),
+    }
+    details = {name: whole[name].astype(object).where(whole[name].notna(), None) for name in _DETAILS}
+    return pd.DataFrame({**columns, **details})
+
+
+_DETAILS = ("distance", "correlation", "mirrored")
+
+
+def _equal(keys: pd.Series, train: Positions, test: Positions, reason: str) -> pd.DataFrame:
+    """Leaks by equality of a key; of several test items the first is named."""
+    first = keys.iloc[test].drop_duplicates()
+    place = pd.Index(first).get_indexer(pd.Index(keys.iloc[train]))
+    hit = place >= 0
+    return pd.DataFrame({"train": train[hit], "test": first.index.to_numpy()[place[hit]], "reason": reason})
+
+
+def _alike(corpus: Corpus, train: Positions, test: Positions, rules: LeakageParams) -> pd.DataFrame:
+    """Leaks by looks."""
+    pairs = near_duplicates(corpus.looks, train, test, rules.phash_distance, rules.correlation)
+    pairs["reason"] = np.where(pairs["cropped"], "crop", "phash")
+    return pairs.drop(columns="cropped").rename(columns={"left": "train", "right": "test"})
+
+
+def _with_views(direct: pd.DataFrame, items: pd.DataFrame, train: Positions) -> pd.DataFrame:
+    """The leaks, and what shares a photograph with one: by position, one row each."""
+    family = ["dataset", "photograph"]
+    told = direct.assign(**{name: items[name].to_numpy()[direct["train"]] for name in family})
+    everyone = items.loc[train, family].assign(train=train)
+    inherited = everyone.merge(told.drop_duplicates(family).drop(columns="train"), on=family)
+    both = pd.concat([direct, inherited[direct.columns]], ignore_index=True)
+    return (
+        both.drop_duplicates("train")
+        .sort_values("train")
+        .set_index("train")
+        .reindex(columns=["test", "reason", *_DETAILS])
+    )
+
+
+def _role_items(role: str, names: list[str], items: pd.DataFrame, layout: Layout) -> pd.DataFrame:
+    """Items of the role's datasets that have what the role needs, with their positions as the index."""
+    parts = [items.iloc[:0]]
+    for dataset in names:
+        own = items[items["dataset"] == dataset]
+        chosen = own[own["synthetic_edits"].isna()] if role == "unlabelled" else _labelled(own, dataset, role, layout)
+        if chosen.empty:
+            raise ValueError(f"data.roles.{role} names '{dataset}', which has nothing for it")
+        parts.append(chosen)
+    return pd.concat(parts)
+
+
+def _labelled(items: pd.DataFrame, dataset: str, role: str, layout: Layout) -> pd.DataFrame:
+    """Items with captions (generic), comments, a crowd's score (scores) or single raters' scores (raters).
+
+    Answers to questions count as captions and as comments.
+    """
+    if role in {"generic", "comments"}:
+        rows = tables.comments(layout, dataset, ("item_id", "aspect"))
+        rows = rows[answers(rows) | (captions(rows) if role == "generic" else critiques(rows))]
+    else:
+        rows = tables.ratings(layout, dataset, ("item_id", "rater_id"))
+        rows = rows[rows["rater_id"].isna() == (role == "scores")]
+    return items[items["item_id"].isin(rows["item_id"])]
+
+
+def _counts(kept: pd.DataFrame, leaks: pd.DataFrame) -> dict[str, Any]:
+    """Numbers of items by split, and of removed ones by reason."""
+    return {
+        **{split: int((kept["split"] == split).sum()) for split in ("train", "validation", "test")},
+        "removed": {reason: int((leaks["reason"] == reason).sum()) for reason in REASONS},
+    }
+
+
+def count_leaked(folder: Path, roles: list[str], corpus: Corpus, rules: LeakageParams) -> dict[str, int]:
+    """Items that are left in training lists though they leak, computed anew from the lists as they were written.
+
+    Returns:
+        leaked_after: how many, by this module's search or by `audit`'s; audited: items whose looks the audit compared
+        with those of all test items.
+    """
+    written = pd.concat([read_table(folder / f"{role}.parquet", LIST) for role in roles]).drop_duplicates()
+    listed = written[written["split"] != "test"]
+    keys = pd.MultiIndex.from_frame(corpus.items[["dataset", "item_id"]])
+    train = np.sort(keys.get_indexer(pd.MultiIndex.from_frame(listed[["dataset", "item_id"]])))
+    searched = find_leaks(corpus, train, rules).index
+    audited, leaking = audit.leaking(corpus, train, rules)
+    return {"leaked_after": len(searched.union(leaking)), "audited": audited}

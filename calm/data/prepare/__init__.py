@@ -1,0 +1,1 @@
+"""Stage `prepare`: photographs decoded once into shards, labels into tables."""

@@ -1,0 +1,1 @@
+"""Stage `split`: test photographs and test raters."""

@@ -1,0 +1,1 @@
+"""Metrics of texts, equal to pycocoevalcap's."""

@@ -1,0 +1,1 @@
+"""Figures with intervals: correlations, calibration, baselines, estimators of personal scores, plots."""

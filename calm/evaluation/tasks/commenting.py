@@ -1,0 +1,245 @@
+"""Generated comments of held-out photographs against reference comments (paper: on AVA-Captions).
+
+Beside every figure stands what the same comments get when each is given to another photograph: fluent comments that say
+nothing about the photograph in front of them score that much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from calm.attributes.naming import Rules, naming_rules, states_named
+from calm.evaluation.base import (
+    Bench,
+    EvaluationError,
+    Headline,
+    Outcome,
+    Task,
+    csv_bytes,
+    elsewhere,
+    group_keys,
+    origin_of_labels,
+)
+from calm.evaluation.captions.ngrams import BLEU
+from calm.evaluation.captions.scores import CaptionScores, scored, spice, tokenised
+from calm.evaluation.editing import edit_labels
+from calm.evaluation.settings import TaskSettings
+from calm.evaluation.statistics import plots
+from calm.evaluation.statistics.metrics import Bootstrap, Estimate, Vector, mean
+from calm.settings import PositiveInt
+
+METRICS = {
+    "cider": "CIDEr-D (pycocoevalcap's CIDEr)",
+    "meteor": "METEOR",
+    "rouge_l": "ROUGE-L",
+    **{name: name.upper().replace("_", "-") for name in BLEU},
+    "cider_original": "CIDEr as first defined",
+}
+FORMS = {
+    "usual": "all references at once; BLEU and METEOR from counts of the whole set, the others mean over photographs",
+    "best_over_references": "the best over a photograph's references taken singly, mean over photographs",
+}
+NO_EDITS = "no photograph of the list has known edits"
+PREDICTIONS = pa.schema(
+    [
+        pa.field("dataset", pa.string(), nullable=False),
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("comment", pa.string(), nullable=False),
+        pa.field("shuffled", pa.string(), nullable=False),
+        pa.field("references", pa.list_(pa.string()), nullable=False),
+        pa.field("origin", pa.string(), nullable=False),  # of the references
+        pa.field("rouge_l", pa.float64(), nullable=False),
+        pa.field("cider", pa.float64(), nullable=False),
+        pa.field("edits", pa.list_(pa.string())),  # "attribute: state" of each known edit; null = not edited
+        pa.field("named", pa.list_(pa.string()), nullable=False),  # what the comment names, by the same labels
+    ]
+)
+
+
+class CommentingSettings(TaskSettings):
+    """params.evaluation.tasks.commenting."""
+
+    max_items: PositiveInt
+    max_new_tokens: PositiveInt
+
+
+def run(bench: Bench[CommentingSettings]) -> Outcome:
+    """Comment on at most max_items test photographs of role `comments`."""
+    from calm.attributes.taxonomy import taxonomy
+
+    rows = commented(bench)
+    size, length = bench.params.evaluation.batch_size, bench.settings.max_new_tokens
+    texts: list[str] = []
+    for images in bench.batches(rows):
+        texts += bench.model.comment(images, batch_size=size, max_new_tokens=length)
+    others = [texts[i] for i in elsewhere(group_keys(rows), bench.rng("shuffle"))]
+    tokens = tokenised([texts, others], list(rows["references"]))
+    weights = bench.bootstrap.weights(group_keys(rows))
+    processes = bench.params.threads.evaluate
+    own = scored(tokens.captions[0], tokens.references, weights=weights, processes=processes)
+    shuffled = scored(tokens.captions[1], tokens.references, processes=processes)
+    rules = naming_rules(taxonomy())
+    predictions = rows[["dataset", "item_id", "group", "references", "origin", "edits"]].assign(
+        comment=texts,
+        shuffled=others,
+        rouge_l=own.per_photo["rouge_l"],
+        cider=own.per_photo["cider"],
+        named=pd.Series([states_named(text, rules) for text in texts], dtype=object),
+    )
+    metrics = _captions(own, shuffled, bench.bootstrap)
+    metrics |= {"labels": origin_of_labels(rows["origin"]), "items": len(rows), "groups": len(set(group_keys(rows)))}
+    metrics["spice"] = {"n": len(rows)} | spice(tokens.captions[0], tokens.references)
+    metrics["diversity"] = _diversity(tokens.captions[0], [texts[0] for texts in tokens.references])
+    gain = own.per_photo["cider"] - shuffled.per_photo["cider"]
+    metrics["cider"]["over_shuffled"] = mean(gain, group_keys(rows), bench.bootstrap).to_json()
+    metrics["names_an_edit"] = _naming(predictions, rules, bench.bootstrap)
+    return Outcome(metrics, predictions, PREDICTIONS, _plots(metrics))
+
+
+def commented(bench: Bench[CommentingSettings]) -> pd.DataFrame:
+    """Test items with their reference comments: columns of ITEM, and references, origin, edits.
+
+    Captions say what a photograph shows, answers what was asked about it: neither are references.
+    """
+    from calm.data.store.aspects import critiques
+    from calm.data.store.tables import comments
+
+    rows = bench.items("comments")
+    tables = [comments(bench.layout, dataset) for dataset in sorted(rows["dataset"].unique())]
+    told = pd.concat(tables).loc[critiques]
+    told = told[told["text_clean"].str.contains(r"\w", regex=True)].sort_values(["dataset", "item_id", "comment_id"])
+    grouped = told.groupby(["dataset", "item_id"])
+    found = grouped.agg(references=("text_clean", list), origin=("origin", "first")).reset_index()
+    rows = rows.merge(found, on=["dataset", "item_id"], how="inner", validate="one_to_one")
+    if rows.empty:
+        raise EvaluationError("task 'commenting': no test photograph of role 'comments' has a comment")
+    rows = bench.at_most(rows.sort_values(["dataset", "item_id"], ignore_index=True), bench.settings.max_items)
+    return rows.assign(edits=pd.Series([edit_labels(text) for text in rows["synthetic_edits"]], dtype=object))
+
+
+def _captions(own: CaptionScores, shuffled: CaptionScores, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Each caption metric in both forms, with its interval over groups of photographs and its value when shuffled."""
+    count = len(own.per_photo["cider"])
+
+    def figures(values: dict[str, float], draws: dict[str, Vector], others: dict[str, float]) -> dict[str, Any]:
+        return {
+            name: Estimate(value, *bootstrap.interval(draws[name]), count).to_json()
+            | {"shuffled": round(others[name], 6)}
+            for name, value in values.items()
+        }
+
+    metrics = figures(own.corpus, own.draws, shuffled.corpus)
+    return metrics | {"forms": FORMS, "best_over_references": figures(own.best, own.best_draws, shuffled.best)}
+
+
+def _diversity(captions: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
+    """How much the comments differ from one another: distinct n-grams over all n-grams, and lengths in words.
+
+    The share of distinct n-grams falls as a set grows, so the first reference of each photograph stands beside it; a
+    resample repeats comments, so there is no bootstrap interval for it.
+    """
+    told = {"comments": captions, "references": references}
+    found: dict[str, Any] = {
+        kind: {f"distinct_{n}": distinct(texts, n) for n in (1, 2)} for kind, texts in told.items()
+    }
+    for kind, texts in told.items():
+        found[kind]["words"] = round(float(np.mean([len(text.split()) for text in texts])), 6)
+    found["different_comments"] = {"value": round(len(set(captions)) / len(captions), 6), "n": len(captions)}
+    return found
+
+
+def distinct(texts: Sequence[str], n: int) -> float | None:
+    """distinct-n (Li et al., 2016): different n-grams over n-grams of all tokenised texts; None without any."""
+    words = [text.split() for text in texts]
+    ngrams = [tuple(one[i : i + n]) for one in words for i in range(len(one) - n + 1)]
+    return round(len(set(ngrams)) / len(ngrams), 6) if ngrams else None
+
+
+def _naming(predictions: pd.DataFrame, rules: Rules, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Share of edited photographs whose comment names one of their edits, own and shuffled comments.
+
+    And of all states that comments name, how many are really there (precision), and the other way round (recall).
+    """
+    rows = predictions[predictions["edits"].notna()]
+    if rows.empty:
+        return {"value": None, "reason": NO_EDITS}
+    groups = group_keys(rows)
+    result: dict[str, Any] = {}
+    for kind, part in (("attribute", 0), ("state", 1)):
+        own = [_hit(edits, named, part) for edits, named in zip(rows["edits"], rows["named"], strict=True)]
+        others = [states_named(text, rules) for text in rows["shuffled"]]
+        chance = [_hit(edits, named, part) for edits, named in zip(rows["edits"], others, strict=True)]
+        result[kind] = mean(own, groups, bootstrap).to_json() | {"shuffled": round(float(np.mean(chance)), 6)}
+    there = [len(set(edits) & set(named)) for edits, named in zip(rows["edits"], rows["named"], strict=True)]
+    weights = bootstrap.weights(groups)
+    for name, all_ in (("precision", rows["named"]), ("recall", rows["edits"])):
+        result[name] = _share(np.array(there, float), np.array([len(one) for one in all_], float), weights, bootstrap)
+    return result
+
+
+def _share(part: Vector, whole: Vector, weights: Vector, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Of all states named (or there), the share that is there (or named): pooled over photographs."""
+    if not whole.sum():
+        return {"value": None, "n": 0, "reason": "no comment names a state"}
+    draws = np.divide(weights @ part, total := weights @ whole, out=np.full(len(weights), np.nan), where=total > 0)
+    return Estimate(part.sum() / whole.sum(), *bootstrap.interval(draws), int(whole.sum())).to_json()
+
+
+def _hit(edits: Iterable[str], named: Iterable[str], part: int) -> float:
+    """1 if an edit is named: by its attribute (part 0) or by attribute and state (part 1)."""
+    keys = [{label.split(": ")[0] if part == 0 else label for label in labels} for labels in (edits, named)]
+    return float(bool(keys[0] & keys[1]))
+
+
+def _plots(metrics: dict[str, Any]) -> dict[str, bytes]:
+    names = [name for name in METRICS if not name.startswith("cider")]  # CIDEr is on another scale (0..10)
+    own = [Estimate(*(metrics[name].get(key) for key in ("value", "low", "high"))) for name in names]
+    table = [(name, metrics[name]["value"], metrics[name]["shuffled"]) for name in METRICS]
+    return {
+        "captions.svg": plots.bars(
+            [METRICS[name] for name in names],
+            own,
+            beside=[metrics[name]["shuffled"] for name in names],
+            beside_label="comments shuffled between photographs",
+            xlabel="score against the reference comments",
+        ),
+        "captions.csv": csv_bytes(pd.DataFrame(table, columns=["metric", "value", "shuffled"])),
+    }
+
+
+TASK = Task(
+    title="Aesthetic commenting",
+    about="Do generated comments say what the reference comments of the same photograph say?",
+    headlines=(
+        *(
+            Headline(
+                f"names a real edit ({kind})",
+                f"names_an_edit.{kind}",
+                (("shuffled", f"names_an_edit.{kind}.shuffled"),),
+            )
+            for kind in ("state", "attribute")
+        ),
+        *(Headline(label, name, (("shuffled", f"{name}.shuffled"),)) for name, label in METRICS.items()),
+        Headline("CIDEr-D, minus shuffled", "cider.over_shuffled"),
+        Headline("different comments", "diversity.different_comments"),
+        Headline("SPICE", "spice"),
+        *(
+            Headline(
+                f"{METRICS[name]}, best over references",
+                f"best_over_references.{name}",
+                (("shuffled", f"best_over_references.{name}.shuffled"),),
+            )
+            for name in ("cider", "meteor", "rouge_l", *BLEU)
+        ),
+        Headline("states named that are there (precision)", "names_an_edit.precision"),
+        Headline("states there that are named (recall)", "names_an_edit.recall"),
+    ),
+    run=run,
+    settings=CommentingSettings,
+)

@@ -1,0 +1,294 @@
+"""Zero-shot suggestions: does the model suggest undoing what was really done to a held-out photograph?
+
+No public protocol exists; docs/evaluation.md publishes this one. Two ways of suggesting are judged alike: what calm
+suggests (states that the Q-formers recognise, with calibrated probabilities), and remedies that the language model
+alone ranks (the paper's zero-shot way).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from math import comb
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from calm.evaluation.base import (
+    Bench,
+    EvaluationError,
+    Headline,
+    Outcome,
+    Task,
+    csv_bytes,
+    elsewhere,
+    group_keys,
+    item_keys,
+)
+from calm.evaluation.editing import edit_labels, edited_copies, labels_of, lacking
+from calm.evaluation.settings import TaskSettings
+from calm.evaluation.statistics import plots
+from calm.evaluation.statistics.decisions import KINDS, cross_fitted, figures, key
+from calm.evaluation.statistics.metrics import Bootstrap, Estimate, mean
+from calm.settings import PositiveInt
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from calm.attributes.taxonomy import Taxonomy
+    from calm.evaluation.base import Remedy, Suggestion
+
+TOP = (1, 3)
+PROTOCOL = "calm-suggesting-2"
+WAYS = {"suggested": "as calm suggests", "language": "language model alone"}
+PREDICTIONS = pa.schema(
+    [
+        pa.field("dataset", pa.string(), nullable=False),
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("edits", pa.list_(pa.string())),  # "attribute: state" of each known edit; null = not edited
+        pa.field("made_here", pa.bool_(), nullable=False),  # edited by this task, not by the dataset
+        pa.field("suggested", pa.list_(pa.string()), nullable=False),  # each attribute's likeliest change, in order
+        pa.field("probabilities", pa.list_(pa.float64()), nullable=False),  # of these
+        pa.field("suggested_made", pa.list_(pa.string()), nullable=False),  # what calm tells people to change
+        pa.field("texts", pa.list_(pa.string()), nullable=False),  # in these words
+        pa.field("language", pa.list_(pa.string()), nullable=False),  # as the language model alone ranks, best first
+        pa.field("log_odds", pa.list_(pa.float64()), nullable=False),  # of these
+        pa.field("language_made", pa.list_(pa.string()), nullable=False),  # those that pass a threshold
+        pa.field("reranked", pa.list_(pa.string()), nullable=False),  # the first of `suggested` in its order
+    ]
+)
+
+
+class SuggestingSettings(TaskSettings):
+    """params.evaluation.tasks.suggesting."""
+
+    max_items: PositiveInt
+
+
+def run(bench: Bench[SuggestingSettings]) -> Outcome:
+    """Ask for suggestions on edited and unedited test photographs of role `scores`, each at most max_items."""
+    from calm.attributes.taxonomy import taxonomy
+
+    rows = bench.items("scores")
+    most = bench.settings.max_items
+    plain = bench.at_most(rows[rows["synthetic_edits"].isna()].reset_index(drop=True), most)
+    views = bench.at_most(rows[rows["synthetic_edits"].notna()].reset_index(drop=True), most)
+    parts = [_asked(bench, plain)]
+    parts.append(_asked(bench, views) if len(views) else _edited_here(bench, plain, taxonomy()))
+    predictions = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    known, bootstrap = taxonomy(), bench.bootstrap
+    if predictions["edits"].isna().all():
+        raise EvaluationError("task 'suggesting': no edited test photograph in the list of role 'scores'")
+    metrics: dict[str, Any] = {"protocol": PROTOCOL, "labels": "exact: known edits of real photographs"}
+    predictions["language_made"] = _lists(_decided(predictions, bench.rng("halves")))
+    edited = predictions[predictions["edits"].notna()].reset_index(drop=True)
+    swap = elsewhere(group_keys(edited), bench.rng("shuffle"))
+    metrics |= measure(hit_table(edited, known, swap, "suggested"), group_keys(edited), bootstrap)
+    for way in ("language", "reranked"):
+        metrics[way] = measure(hit_table(edited, known, swap, way), group_keys(edited), bootstrap)
+    metrics["decided"] = _decisions(predictions, bench)
+    metrics |= {
+        "items": len(edited),
+        "groups": len(set(group_keys(edited))),
+        "unedited": _unedited(predictions),
+    }
+    return Outcome(metrics, predictions[PREDICTIONS.names], PREDICTIONS, _plots(metrics))
+
+
+def _decided(predictions: pd.DataFrame, rng: np.random.Generator) -> list[list[str]]:
+    """Of the language model's ranking, the suggestions that pass a threshold from the other half of the groups."""
+    edits = [list(one) if one is not None else [] for one in predictions["edits"]]
+    first = predictions[["language", "log_odds"]].map(lambda values: values[: max(TOP)])
+    return cross_fitted(first["language"].tolist(), first["log_odds"].tolist(), edits, group_keys(predictions), rng)
+
+
+def _decisions(predictions: pd.DataFrame, bench: Bench[SuggestingSettings]) -> dict[str, Any]:
+    """Precision, recall and what is left alone, of each way, and of its answers shuffled between photographs."""
+    edits = [list(one) if one is not None else [] for one in predictions["edits"]]
+    groups = group_keys(predictions)
+    swap = elsewhere(groups, bench.rng("shuffle decisions"))
+    found: dict[str, Any] = {}
+    for way in WAYS:
+        made = predictions[f"{way}_made"].tolist()
+        found[way] = figures(made, edits, groups, bench.bootstrap)
+        found[way]["shuffled"] = figures([made[index] for index in swap], edits, groups, bench.bootstrap)
+    return found
+
+
+def _asked(bench: Bench[SuggestingSettings], rows: pd.DataFrame) -> pd.DataFrame:
+    """Suggestions for stored photographs."""
+    edits = [edit_labels(text) for text in rows["synthetic_edits"]]
+    return _table(bench, rows, edits, bench.batches(rows), made_here=False)
+
+
+def _edited_here(bench: Bench[SuggestingSettings], rows: pd.DataFrame, known: Taxonomy) -> pd.DataFrame:
+    """The same for seeded edits of unedited photographs: for datasets that come without edited views."""
+    from calm.attributes.edits import draw_edits
+
+    drawn = []
+    for dataset, item_id in item_keys(rows):
+        rng = bench.rng("edits", dataset, item_id)
+        avoid = lacking(bench.photograph(dataset, item_id))
+        drawn.append(draw_edits(rng, int(rng.integers(1, 4)), known, avoid=avoid))
+    pairs = zip(item_keys(rows), drawn, strict=True)
+    copies = (edited_copies(bench.photograph(*place), [edits]) for place, edits in pairs)
+    return _table(bench, rows, [labels_of(one) for one in drawn], copies, made_here=True)
+
+
+def _table(
+    bench: Bench[SuggestingSettings],
+    rows: pd.DataFrame,
+    edits: Sequence[list[str] | None],
+    batches: Iterable[list[Image]],
+    *,
+    made_here: bool,
+) -> pd.DataFrame:
+    """What the model says of photographs, by every way: the columns of PREDICTIONS but the decisions."""
+    found: list[Sequence[tuple[str, str, float]]] = []
+    made: list[list[Suggestion]] = []
+    ranked: list[Sequence[Remedy]] = []
+    for images in batches:
+        found += bench.model.recognise(images)
+        made += [[one for one in of if one.attribute is not None] for of in bench.model.suggest(images, top=max(TOP))]
+        ranked += bench.model.rank_remedies(images)
+    language = [[f"{remedy.attribute}: {remedy.state}" for remedy in one] for one in ranked]
+    suggested = [[f"{attribute}: {state}" for attribute, state, _ in one] for one in found]
+    return rows[["dataset", "item_id", "group"]].assign(
+        edits=_lists(edits),
+        made_here=made_here,
+        suggested=_lists(suggested),
+        probabilities=_lists([float(share) for *_, share in one] for one in found),
+        suggested_made=_lists([f"{s.attribute}: {s.state}" for s in one] for one in made),
+        texts=_lists([s.text for s in one] for one in made),
+        language=_lists(language),
+        log_odds=_lists([float(remedy.log_odds) for remedy in one] for one in ranked),
+        reranked=_lists(sorted(a[: max(TOP)], key=b.index) for a, b in zip(suggested, language, strict=True)),
+    )
+
+
+def _lists(values: Iterable[list[Any] | None]) -> pd.Series:
+    """A column of lists, which pandas would otherwise try to unfold."""
+    return pd.Series(list(values), dtype=object)
+
+
+def hit_table(edited: pd.DataFrame, known: Taxonomy, swap: Sequence[int], ranking: str) -> pd.DataFrame:
+    """For each photograph, kind and top: is an edit among the suggestions of column `ranking`, the same for another
+    photograph's suggestions (`shuffled`), and the exact probability of a random ranking of all states (`uniform`).
+    """
+    labels = [f"{attribute.name}: {state.name}" for attribute in known.attributes for state in attribute.states]
+    suggested = list(edited[ranking])
+    table: dict[str, list[float]] = {}
+    for kind in KINDS:
+        wanted = [{key(label, kind) for label in edits} for edits in edited["edits"]]
+        for top in TOP:
+            name = f"{kind}_top{top}"
+            table[name] = [_hit(w, suggested[i], kind, top) for i, w in enumerate(wanted)]
+            table[f"{name}_shuffled"] = [_hit(w, suggested[swap[i]], kind, top) for i, w in enumerate(wanted)]
+            right = [sum(key(label, kind) in w for label in labels) for w in wanted]
+            table[f"{name}_uniform"] = [1 - comb(len(labels) - r, top) / comb(len(labels), top) for r in right]
+    return pd.DataFrame(table)
+
+
+def _hit(wanted: set[str], suggested: Sequence[str], kind: str, top: int) -> float:
+    return float(any(key(label, kind) in wanted for label in suggested[:top]))
+
+
+def measure(hits: pd.DataFrame, groups: Sequence[Hashable], bootstrap: Bootstrap) -> dict[str, Any]:
+    """Share of photographs with a hit, its interval, chance by both measures, and the paired gain over shuffled."""
+    metrics: dict[str, Any] = {}
+    for kind in KINDS:
+        for top in TOP:
+            name = f"{kind}_top{top}"
+            gain = hits[name] - hits[f"{name}_shuffled"]
+            metrics[name] = mean(hits[name], groups, bootstrap).to_json() | {
+                "chance": round(float(hits[f"{name}_uniform"].mean()), 6),
+                "shuffled": round(float(hits[f"{name}_shuffled"].mean()), 6),
+                "over_shuffled": mean(gain, groups, bootstrap).to_json(),
+            }
+    return metrics
+
+
+def _unedited(predictions: pd.DataFrame) -> dict[str, Any]:
+    """Nothing is known to be wrong with unedited photographs: is the model less sure of its best suggestion there?"""
+    from sklearn.metrics import roc_auc_score
+
+    strength = predictions["probabilities"].map(lambda values: values[0])
+    edited = predictions["edits"].notna()
+    result: dict[str, Any] = {"items": int((~edited).sum())}
+    if edited.all():
+        return result | {"sure_when_edited_auc": None, "reason": "no unedited photograph in the list"}
+    return result | {
+        "sure_when_edited_auc": round(float(roc_auc_score(edited, strength)), 6),
+        "probability": round(float(strength[~edited].mean()), 6),
+        "probability_when_edited": round(float(strength[edited].mean()), 6),
+    }
+
+
+def _plots(metrics: dict[str, Any]) -> dict[str, bytes]:
+    names = [f"{kind}_top{top}" for kind in KINDS for top in TOP]
+    table = [(name, metrics[name]["value"], metrics[name]["chance"], metrics[name]["shuffled"]) for name in names]
+    return {
+        "hits.svg": plots.bars(
+            [name.replace("_top", ", top ") for name in names],
+            [Estimate(*(metrics[name].get(key) for key in ("value", "low", "high"))) for name in names],
+            beside=[metrics[name]["shuffled"] for name in names],
+            beside_label="another photograph's suggestions",
+            xlabel="share of edited photographs with a real edit named",
+        ),
+        "hits.csv": csv_bytes(pd.DataFrame(table, columns=["figure", "value", "chance", "shuffled"])),
+    }
+
+
+def _shuffled(way: str, figure: str) -> tuple[str, str]:
+    return "shuffled", f"decided.{way}.shuffled.{figure}.value"
+
+
+TASK = Task(
+    title="Suggesting",
+    about="Is the remedy of a photograph's known edit suggested, and is a photograph without any left alone?",
+    headlines=(
+        *(
+            Headline(
+                f"{kind} named, top {top}",
+                f"{kind}_top{top}",
+                (
+                    ("shuffled", f"{kind}_top{top}.shuffled"),
+                    ("random", f"{kind}_top{top}.chance"),
+                    ("language model alone", f"language.{kind}_top{top}.value"),
+                ),
+            )
+            for kind in KINDS
+            for top in TOP
+        ),
+        Headline(
+            "attribute named, top 3, language model alone",
+            "language.attribute_top3",
+            (("shuffled", "language.attribute_top3.shuffled"), ("random", "language.attribute_top3.chance")),
+        ),
+        Headline("the same, minus shuffled", "language.attribute_top3.over_shuffled"),
+        Headline(
+            "state named, top 1, the first three ranked again by the language model",
+            "reranked.state_top1",
+            (("shuffled", "reranked.state_top1.shuffled"),),
+        ),
+        *(
+            Headline(
+                f"{figure} by state, {name}", f"decided.{way}.state.{figure}", (_shuffled(way, f"state.{figure}"),)
+            )
+            for figure in ("precision", "recall")
+            for way, name in WAYS.items()
+        ),
+        *(
+            Headline(f"{label}, {name}", f"decided.{way}.{figure}", (_shuffled(way, figure),))
+            for figure, label in (
+                ("unedited_left_alone", "unedited left as they are"),
+                ("edited_left_alone", "edited left as they are"),
+            )
+            for way, name in WAYS.items()
+        ),
+    ),
+    run=run,
+    settings=SuggestingSettings,
+)

@@ -1,0 +1,1 @@
+"""Models trained again in another way: ablations and cross-validations."""

@@ -1,0 +1,1 @@
+"""Prompts and answers: their wording, and stage `build_instructions`."""

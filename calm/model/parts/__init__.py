@@ -1,0 +1,1 @@
+"""Pretrained parts: visual encoders, language models, text encoder."""

@@ -1,0 +1,1 @@
+"""Texts by a model behind an OpenAI-compatible interface."""
