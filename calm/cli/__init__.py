@@ -22,10 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a bug keeps Python's own traceback
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-people.register(app)
-results.register(app)
-plan.register(app)
-stages.register(app)
+for part in (people, results, plan, stages):
+    app.add_typer(part.app)
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(profile.app, name="profile")
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.text import Text
+from calm.cli.printing import print_json, print_table
 
-    from calm.data.inventory import Check, Entry
+if TYPE_CHECKING:
+    from calm.data.inventory.counts import Check, Count, Entry
 
 app = typer.Typer(invoke_without_command=True, help="Datasets: what is here, what is missing, how to get it.")
 
+STYLES = {"present": "green", "partial": "yellow", "missing": "dim"}
 Name = Annotated[str, typer.Argument(help="As `calm datasets` lists it.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
@@ -23,31 +23,37 @@ def datasets(context: typer.Context, as_json: AsJson = False) -> None:
     """List every dataset with state, size and licence; a star marks those of params.yaml."""
     if context.invoked_subcommand is not None:
         return
-    from calm.data.inventory import entries
+    from calm.data.inventory.counts import entries
     from calm.params import load_params
 
-    found = entries(load_params())
+    listed = entries(load_params())
     if as_json:
-        rows = [
-            {
-                "name": one.name,
-                "state": one.state,
-                "used": one.used,
-                "size": one.card.size,
-                "licence": one.card.licence,
-                "note": one.note,
-            }
-            for one in found
-        ]
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
-    else:
-        _print_entries(found)
+        print_json(
+            [
+                {
+                    "name": e.name,
+                    "state": e.state,
+                    "used": e.used,
+                    "size": e.card.size,
+                    "licence": e.card.licence,
+                    "note": e.note,
+                }
+                for e in listed
+            ]
+        )
+        return
+    rows = [("*" if e.used else "", e.name, e.state, e.card.size, e.card.licence) for e in listed]
+    print_table(("", "dataset", "state", "size", "licence"), rows, [STYLES[entry.state] for entry in listed])
+    for entry in listed:
+        if entry.state == "partial":
+            typer.echo(f"{entry.name}: {entry.note}")
+    typer.echo("`calm datasets show NAME` says how to get one; `calm datasets check NAME` counts it.")
 
 
 @app.command()
 def show(name: Name) -> None:
     """What a dataset is, its terms, and how to get it."""
-    from calm.data.inventory import how_to_get, open_source, state_of
+    from calm.data.inventory.counts import how_to_get, open_source, state_of
     from calm.params import load_params
 
     source = open_source(name, load_params())
@@ -72,67 +78,40 @@ def check(
 
     Exit code 1 if a count differs and nobody knows why.
     """
-    from calm.data import inventory
+    from calm.data.inventory import counts as inventory
     from calm.params import load_params
 
-    found = inventory.check(inventory.open_source(name, load_params(), root))
+    checked = inventory.check(inventory.open_source(name, load_params(), root))
     if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+        print_json(checked.to_json())
     else:
-        _print_check(found)
-    if not found.passed:
+        rows = [(one.key, _number(one.found), _number(one.published), _difference(one)) for one in checked.counts]
+        print_table(("count", "found", "published", "difference"), rows)
+        if checked.absent:
+            named = ", ".join(checked.absent[:5])
+            typer.echo(f"{len(checked.absent):,} photographs that labels name are not there: {named} ...")
+        typer.echo(f"{name}: {_verdict(checked)}")
+    if not checked.passed:
         raise typer.Exit(1)
 
 
-def _print_entries(found: list[Entry]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    colours = {"present": "green", "partial": "yellow", "missing": "dim"}
-    table = Table("", "dataset", "state", "size", "licence")
-    for one in found:
-        cells = ["*" if one.used else "", one.name, one.state, one.card.size, one.card.licence]
-        table.add_row(*(_plain(cell) for cell in cells), style=colours[one.state])
-    Console().print(table)
-    for one in found:
-        if one.state == "partial":
-            typer.echo(f"{one.name}: {one.note}")
-    typer.echo("`calm datasets show NAME` says how to get one; `calm datasets check NAME` counts it.")
+def _difference(count: Count) -> str:
+    """How far a count is off, and why."""
+    if not count.differs:
+        return ""
+    known = count.found is not None and count.published is not None
+    gap = f"{count.found - count.published:+,}" if known else "not counted"  # type: ignore[operator]
+    return f"{gap}: {count.explanation or 'unexplained'}"
 
 
-def _print_check(found: Check) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("count", "found", "published", "difference")
-    for one in found.counts:
-        difference = ""
-        if one.differs:
-            gap = f"{one.found - one.published:+,}" if None not in (one.found, one.published) else "not counted"  # type: ignore[operator]
-            difference = f"{gap}: {one.explanation or 'unexplained'}"
-        table.add_row(one.key, _number(one.found), _number(one.published), _plain(difference))
-    Console().print(table)
-    if found.absent:
-        named = ", ".join(found.absent[:5])
-        typer.echo(f"{len(found.absent):,} photographs that labels name are not there: {named} ...")
-    typer.echo(f"{found.name}: {_verdict(found)}")
-
-
-def _verdict(found: Check) -> str:
+def _verdict(checked: Check) -> str:
     """The check in a few words."""
-    if not found.passed:
+    if not checked.passed:
         return "counts differ, and nobody knows why"
-    if all(one.published is None for one in found.counts):
+    if all(one.published is None for one in checked.counts):
         return "nobody published counts to hold these against"
-    return "as published, but for differences that are explained" if found.differences else "as published"
+    return "as published, but for differences that are explained" if checked.differences else "as published"
 
 
 def _number(value: int | None) -> str:
     return "" if value is None else f"{value:,}"
-
-
-def _plain(text: str) -> Text:
-    """Text that rich does not read marks in."""
-    from rich.text import Text
-
-    return Text(text)

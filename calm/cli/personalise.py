@@ -13,6 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import typer
 
+from calm.cli.photographs import MAX_PIXELS
+from calm.data.store.images import read_image
+from calm.evaluation.statistics.metrics import UndefinedMetric, srcc
+from calm.evaluation.statistics.piaa import Scaling, ridge
+from calm.instructions.wording import rescale
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -40,8 +46,6 @@ def read_ratings(path: Path, low: float, high: float) -> tuple[Given, list[str]]
         ValueError: naming the csv, the line and the column.
         FileNotFoundError: there is no such csv.
     """
-    from calm.instructions.wording import rescale
-
     if not low < high:
         raise ValueError(f"--min {low:g} is not below --max {high:g}")
     if not path.is_file():
@@ -85,11 +89,13 @@ def rows_of(
     calm: Calm, images: Sequence[Image], given: Given, *, scale: tuple[float, float], how: str, readout: str
 ) -> Iterator[dict[str, Any]]:
     """Personal and generic score of each photograph, on the person's own scale."""
-    support = _observed(calm, given, readout)
-    seen = calm.observe(images)
+    support, seen = _observed(calm, given, readout), calm.observe(images)
     generic = getattr(seen, readout)
     if how == "ridge":
-        personal = _ridge(support, seen, np.array(given.scores), readout)
+        # As the task `personalised`; scaled by the scored photographs, so a batch does not change the features.
+        scaling = Scaling.fit(support.pooled)
+        left_over = np.array(given.scores) - getattr(support, readout)
+        personal = generic + ridge(scaling(support.pooled), left_over, scaling(seen.pooled))
     else:
         expected, regressed = calm.in_context(support.tokens, given.scores).score(seen.tokens)
         personal = regressed if readout == "regression" else expected
@@ -101,39 +107,18 @@ def rows_of(
 @cache
 def _observed(calm: Calm, given: Given, readout: str) -> Observed:
     """The scored photographs, looked at once; how well they predict one another is told."""
-    from calm.data.store.images import MAX_PIXELS, read_image
-    from calm.evaluation.statistics.metrics import UndefinedMetric, srcc
-
     support = calm.observe([read_image(path, max_pixels=MAX_PIXELS) for path in given.paths])
-    scores = np.array(given.scores)
+    scores, generic = np.array(given.scores), getattr(support, readout)
     try:
-        generic = srcc(getattr(support, readout), scores)
-        personal = srcc(_left_out(support, scores, readout), scores)
-        told = f"SRCC {personal:.2f}, generic score {generic:.2f}"
+        agreement = srcc(_left_out(support.pooled, scores - generic) + generic, scores)
+        result = f"SRCC {agreement:.2f}, generic score {srcc(generic, scores):.2f}"
     except UndefinedMetric as error:
-        told = f"not defined, {error}"
-    typer.echo(f"Ridge on your own {len(scores)} photographs, each left out in turn: {told}", err=True)
+        result = f"not defined, {error}"
+    typer.echo(f"Ridge on your own {len(scores)} photographs, each left out in turn: {result}", err=True)
     return support
 
 
-def _left_out(support: Observed, scores: np.ndarray, readout: str) -> np.ndarray:
-    """Each photograph's score as ridge predicts it from the others."""
-    generic = getattr(support, readout)
-    from calm.evaluation.statistics.piaa import Scaling, ridge
-
-    features = Scaling.fit(support.pooled)(support.pooled)
-    left_over = scores - generic
-    others = [np.delete(np.arange(len(scores)), row) for row in range(len(scores))]
-    return np.array(
-        [generic[row] + ridge(features[rest], left_over[rest], features[[row]])[0] for row, rest in enumerate(others)]
-    )
-
-
-def _ridge(support: Observed, seen: Observed, scores: np.ndarray, readout: str) -> np.ndarray:
-    """As the task `personalised`; features are scaled by the scored photographs, so a batch does not change them."""
-    from calm.evaluation.statistics.piaa import Scaling, ridge
-
-    scaling = Scaling.fit(support.pooled)
-    left_over = scores - getattr(support, readout)
-    personal: np.ndarray = getattr(seen, readout) + ridge(scaling(support.pooled), left_over, scaling(seen.pooled))
-    return personal
+def _left_out(pooled: np.ndarray, left_over: np.ndarray) -> np.ndarray:
+    """What the generic score leaves over of each photograph's score, as ridge predicts it from the others."""
+    features, rows = Scaling.fit(pooled)(pooled), np.arange(len(pooled))
+    return np.array([ridge(features[rows != row], left_over[rows != row], features[[row]])[0] for row in rows])

@@ -13,14 +13,10 @@ from calm.cli.stages import quiet_libraries
 if TYPE_CHECKING:
     from calm.params import Params
 
-PANEL = "Results"
+app = typer.Typer()
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb to the command line."""
-    app.command("plan", rich_help_panel=PANEL)(plan)
-
-
+@app.command(rich_help_panel="Results")
 def plan(
     profile: Annotated[
         str | None, typer.Argument(help="File name in profiles/, without .yaml; params.yaml as it is, if none.")

@@ -16,12 +16,11 @@ if TYPE_CHECKING:
     from calm.report.tables import Section
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb to the command line."""
-    app.command(rich_help_panel="Results")(metrics)
-    app.command("fetch-spice", rich_help_panel="Results")(fetch_spice)
+app = typer.Typer()
+verb = app.command(rich_help_panel="Results")
 
 
+@verb
 def metrics(
     everything: Annotated[bool, typer.Option("--all", help="Every figure, not only the first few of a task.")] = False,
 ) -> None:
@@ -40,6 +39,7 @@ def metrics(
         console.print(f"With curves and photographs: {layout.report}", style="dim")
 
 
+@verb
 def fetch_spice(
     folder: Annotated[Path, typer.Argument(help="Where to put the parser's jars, some 400 MB.", show_default=False)],
 ) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Collection
+from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from calm.layout import Layout
     from calm.params import Params
 
-PANEL = "Stages (run them by `dvc repro` or `snakemake`)"
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -24,64 +24,46 @@ THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
     "RAYON_NUM_THREADS",
 )
+# Where params.yaml has the names that a stage is run for.
+KEYS = {
+    "fetch": "data.datasets",
+    "prepare": "data.datasets",
+    "evaluate": "evaluation.tasks",
+    "ablate": "ablations",
+    "cross_validate": "cross_validations",
+}
+
+app = typer.Typer()
+verb = app.command(rich_help_panel="Stages (run them by `dvc repro` or `snakemake`)")
 
 Name = Annotated[str, typer.Argument(help="A name from params.yaml.", show_default=False)]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs to the command line, in the order of the graph."""
-    verbs: tuple[Callable[..., None], ...] = (
-        fetch,
-        prepare,
-        split,
-        filter_leakage,
-        generate_texts,
-        build_instructions,
-        pretrain,
-        finetune,
-        evaluate,
-        ablate,
-        cross_validate,
-        report,
-    )
-    for verb in verbs:
-        app.command(verb.__name__.replace("_", "-"), rich_help_panel=PANEL)(verb)
-
-
+@verb
 def fetch(dataset: Name) -> None:
     """Find or download a dataset, and hash it."""
-    params, layout = start("fetch")
-    chosen(dataset, params.data.datasets, "data.datasets")
-    from calm.data import sources
-
-    sources.fetch(dataset, params, layout)
+    run_stage("fetch", "calm.data.sources", dataset)
 
 
+@verb
 def prepare(dataset: Name) -> None:
     """Decode every photograph of a dataset once, into shards and tables."""
-    params, layout = start("prepare")
-    chosen(dataset, params.data.datasets, "data.datasets")
-    from calm.data.prepare import stage
-
-    stage.prepare(dataset, params, layout)
+    run_stage("prepare", "calm.data.prepare.stage", dataset)
 
 
+@verb
 def split() -> None:
     """Say of every photograph whether it is for training or for test."""
-    params, layout = start("split")
-    from calm.data.splits import stage as splits
-
-    splits.split(params, layout)
+    run_stage("split", "calm.data.splits.stage")
 
 
+@verb
 def filter_leakage() -> None:
     """Keep the test photographs of every dataset out of every training list."""
-    params, layout = start("filter_leakage")
-    from calm.data.leakage import stage as leakage
-
-    leakage.filter_leakage(params, layout)
+    run_stage("filter_leakage", "calm.data.leakage.stage")
 
 
+@verb
 def generate_texts(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be sent and what it would cost; send nothing.")
@@ -97,68 +79,62 @@ def generate_texts(
         stage.generate_texts(params, layout)
 
 
+@verb
 def build_instructions() -> None:
     """Write the prompts and answers to train on."""
-    params, layout = start("build_instructions")
-    from calm.instructions.stage import build_instructions as build
-
-    build(params, layout)
+    run_stage("build_instructions", "calm.instructions.stage")
 
 
+@verb
 def pretrain(run: Annotated[str, typer.Argument(help="attributes | alignment", show_default=False)]) -> None:
     """Train the MFAM alone."""
-    params, layout = start("pretrain")
-    chosen(run, ("attributes", "alignment"), "pretrain")
-    from calm.training import pretrain as stage
-
-    stage.pretrain(run, params, layout)
+    run_stage("pretrain", "calm.training.pretrain", run)
 
 
+@verb
 def finetune(run: Annotated[str, typer.Argument(help="comments | scores", show_default=False)]) -> None:
     """Train MFAM and language model."""
-    params, layout = start("finetune")
-    chosen(run, ("comments", "scores"), "finetune")
-    from calm.training import finetune as stage
-
-    stage.finetune(run, params, layout)
+    run_stage("finetune", "calm.training.finetune", run)
 
 
+@verb
 def evaluate(task: Name) -> None:
     """Measure a model on held-out photographs."""
-    params, layout = start("evaluate")
-    chosen(task, params.evaluation.tasks, "evaluation.tasks")
-    from calm.evaluation import stage as evaluation
-
-    evaluation.evaluate(task, params, layout)
+    layout = run_stage("evaluate", "calm.evaluation.stage", task)
     write_digest(layout, task, layout.result(task))
 
 
+@verb
 def ablate(name: Name) -> None:
     """Train and measure the recipe with one thing off."""
-    params, layout = start("ablate")
-    chosen(name, params.ablations, "ablations")
-    from calm.experiments import ablations
-
-    ablations.ablate(name, params, layout)
+    layout = run_stage("ablate", "calm.experiments.ablations", name)
     write_digest(layout, f"ablate-{name}", layout.ablation(name))
 
 
+@verb
 def cross_validate(name: Name) -> None:
     """Score every rated photograph by models that never saw it."""
-    params, layout = start("cross_validate")
-    chosen(name, params.cross_validations, "cross_validations")
-    from calm.experiments import cross_validation
-
-    cross_validation.cross_validate(name, params, layout)
+    layout = run_stage("cross_validate", "calm.experiments.cross_validation", name)
     write_digest(layout, f"cross-validation-{name}", layout.cross_validation(name))
 
 
+@verb
 def report() -> None:
     """Write results/report.html and its Markdown twin."""
-    params, layout = start("report")
-    from calm.report import stage
+    run_stage("report", "calm.report.stage")
 
-    stage.report(params, layout)
+
+def run_stage(stage: str, module: str, *name: str) -> Layout:
+    """Run the function of the stage's name in `module`, for the name that a stage of several is run for.
+
+    Raises:
+        ValueError: params.yaml does not have that name; lists those that there are.
+    """
+    params, layout = start(stage)
+    for chosen in name:
+        check_name(stage, chosen, params)
+    getattr(import_module(module), stage)(*name, params, layout)
+    return layout
 
 
 def start(stage: str) -> tuple[Params, Layout]:
@@ -172,12 +148,13 @@ def start(stage: str) -> tuple[Params, Layout]:
     """
     from calm.layout import Layout
     from calm.params import load_params
-    from calm.sections import check_open_sections
 
     params = load_params()
     threads = str(getattr(params.threads, stage))
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, threads))
     quiet_libraries()
+    from calm.sections import check_open_sections
+
     check_open_sections(params)
     return params, Layout()
 
@@ -191,14 +168,18 @@ def quiet_libraries() -> None:
     logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno > logging.WARNING)
 
 
-def chosen(name: str, names: Collection[str], where: str) -> None:
+def check_name(stage: str, name: str, params: Params) -> None:
     """Refuse a name that params.yaml does not have.
 
     Raises:
         ValueError: lists the names that there are.
     """
+    from calm.training.settings import TRAINING_RUNS
+
+    key = KEYS.get(stage, stage)
+    names = [run for section, run in TRAINING_RUNS if section == stage] or attrgetter(key)(params)
     if name not in names:
-        raise ValueError(f"'{name}' is not in {where} of params.yaml; there are: {', '.join(names) or 'none'}")
+        raise ValueError(f"'{name}' is not in {key} of params.yaml; there are: {', '.join(names) or 'none'}")
 
 
 def write_digest(layout: Layout, name: str, folder: Path) -> None:

@@ -60,7 +60,7 @@ PLUMBING = {
     "calm.training.loop.machines",
 }
 # Imported by a source, but for its labels and views: `prepare` makes those.
-NOT_FETCHED = ("calm.attributes", "calm.data.store", "calm.data.prepare")
+NOT_FETCHED = ("calm.attributes", "calm.data.store", "calm.data.synthetic")
 
 
 @pytest.fixture(scope="module")

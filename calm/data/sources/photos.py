@@ -20,8 +20,8 @@ import pandas as pd
 from PIL import Image
 from pydantic import Field
 
-from calm.data.prepare import synthetic
 from calm.data.reading.base import Card, Photograph, RawFile, Settings, Source, SourceError, View, checked_sha256
+from calm.data.synthetic import edited as synthetic
 from calm.seeds import stream
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Photos(Source):
         return draw_edits(rng, int(rng.integers(1, self.settings.max_edits + 1)), taxonomy())
 
     def ratings(self, items: pd.DataFrame) -> list[dict[str, Any]]:
-        """Synthetic scores of all items and synthetic raters' scores of some; see `calm.data.prepare.synthetic`."""
+        """Synthetic scores of all items and synthetic raters' scores of some; see `calm.data.synthetic.edited`."""
         from calm.attributes.taxonomy import taxonomy
 
         edits = _edits(items)

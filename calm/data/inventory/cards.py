@@ -1,6 +1,6 @@
 """The table of all datasets in docs/datasets.md, made from their cards.
 
-`python -m calm.data.cards` writes it; a test holds it true.
+`python -m calm.data.inventory.cards` writes it; a test holds it true.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from calm.data import sources
-from calm.data.inventory import ways
+from calm.data.inventory.counts import ways
 from calm.io import atomic_file
 
 PAGE = Path("docs/datasets.md")
-BEGIN, END = "<!-- cards: python -m calm.data.cards -->", "<!-- end of cards -->"
+BEGIN, END = "<!-- cards: python -m calm.data.inventory.cards -->", "<!-- end of cards -->"
 
 
 def table() -> str:

@@ -1,0 +1,54 @@
+"""Finding photographs by the names that people type, and reading them."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from calm.cli.errors import tell
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_PIXELS = 200_000_000  # width times height of one photograph; more is refused before it is decoded
+
+
+def find_photographs(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Expand folders (with all below them) and globs.
+
+    Returns:
+        The files, each once, in the order of `names`; and a message for every name that leads to none.
+    """
+    from calm.data.store.images import SUFFIXES
+
+    files: dict[str, None] = {}
+    problems: list[str] = []
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            here = sorted(str(p) for p in path.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
+            problem = f"{name}: no photograph in this folder ({', '.join(SUFFIXES)})"
+        elif path.exists():
+            here, problem = [name], ""
+        elif glob.has_magic(name):
+            here = sorted(p for p in glob.glob(name, recursive=True) if Path(p).is_file())
+            problem = f"{name}: no file matches"
+        else:
+            here, problem = [], f"{name}: no such file or folder"
+        files.update(dict.fromkeys(here))
+        if not here:
+            problems.append(problem)
+    return list(files), problems
+
+
+def read_photographs(paths: Sequence[str]) -> Iterator[tuple[str, Image]]:
+    """Read photographs; tell of those that cannot be read and leave them out."""
+    from calm.data.store.images import ImageError, read_image
+
+    for path in paths:
+        try:
+            yield path, read_image(Path(path), max_pixels=MAX_PIXELS)
+        except ImageError as error:
+            tell(str(error))

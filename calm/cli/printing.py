@@ -1,0 +1,69 @@
+"""Results on the terminal: JSON, comma-separated values, tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import typer
+
+Row = dict[str, Any]
+
+
+def print_json(value: object) -> None:
+    """Indented, letters of all languages as they are."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_csv(results: Iterable[Row]) -> None:
+    """One line per photograph, or per suggestion where there are several; each as soon as it is there."""
+    writer = None
+    for line in flat(results):
+        if writer is None:
+            writer = csv.DictWriter(sys.stdout, list(line), lineterminator="\n")
+            writer.writeheader()
+        writer.writerow(line)
+        sys.stdout.flush()
+    if writer is None:
+        typer.echo("file")
+
+
+def print_results(results: Iterable[Row], made_by: dict[str, str]) -> None:
+    """A table for people; what is the same for all rows goes below it."""
+    from rich.console import Console
+
+    lines = list(flat(results))
+    if not lines:
+        return
+    columns = [key for key in lines[0] if key not in made_by]
+    print_table(columns, [[_cell(line.get(key)) for key in columns] for line in lines])
+    Console().print(", ".join(f"{key} {value}" for key, value in made_by.items()), style="dim", highlight=False)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], styles: Iterable[str] | None = None) -> None:
+    """A table whose cells are text and never markup; `styles` of its rows."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, row_styles=list(styles or ()))
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+def flat(results: Iterable[Row]) -> Iterator[Row]:
+    """A row for each suggestion where a photograph has a list of them."""
+    for row in results:
+        for suggestion in row.get("suggestions", [{}]):
+            rest = {key: value for key, value in row.items() if key not in {"file", "suggestions"}}
+            yield {"file": row["file"], **suggestion, **rest}
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

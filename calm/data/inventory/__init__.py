@@ -1,0 +1,1 @@
+"""What is there of each dataset, beside what was published."""
