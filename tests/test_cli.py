@@ -238,7 +238,7 @@ def test_a_reader_who_has_seen_enough_of_a_csv_is_no_error(monkeypatch: pytest.M
     reader, writer = os.pipe()
     os.close(reader)
     closed = os.fdopen(writer, "w")
-    monkeypatch.setattr("calm.cli.people.sys", SimpleNamespace(stdout=closed))
+    monkeypatch.setattr("calm.cli.printing.sys", SimpleNamespace(stdout=closed))
     result = run("score", "--csv", "a.jpg")
     assert result.exit_code == 1 and result.stderr == ""
     with suppress(BrokenPipeError):

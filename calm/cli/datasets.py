@@ -9,10 +9,11 @@ import typer
 from calm.cli.printing import print_json, print_table
 
 if TYPE_CHECKING:
-    from calm.data.inventory.counts import Check, Count, Entry
+    from calm.data.inventory.counts import Check, Count
 
 app = typer.Typer(invoke_without_command=True, help="Datasets: what is here, what is missing, how to get it.")
 
+KEYS = ("name", "state", "used", "size", "licence", "note")
 STYLES = {"present": "green", "partial": "yellow", "missing": "dim"}
 Name = Annotated[str, typer.Argument(help="As `calm datasets` lists it.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
@@ -28,19 +29,8 @@ def datasets(context: typer.Context, as_json: AsJson = False) -> None:
 
     listed = entries(load_params())
     if as_json:
-        print_json(
-            [
-                {
-                    "name": e.name,
-                    "state": e.state,
-                    "used": e.used,
-                    "size": e.card.size,
-                    "licence": e.card.licence,
-                    "note": e.note,
-                }
-                for e in listed
-            ]
-        )
+        values = [(e.name, e.state, e.used, e.card.size, e.card.licence, e.note) for e in listed]
+        print_json([dict(zip(KEYS, row, strict=True)) for row in values])
         return
     rows = [("*" if e.used else "", e.name, e.state, e.card.size, e.card.licence) for e in listed]
     print_table(("", "dataset", "state", "size", "licence"), rows, [STYLES[entry.state] for entry in listed])
