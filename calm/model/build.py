@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedConfig
 from transformers.initialization import no_init_weights
@@ -40,6 +40,9 @@ from calm.model.processing import CalmImageProcessor, CalmProcessor, add_placeho
 from calm.model.settings import LoRATuning, Runtime
 from calm.model.words import embedded, word_ids
 from calm.params import Params
+
+if TYPE_CHECKING:
+    from peft import PeftModel  # its import takes seconds: functions that need it import it
 
 TRAINED = "trained.safetensors"
 ADAPTER = "adapter"
@@ -165,6 +168,8 @@ def use_plain_attention(model: CalmForConditionalGeneration) -> None:
 
 def add_lora(model: CalmForConditionalGeneration, tuning: LoRATuning, seed: int) -> PeftModel:
     """Low-rank adapters on linear layers of the language model, never on its head; the adapters alone are trainable."""
+    from peft import LoraConfig, get_peft_model
+
     torch.manual_seed(seed)
     model.language_model.config._name_or_path = model.config.provenance["language"]["name"]  # peft records it
     config = LoraConfig(
@@ -248,6 +253,8 @@ def load_adapter(model: CalmForConditionalGeneration, folder: Path, *, trainable
     """The LoRA adapter of a checkpoint on the model's language model; None if it has none."""
     if not (folder / ADAPTER).is_dir():
         return None
+    from peft import PeftModel
+
     return PeftModel.from_pretrained(model.language_model, folder / ADAPTER, is_trainable=trainable)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
-from peft import PeftModel
 
 from calm.data.store import tables
 from calm.io import atomic_dir, sha256_file
@@ -36,6 +36,9 @@ from calm.training.loop.engine import Run, finish, train, write_curve
 from calm.training.loop.launch import absolute, launch
 from calm.training.settings import FinetuneScores
 from calm.training.tuning import InstructionObjective
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 RUNS = ("comments", "scores")
 CONTRASTIVE = ("text_to_contrast", "to_contrast", "temperature")  # no part of what the language model reads
