@@ -5,14 +5,12 @@
 Seconds are of processor time, predicted from the operations that the plan counts and what is measured right after each
 step (`benchmarks/machine.py`): every shape of matrix product in the plan, copies of memory, and operations that do
 nothing. The median ratio is shown, and the least and the greatest. Then the features of photographs: encoded in every
-step, kept on disk by content, kept in memory.
+step, kept in memory.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
-from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -30,7 +28,6 @@ from calm.model.parts.pretrained import load_text_encoder
 from calm.params import Params, load_params
 from calm.plan.shapes import STAGES, Cost, open_stage
 from calm.training.attributes import AttributeObjective, state_table
-from calm.training.feature_cache import FeatureCache
 from calm.training.features import Features, Photographs
 
 ENCODED = 64
@@ -111,15 +108,13 @@ def features(params: Params) -> None:
     of = objective("alignment", params, Layout())
     keys = sorted({key for row in range(len(of.rows)) for key in of._keys(row)})[:ENCODED]
     photographs = of.features.photographs
-    with tempfile.TemporaryDirectory() as folder:
-        disk = Features(of.assembly, photographs, keep=False, cache=FeatureCache(Path(folder), of.assembly))
-        memory = Features(of.assembly, photographs, keep=True)
-        ways = {"encoded in every step": Features(of.assembly, photographs, keep=False), "disk, first": disk}
-        ways |= {"disk": disk, "memory, first": memory, "memory": memory}
-        for name, way in ways.items():
-            started = processor_seconds()
-            way(keys)
-            print(f"| {name} | {(processor_seconds() - started) / len(keys) * 1e3:.2f} ms |")
+    memory = Features(of.assembly, photographs, keep=True)
+    ways = {"encoded in every step": Features(of.assembly, photographs, keep=False)}
+    ways |= {"memory, first": memory, "memory": memory}
+    for name, way in ways.items():
+        started = processor_seconds()
+        way(keys)
+        print(f"| {name} | {(processor_seconds() - started) / len(keys) * 1e3:.2f} ms |")
 
 
 def main() -> None:

@@ -71,18 +71,6 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
-    def _recipes_omit_what_is_there(self) -> Params:
-        content = self.mfam.thematic.content
-        for name, settings in self.cross_validations.items():
-            for recipe, how in settings.recipes.items():
-                if missing := [source for source in how.omits if source not in content]:
-                    raise ValueError(
-                        f"cross_validations.{name}.recipes.{recipe}.omits {missing[0]}, which is not in "
-                        f"mfam.thematic.content {content}"
-                    )
-        return self
-
-    @model_validator(mode="after")
     def _visual_scores_have_a_head(self) -> Params:
         width, steps = self.mfam.score_width, self.finetune.scores.visual.steps
         if steps and not width:

@@ -15,7 +15,7 @@ from calm.experiments.cross_validation import CrossValidationError, _found, fold
 from calm.training.settings import CrossValidation, Recipe
 
 COUNT = 40
-RECIPE = Recipe(self_supervision="none", reads=["thematic"], edit_gap=0.0, steps=0)
+RECIPE = Recipe(self_supervision="none", reads=["thematic"], steps=0)
 
 
 def settings(by: str = "photograph", count: int = 5) -> CrossValidation:

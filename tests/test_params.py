@@ -16,11 +16,6 @@ from calm.settings import ParamsError
 FILE = Path(__file__).parents[1] / "params.yaml"
 
 
-# demo has no such source of content: nothing would be omitted
-OMITS = {"self_supervision": "none", "reads": ["high"], "omits": ["connotations"], "edit_gap": 0.0, "steps": 0}
-OMITTED = {"one": {"photographs": "all", "by": "group", "folds": 2, "seeds": [1], "recipes": {"bare": OMITS}}}
-
-
 @pytest.fixture
 def raw() -> Any:
     return YAML(typ="safe").load(FILE.read_text())
@@ -80,7 +75,6 @@ def test_unknown_mistyped_and_impossible_values_name_their_key(raw: Any, key: st
         ("pretrain.attributes.language.samples", 0, "pretrain.attributes.language"),
         ("mfam.cross_attention_every", 99, "mfam.cross_attention_every"),
         ("mfam.heads", 7, "mfam.heads"),
-        ("cross_validations", OMITTED, "cross_validations.one.recipes.bare.omits"),
     ],
 )
 def test_keys_without_effect_beside_the_others_are_errors(raw: Any, key: str, value: Any, named: str) -> None:

@@ -24,7 +24,7 @@ from calm.training.loop.engine import Objective, Run, finish, train
 from calm.training.pretrain import attribute_objective
 from calm.training.settings import LanguageLoss, Optimisation, PretrainAttributes, Recipe, Strategy
 from calm.training.tuning import InstructionObjective
-from calm.training.visual_scores import SpoiltViews, VisualScoreObjective, visual_parameters
+from calm.training.visual_scores import VisualScoreObjective, visual_parameters
 
 ALONE = Strategy(kind="single")
 
@@ -49,8 +49,6 @@ class Learner:
         self.features = Features.of(self.assembly, rows["dataset"], params.runtime, layout)
         self.keys = _keys(rows)
         self.features.prepare(self.keys)
-        gap = params.finetune.scores.visual.edit_gap
-        self.spoilt = SpoiltViews(self.assembly, self.features.photographs, self.keys, gap, params.seed)
         instructions = tables.instructions(layout, "scores")
         self._inputs = [sha256_file(folder / TRAINED) for folder in start]
         self._inputs.append(sha256_file(layout.instructions / "scores.parquet"))
@@ -79,14 +77,13 @@ class Learner:
         model.load_state_dict(self._start(recipe.self_supervision), strict=False)
         if recipe.self_supervision == "none":
             self._renew(keys, seed)
-        model.config.reads, model.config.omits = list(recipe.reads), list(recipe.omits)
-        gap = options.visual.edit_gap.model_copy(update={"weight": recipe.edit_gap})
-        visual = options.visual.model_copy(update={"edit_gap": gap})
+        model.config.reads = list(recipe.reads)
+        visual = options.visual
         scores = rows["score"].tolist()
         self._open("visual")
         trained = visual_parameters(model)
         objective = VisualScoreObjective(
-            self.assembly, self.features, trained, keys, scores, visual, seed, f"{label}-visual", self.spoilt
+            self.assembly, self.features, trained, keys, scores, visual, seed, f"{label}-visual"
         )
         self._train(objective, visual, seed, f"{label}-visual", rows)
         if recipe.steps:

@@ -72,7 +72,6 @@ class CalmConfig(PreTrainedConfig):
     thematic_content: list[str] = field(default_factory=list)  # sources, of `calm.model.sources`
     connotations: list[str] = field(default_factory=list)  # words that the source of this name is about
     reads: list[str] = field(default_factory=lambda: [*LEVELS, THEMATIC])  # visual tokens; the others are zeros
-    omits: list[str] = field(default_factory=list)  # sources of content whose tokens are zeros too
     contrast_width: int = 256
     contrast_temperature: float = 0.07
     text_width: int = 384  # of the sentence encoder's embeddings

@@ -303,17 +303,10 @@ class MFAM(nn.Module):
             self.content_deviation.copy_(values.std(0, correction=0).clamp_min(1e-6))
 
     def _content_tokens(self, tokens: LevelTokens) -> list[torch.Tensor]:
-        """A token (B, 1, D) of every source of content, its channels in deviations from their mean.
-
-        Zeros where the source is omitted.
-        """
+        """A token (B, 1, D) of every source of content, its channels in deviations from their mean."""
         values = (self.pooled_features(tokens) - self.content_mean) / self.content_deviation
-        found = []
         parts = values.split(list(self.config.content_widths.values()), dim=-1)
-        for (name, layer), part in zip(self.content.items(), parts, strict=True):
-            token = part.new_zeros(len(part), self.thematic.out_features) if name in self.config.omits else layer(part)
-            found.append(token.unsqueeze(1))
-        return found
+        return [layer(part).unsqueeze(1) for layer, part in zip(self.content.values(), parts, strict=True)]
 
     def pooled(self, tokens: LevelTokens) -> dict[str, torch.Tensor]:
         """Each level's query states, averaged over its queries: (B, width)."""

@@ -21,7 +21,6 @@ class Runtime(Section):
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     keep_features: bool = True
-    disk_features: bool = False
 
 
 class Parts(Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import torch
 from PIL import Image
@@ -16,7 +16,6 @@ from calm.model.mfam import LevelTokens
 from calm.model.parts.pretrained import Preprocessing
 from calm.model.processing import normalise, unit_pixels
 from calm.model.settings import Runtime
-from calm.training.feature_cache import FeatureCache
 
 Key = tuple[str, str]  # dataset, item_id
 
@@ -67,22 +66,18 @@ def render(
 
 
 class Features:
-    """Level tokens of photographs as they are, encoded once and kept in memory if `keep`, on disk where `cache` is."""
+    """Level tokens of photographs as they are, encoded once and kept in memory if `keep`."""
 
-    def __init__(
-        self, assembly: Assembly, photographs: Photographs, *, keep: bool, cache: FeatureCache | None = None
-    ) -> None:
+    def __init__(self, assembly: Assembly, photographs: Photographs, *, keep: bool) -> None:
         self.assembly = assembly
         self.photographs = photographs
         self.keep = keep
-        self.cache = cache
         self._kept: dict[Key, LevelTokens] = {}
 
     @staticmethod
     def of(assembly: Assembly, datasets: Iterable[str], runtime: Runtime, layout: Layout) -> Features:
         """As `runtime` says."""
-        cache = FeatureCache(layout.state("features"), assembly) if runtime.disk_features else None
-        return Features(assembly, Photographs(layout, datasets), keep=runtime.keep_features, cache=cache)
+        return Features(assembly, Photographs(layout, datasets), keep=runtime.keep_features)
 
     def __call__(self, keys: Sequence[Key]) -> LevelTokens:
         """Features of `keys`, in their order."""
@@ -97,7 +92,7 @@ class Features:
 
     def read(self, keys: Sequence[Key]) -> torch.Tensor | None:
         """Photographs as the encoder expects them, (B, 3, S, S); None where features are kept instead."""
-        return None if self.keep or self.cache is not None else self._pixels(keys)
+        return None if self.keep else self._pixels(keys)
 
     def encode(self, pixels: torch.Tensor) -> LevelTokens:
         """Features of photographs that were read."""
@@ -109,12 +104,6 @@ class Features:
             self(sorted(set(keys)))
 
     def _encode(self, keys: Sequence[Key]) -> LevelTokens:
-        if self.cache is None:
-            return self._encode_together(keys)
-        read = self.photographs.encoded
-        return LevelTokens.concatenate([self.cache(read(key), partial(self._encode_together, [key])) for key in keys])
-
-    def _encode_together(self, keys: Sequence[Key]) -> LevelTokens:
         return self.encode(self._pixels(keys))
 
     def _pixels(self, keys: Sequence[Key]) -> torch.Tensor:

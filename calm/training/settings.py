@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from calm.model.settings import ContentSource, FrozenTuning, FullTuning, LoRATuning, VisualPart
+from calm.model.settings import FrozenTuning, FullTuning, LoRATuning, VisualPart
 from calm.settings import NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Share
 
 TRAINING_RUNS = (
@@ -90,21 +90,10 @@ class Regression(Section):
     weight: Positive
 
 
-class EditGap(Section):
-    """A known-harmful edit lowers a photograph's own score by `gap` standard deviations of the training scores."""
-
-    weight: NonNegative
-    gap: NonNegative
-    pairs: PositiveInt
-    views: PositiveInt
-    harm: Annotated[float, Field(gt=0, le=1)]
-
-
 class VisualScores(Optimisation):
     """S begins without the language model: MFAM and the score head's visual part. 0 steps leave it out."""
 
     steps: NonNegativeInt
-    edit_gap: EditGap
 
 
 class FinetuneScores(Optimisation):
@@ -171,8 +160,6 @@ class Recipe(Section):
     # the self-supervision alone. none: a fresh MFAM of the fold's seed
     self_supervision: Literal["none", "full", "contrastive", "language"]
     reads: Annotated[list[VisualPart], Field(min_length=1)]  # the MFAM's other tokens are zeros
-    omits: list[ContentSource] = Field(default_factory=list)  # of mfam.thematic.content: zeros as well
-    edit_gap: NonNegative  # weight, in place of finetune.scores.visual.edit_gap.weight
     steps: NonNegativeInt  # with the language model, after the visual phase; 0: the visual part's score alone
 
 

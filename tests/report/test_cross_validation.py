@@ -19,7 +19,7 @@ from calm.report import tables
 from calm.report.parts import _cross_validated
 from calm.training.settings import CrossValidation, Recipe
 
-RECIPE = Recipe(self_supervision="none", reads=["thematic"], edit_gap=0.0, steps=0)
+RECIPE = Recipe(self_supervision="none", reads=["thematic"], steps=0)
 NAMES = ("whole", "a_part_less")  # not in the order of the alphabet, by which a file of metrics sorts its keys
 
 
