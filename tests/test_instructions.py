@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -18,12 +18,12 @@ from calm.data.sources import fetch
 from calm.data.splits.stage import split
 from calm.data.store import tables
 from calm.data.store.schema import PROMPT
+from calm.instructions.stage import build_instructions
 from calm.instructions.wording import (
     IMAGE_TOKEN,
     MAX_ANSWER,
     PROMPTS,
     SCORE_PROMPT,
-    build_instructions,
     format_score,
     parse_score,
     personal_messages,
@@ -86,11 +86,11 @@ def test_answers_of_people_are_capped_and_cannot_open_special_tokens() -> None:
 def built(params: Params, root: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     """Run every stage up to the instructions, with a stand-in for the encoder's class names."""
 
-    def imagenet_labels(name: str, images: Sequence[Image.Image], runtime: Runtime) -> list[list[tuple[str, float]]]:
-        return [
-            [("espresso", 0.6), ("cup", 0.3), ("plate", 0.05)] if i % 2 else [("stage", 0.02)]
-            for i in range(len(images))
-        ]
+    def imagenet_labels(
+        name: str, images: Iterable[Image.Image], runtime: Runtime
+    ) -> Iterator[list[tuple[str, float]]]:
+        for number, _ in enumerate(images):
+            yield [("espresso", 0.6), ("cup", 0.3), ("plate", 0.05)] if number % 2 else [("stage", 0.02)]
 
     module = ModuleType("calm.model.parts.vision")
     module.imagenet_labels = imagenet_labels  # type: ignore[attr-defined]

@@ -30,7 +30,6 @@ from calm.params import Params
 from calm.seeds import derive
 
 _LABELS, _LABEL_PROBABILITY = 3, 0.1  # ImageNet classes named in a caption: at most, at least
-_CHUNK = 512  # photographs decoded at a time
 
 
 def build_instructions(params: Params, layout: Layout) -> None:
@@ -127,16 +126,13 @@ def _class_rows(params: Params, layout: Layout) -> list[Row]:
 
     rows = []
     for dataset, listed in tables.role_list(layout, "generic").groupby("dataset", sort=True):
-        store = ImageStore(layout.prepared(str(dataset)))
-        for start in range(0, len(listed), _CHUNK):
-            items = [item for _, item in listed.iloc[start : start + _CHUNK].iterrows()]
-            images = [store[item["item_id"]] for item in items]
-            found = imagenet_labels(params.parts.vision, images, runtime=params.runtime)
-            for item, labels in zip(items, found, strict=True):
-                names = [name for name, probability in labels[:_LABELS] if probability >= _LABEL_PROBABILITY]
-                if names:
-                    answer = safe_answer(f"It may show {' or '.join(names)}.")
-                    rows.append(_row("caption", item, CAPTION_PROMPT, answer, "imagenet_class"))
+        images = map(ImageStore(layout.prepared(str(dataset))).__getitem__, listed["item_id"])  # decoded when asked for
+        classes = imagenet_labels(params.parts.vision, images, runtime=params.runtime)
+        for (_, item), labels in zip(listed.iterrows(), classes, strict=False):  # none of an encoder without classes
+            names = [name for name, probability in labels[:_LABELS] if probability >= _LABEL_PROBABILITY]
+            if names:
+                answer = safe_answer(f"It may show {' or '.join(names)}.")
+                rows.append(_row("caption", item, CAPTION_PROMPT, answer, "imagenet_class"))
     return rows
 
 

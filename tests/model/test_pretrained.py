@@ -53,10 +53,11 @@ def test_efficientnet_lite0_names_what_photographs_show() -> None:
     assert probabilities == sorted(probabilities, reverse=True)
 
 
-def test_an_encoder_without_an_imagenet_head_names_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    vision = pretrained.Vision(nn.Linear(1, 1), pretrained.Preprocessing(8, (0.5,) * 3, (0.5,) * 3), None)
-    monkeypatch.setattr("calm.model.parts.vision.load_vision", lambda *_: vision)
-    assert imagenet_labels("a-clip", [Image.new("RGB", (8, 8))] * 2) == [[], []]
+def test_an_encoder_without_an_imagenet_head_names_nothing_and_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("calm.model.parts.vision.load_vision", None)
+    photographs = iter([Image.new("RGB", (8, 8))])
+    assert list(imagenet_labels("openai/clip-vit-large-patch14-336", photographs)) == []
+    assert len(list(photographs)) == 1  # none was decoded
 
 
 @pytest.mark.parametrize(
