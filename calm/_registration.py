@@ -1,19 +1,20 @@
 """Teach transformers' Auto classes about CALM without importing transformers: that would cost the command line seconds.
 
 Its Auto classes find everything by name: model type -> class name -> module `transformers.models.TYPE`. So the names
-are added to its tables right after the modules that hold them are loaded, and the modules stand in `sys.modules` as
-lazy ones that import calm's own when a class is first asked for. transformers' public `register` needs the classes
-themselves, hence all of torch; its tables are not documented, so the version is pinned and a test holds this.
+are added to its tables right after the modules that hold them are loaded (wrapt's hooks), and the modules stand in
+`sys.modules` as lazy ones that import calm's own when a class is first asked for. transformers' public `register` needs
+the classes themselves, hence all of torch; its tables are not documented, so the version is pinned and a test holds
+this.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Sequence
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from collections.abc import Callable
 from types import ModuleType
+
+from wrapt import register_post_import_hook
 
 CONFIGURATIONS = {"calm": "CalmConfig", "efficientnet_lite": "EfficientNetLiteConfig"}
 CLASSES = {
@@ -30,11 +31,8 @@ def register() -> None:
     """Register CALM: now where transformers' tables are loaded already, else when they are."""
     for model_type in CONFIGURATIONS:
         sys.modules.setdefault(f"transformers.models.{model_type}", _LazyModule(model_type))
-    if not any(isinstance(finder, _TableFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _TableFinder())
     for name, fill in TABLES.items():
-        if name in sys.modules:
-            fill(sys.modules[name])
+        register_post_import_hook(fill, name)
 
 
 class _LazyModule(ModuleType):
@@ -78,36 +76,3 @@ TABLES: dict[str, Callable[[ModuleType], None]] = {
     "transformers.models.auto.processing_auto": _fill_processors,
     "transformers.models.auto.image_processing_auto": _fill_image_processors,
 }
-
-
-class _TableFinder(MetaPathFinder):
-    """Finds nothing itself: wraps the loaders of the modules that hold the tables."""
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if name not in TABLES:
-            return None
-        for finder in sys.meta_path:
-            spec = None if finder is self else finder.find_spec(name, path, target)
-            if spec is not None and spec.loader is not None:
-                spec.loader = _TableLoader(spec.loader)
-                return spec
-        return None
-
-
-class _TableLoader(Loader):
-    """Loads a module as its own loader does, then fills its tables."""
-
-    def __init__(self, loader: Loader) -> None:
-        self.loader = loader
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self.loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        self.loader.exec_module(module)
-        TABLES[module.__name__](module)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.loader, name)  # resources and source lines, as if it were not wrapped
