@@ -7,35 +7,22 @@ it, so params.yaml is a function of the profile alone (and of what was edited by
 
 from __future__ import annotations
 
-import types
-import typing
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 
-from calm.params import PARAMS_FILE, Params, load_params, parse_params
+from calm.params import PARAMS_FILE, load_params, parse_params
 from calm.sections import check_open_sections
 from calm.settings import ParamsError
 
 FOLDER = Path("profiles")
 BASE = "demo"
 EXTENDS = "extends"  # the one key of a profile that is not a param: the profile it starts from
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One key of a YAML text: where it is, with its value and the comment behind it."""
-
-    key: str  # dotted
-    start: int  # of the key
-    end: int  # of the last line of the value, line break not included
-    value: tuple[int, int] | None  # the value alone; None when a whole section is the unit
+# Sections that a profile replaces as a unit, comments included: their keys are free names, or those of one variant.
+WHOLE = frozenset({"data.datasets", "attributes.texts.writer", "finetune.tuning", "ablations", "cross_validations"})
 
 
 def names(folder: Path = FOLDER) -> list[str]:
@@ -72,7 +59,10 @@ def merged(name: str, params: Path = PARAMS_FILE, folder: Path = FOLDER) -> str:
     """
     text = params.read_text(encoding="utf-8")
     for part in chain(name, folder):
-        text = overlay(text, _read(part, folder), f"{folder / part}.yaml")
+        patch = _read(part, folder)
+        if unknown := places(patch).keys() - places(text).keys() - {EXTENDS}:
+            raise ParamsError(f"{folder / part}.yaml: {min(unknown)} is not a key of params.yaml")
+        text = overlay(text, patch)
     checked = parse_params(_parse(text, params.name), f"{params.name} with profile {name}")
     check_open_sections(checked)
     if checked.profile != name:
@@ -106,8 +96,7 @@ def save(name: str, params: Path = PARAMS_FILE, folder: Path = FOLDER) -> int:
     check_open_sections(current)
     if current.profile != name:
         raise ParamsError(f"{params.name} is of profile {current.profile}: its values are not those of {name}")
-    named = frozenset(entry.key for entry in entries(profile))
-    return _replace(folder / f"{name}.yaml", overlay(profile, text, params.name, only=named))
+    return _replace(folder / f"{name}.yaml", overlay(profile, text))
 
 
 def _replace(path: Path, after: str) -> int:
@@ -123,74 +112,43 @@ def _replace(path: Path, after: str) -> int:
     return sum(line.startswith("+ ") for line in difflib.ndiff(before.splitlines(), after.splitlines()))
 
 
-def overlay(text: str, patch: str, where: str, only: frozenset[str] | None = None) -> str:
-    """Replace in YAML `text` every value that `patch` names (of the keys `only`); `where` names the patch in errors.
-
-    Leaves keep the comment behind them. Sections whose keys are free or depend on one another (`whole_sections`)
-    are replaced as a unit, comments included.
-    """
-    there = {entry.key: entry for entry in entries(text)}
-    edits: list[tuple[int, int, str]] = []
-    for entry in entries(patch):
-        if entry.key == EXTENDS or (only is not None and entry.key not in only):
-            continue
-        if entry.key not in there:
-            raise ParamsError(f"{where}: {entry.key} is not a key of params.yaml")
-        target = there[entry.key]
-        if entry.value and target.value:
-            edits.append((*target.value, patch[slice(*entry.value)]))
-        else:
-            edits.append((target.start, target.end, patch[entry.start : entry.end]))
-    for start, end, new in sorted(edits, reverse=True):
-        text = text[:start] + new + text[end:]
+def overlay(text: str, patch: str) -> str:
+    """YAML `text` with the values of `patch` for all keys that both have."""
+    old, new = places(text), places(patch)
+    for key in sorted(old.keys() & new.keys(), key=lambda key: old[key].start, reverse=True):
+        text = text[: old[key].start] + patch[new[key]] + text[old[key].stop :]
     return text
 
 
-def entries(text: str) -> Iterator[Entry]:
-    """Leaves and whole sections of a YAML mapping, in order."""
-    root = YAML().compose(text)
-    assert isinstance(root, MappingNode)
-    yield from _entries(text, root, "", whole_sections())
+def places(text: str) -> dict[str, slice]:
+    """Where values stand in a YAML text, by dotted key.
+
+    A leaf's place is that of its value alone, so the comment behind it stays. One of `WHOLE` is a place from its key to
+    the end of its last line.
+    """
+    found: dict[str, slice] = {}
+
+    def visit(node: MappingNode, prefix: str) -> None:
+        for key, value in node.value:
+            name = f"{prefix}{key.value}"
+            if name in WHOLE:
+                line_end = text.find("\n", _end(value))
+                found[name] = slice(key.start_mark.index, len(text) if line_end < 0 else line_end)
+            elif isinstance(value, MappingNode):
+                visit(value, f"{name}.")
+            else:
+                found[name] = slice(value.start_mark.index, _end(value))
+
+    visit(YAML().compose(text), "")
+    return found
 
 
-def _entries(text: str, node: MappingNode, prefix: str, whole: frozenset[str]) -> Iterator[Entry]:
-    for key, value in node.value:
-        name = f"{prefix}{key.value}"
-        if isinstance(value, MappingNode) and name not in whole:
-            yield from _entries(text, value, f"{name}.", whole)
-            continue
-        last = _last(value)
-        line_end = text.find("\n", last)
-        yield Entry(
-            key=name,
-            start=key.start_mark.index,
-            end=len(text) if line_end < 0 else line_end,
-            value=None if name in whole else (value.start_mark.index, last),
-        )
-
-
-def _last(node: Node) -> int:
+def _end(node: Node) -> int:
     """Where the last character of a value is; the parser's end of a block lies behind the comments that follow."""
     if isinstance(node, CollectionNode) and node.value and not node.flow_style:
         last = node.value[-1]
-        return _last(last[1] if isinstance(last, tuple) else last)
+        return _end(last[1] if isinstance(last, tuple) else last)
     return int(node.end_mark.index)
-
-
-def whole_sections() -> frozenset[str]:
-    """Dotted keys of `Params` that hold free names or one of several variants."""
-    return frozenset(_whole(Params, ""))
-
-
-def _whole(model: type[BaseModel], prefix: str) -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        kind: Any = field.annotation
-        if typing.get_origin(kind) is Annotated:
-            kind = typing.get_args(kind)[0]
-        if typing.get_origin(kind) in (dict, typing.Union, types.UnionType):
-            yield prefix + name
-        elif isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _whole(kind, f"{prefix}{name}.")
 
 
 def _read(name: str, folder: Path) -> str:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import types
+import typing
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
+from pydantic import BaseModel
 
-from calm.params import load_params
-from calm.profiles import chain, entries, merged, names, overlay, save, summary, use, whole_sections
+from calm.params import Params, load_params
+from calm.profiles import WHOLE, chain, merged, names, overlay, places, save, summary, use
 from calm.settings import ParamsError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -25,7 +30,7 @@ def house(tmp_path: Path) -> Path:
 
 
 def keys(profile: str) -> set[str]:
-    return {entry.key for entry in entries((PROFILES / f"{profile}.yaml").read_text())} - {"extends"}
+    return places((PROFILES / f"{profile}.yaml").read_text()).keys() - {"extends"}
 
 
 def test_the_committed_params_are_the_demo_profile() -> None:
@@ -130,16 +135,30 @@ def test_unknown_profiles_keys_circles_and_bad_values_are_errors_that_change_not
 def test_leaves_keep_their_comments_and_whole_sections_bring_their_own() -> None:
     text = "seed: 1   # keep\n\nablations: # old\n  a:\n    start: x # gone\n# after\nreport:\n  examples: 6\n"
     patch = "seed: 22\nablations:\n  b: {start: y} # new\nreport: {examples: 7}\n"
-    assert overlay(text, patch, "patch") == (
+    assert overlay(text, patch) == (
         "seed: 22   # keep\n\nablations:\n  b: {start: y} # new\n# after\nreport:\n  examples: 7\n"
     )
 
 
+def test_a_profile_may_name_one_setting_of_a_task(house: Path) -> None:
+    params, folder = house / "params.yaml", house / "profiles"
+    (folder / "few.yaml").write_text("# few\nprofile: few\nevaluation: {tasks: {commenting: {max_items: 9}}}\n")
+    before = load_params(params).evaluation.tasks
+    use("few", params, folder)
+    tasks = load_params(params).evaluation.tasks
+    assert tasks == before | {"commenting": {**before["commenting"], "max_items": 9}}
+
+
 def test_whole_sections_are_those_with_free_names_or_variants() -> None:
-    assert whole_sections() >= {
-        "data.datasets",
-        "evaluation.tasks",
-        "ablations",
-        "finetune.tuning",
-        "attributes.texts.writer",
-    }
+    assert set(whole(Params, "")) - {"evaluation.tasks"} == WHOLE
+
+
+def whole(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        kind: Any = field.annotation
+        if typing.get_origin(kind) is Annotated:
+            kind = typing.get_args(kind)[0]
+        if typing.get_origin(kind) in (dict, typing.Union, types.UnionType):
+            yield prefix + name
+        elif isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from whole(kind, f"{prefix}{name}.")
