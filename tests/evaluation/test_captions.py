@@ -20,16 +20,14 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 from calm.attributes.edits import draw_edits
 from calm.attributes.grammar import comment
 from calm.attributes.taxonomy import taxonomy
+from calm.evaluation.captions import meteor, ngrams, spice
 from calm.evaluation.captions import scores as captions
 from calm.evaluation.captions.scores import (
     CaptionMetricError,
     CaptionScores,
     caption_scores,
-    meteor,
-    ngrams,
     normalise,
     scored,
-    spice,
     tokenised,
 )
 from calm.evaluation.tasks.commenting import distinct
