@@ -13,7 +13,8 @@ import pandas as pd
 
 from calm.data.store import tables
 from calm.data.store.aspects import QUESTION, answers
-from calm.instructions.wording import Message, Row, messages, safe_answer
+from calm.instructions.rows import Row, instruction, labels
+from calm.instructions.wording import Message, messages, safe_answer
 from calm.layout import Layout
 from calm.seeds import derive
 
@@ -24,24 +25,12 @@ MOST_TURNS = 4  # in the prompt, before the one to answer: the last ones
 def question_rows(layout: Layout, role: str, seed: int) -> list[Row]:
     """One row of INSTRUCTION for each record about a listed item of the role."""
     rows = []
-    for dataset, listed in tables.role_list(layout, role).groupby("dataset", sort=True):
-        told = tables.comments(layout, str(dataset))
-        told = told[answers(told)].merge(listed[["item_id", "split"]], on="item_id")
-        for record, turns in _records(told):
-            asked = derive(seed, TASK, str(dataset), record) % len(turns)
+    for frame in labels(layout, role, tables.comments, answers):
+        for record, turns in _records(frame):
+            asked = derive(seed, TASK, turns["dataset"].iloc[0], record) % len(turns)
             chosen = turns.iloc[asked]
-            rows.append(
-                {
-                    "task": TASK,
-                    "dataset": dataset,
-                    "item_ids": [chosen["item_id"]],
-                    "split": chosen["split"],
-                    "messages": conversation(turns.iloc[max(0, asked - MOST_TURNS) : asked + 1]),
-                    "answer": safe_answer(chosen["text_clean"]),
-                    "weight": 1.0,
-                    "origin": chosen["origin"],
-                }
-            )
+            messages = conversation(turns.iloc[max(0, asked - MOST_TURNS) : asked + 1])
+            rows.append(instruction(TASK, chosen, messages, safe_answer(chosen["text_clean"])))
     return rows
 
 

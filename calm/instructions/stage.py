@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
-import pandas as pd
+from itertools import groupby
+from operator import itemgetter
 
 from calm.attributes.naming import naming_rules, sound_named, states_named
 from calm.attributes.taxonomy import taxonomy
@@ -13,12 +12,12 @@ from calm.data.store.aspects import captions, critiques
 from calm.data.store.images import ImageStore
 from calm.data.store.schema import INSTRUCTION, PROMPT
 from calm.instructions.questions import question_rows
+from calm.instructions.rows import Row, instruction, labels
 from calm.instructions.wording import (
     CAPTION_PROMPT,
     COMMENT_PROMPT,
     PROMPTS,
     SCORE_PROMPT,
-    Row,
     format_score,
     messages,
     rescale,
@@ -86,37 +85,37 @@ def _asked(row: Row, ways: dict[str, list[str]], seed: int) -> Row:
 def _comment_rows(layout: Layout, per_item: int, seed: int) -> list[Row]:
     """At most `per_item` comments of each listed item, drawn by seed."""
 
-    def order(comment: pd.Series) -> tuple[int, str]:
+    def order(comment: Row) -> tuple[int, str]:
         return derive(seed, "comments", comment["dataset"], comment["comment_id"]), comment["comment_id"]
 
     rows, rules = [], naming_rules(taxonomy())
-    for item, said in _listed(layout, "comments", tables.comments, critiques):
-        for comment in sorted(said, key=order)[:per_item]:
-            answer = safe_answer(comment["text_clean"])
-            row = _row("comment", item, COMMENT_PROMPT, answer, comment["origin"])
-            # Told of what the answer names, the model learns to say that and no more; of an answer that names nothing
-            # it is told what is recognised, as later on.
-            rows.append({**row, "told": [*states_named(answer, rules), *sound_named(answer, rules)] or None})
+    for frame in labels(layout, "comments", tables.comments, critiques):
+        for _, comments in groupby(frame.to_dict("records"), key=itemgetter("item_id")):
+            for comment in sorted(comments, key=order)[:per_item]:
+                answer = safe_answer(comment["text_clean"])
+                # Told of what the answer names, the model learns to say that and no more; of an answer that names
+                # nothing it is told what is recognised, as later on.
+                told = [*states_named(answer, rules), *sound_named(answer, rules)] or None
+                rows.append({**instruction("comment", comment, messages(COMMENT_PROMPT), answer), "told": told})
     return rows
 
 
 def _caption_rows(layout: Layout) -> list[Row]:
     """Every caption of each listed item."""
     return [
-        _row("caption", item, CAPTION_PROMPT, safe_answer(caption["text_clean"]), caption["origin"])
-        for item, said in _listed(layout, "generic", tables.comments, captions)
-        for caption in said
+        instruction("caption", caption, messages(CAPTION_PROMPT), safe_answer(caption["text_clean"]))
+        for frame in labels(layout, "generic", tables.comments, captions)
+        for caption in frame.to_dict("records")
     ]
 
 
 def _score_rows(layout: Layout) -> list[Row]:
     """The crowd's score of each listed item, on SCORE_RANGE."""
     rows = []
-    for item, given in _listed(layout, "scores", tables.ratings, lambda frame: frame["rater_id"].isna()):
-        for rating in given:
+    for frame in labels(layout, "scores", tables.ratings, lambda ratings: ratings["rater_id"].isna()):
+        for rating in frame.to_dict("records"):
             score = rescale(rating["score"], rating["score_min"], rating["score_max"])
-            row = _row("score", item, SCORE_PROMPT, format_score(score), rating["origin"])
-            rows.append({**row, "score": score})
+            rows.append({**instruction("score", rating, messages(SCORE_PROMPT), format_score(score)), "score": score})
     return rows
 
 
@@ -126,27 +125,15 @@ def _class_rows(params: Params, layout: Layout) -> list[Row]:
 
     rows = []
     for dataset, listed in tables.role_list(layout, "generic").groupby("dataset", sort=True):
+        items = listed.assign(origin="imagenet_class").to_dict("records")
         images = map(ImageStore(layout.prepared(str(dataset))).__getitem__, listed["item_id"])  # decoded when asked for
         classes = imagenet_labels(params.parts.vision, images, runtime=params.runtime)
-        for (_, item), labels in zip(listed.iterrows(), classes, strict=False):  # none of an encoder without classes
-            names = [name for name, probability in labels[:_LABELS] if probability >= _LABEL_PROBABILITY]
+        for item, likely in zip(items, classes, strict=False):  # none of an encoder without classes
+            names = [name for name, probability in likely[:_LABELS] if probability >= _LABEL_PROBABILITY]
             if names:
                 answer = safe_answer(f"It may show {' or '.join(names)}.")
-                rows.append(_row("caption", item, CAPTION_PROMPT, answer, "imagenet_class"))
+                rows.append(instruction("caption", item, messages(CAPTION_PROMPT), answer))
     return rows
-
-
-def _listed(
-    layout: Layout, role: str, read: Callable[[Layout, str], pd.DataFrame], wanted: Callable[[pd.DataFrame], pd.Series]
-) -> Iterable[tuple[pd.Series, list[pd.Series]]]:
-    """Each item of a role's list with the wanted rows that a table has for it."""
-    for dataset, listed in tables.role_list(layout, role).groupby("dataset", sort=True):
-        frame = read(layout, str(dataset))
-        by_item: dict[str, list[pd.Series]] = {}
-        for _, row in frame[wanted(frame)].iterrows():
-            by_item.setdefault(row["item_id"], []).append(row)
-        for _, item in listed.iterrows():
-            yield item, by_item.get(item["item_id"], [])
 
 
 def _drawn_share(rows: list[Row], share: float, seed: int) -> list[Row]:
@@ -155,19 +142,6 @@ def _drawn_share(rows: list[Row], share: float, seed: int) -> list[Row]:
     keys = [derive(seed, "score-stage", row["dataset"], *row["item_ids"], row["answer"]) for row in train]
     order = sorted(range(len(train)), key=lambda number: (keys[number], number))
     return [train[number] for number in order[: round(share * len(train))]]
-
-
-def _row(task: str, item: pd.Series, prompt: str, answer: str, origin: str) -> Row:
-    return {
-        "task": task,
-        "dataset": item["dataset"],
-        "item_ids": [item["item_id"]],
-        "split": item["split"],
-        "messages": messages(prompt),
-        "answer": answer,
-        "weight": 1.0,
-        "origin": origin,
-    }
 
 
 def _ordered(rows: list[Row]) -> list[Row]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from calm.data.store.text import clean, escape_markers
 
@@ -31,7 +30,6 @@ MAX_ANSWER = 400  # characters
 
 _NUMBER = re.compile(r"(?<![\w.-])(\d+(?:\.\d+)?)(?!\w)")
 
-Row = dict[str, Any]
 Message = dict[str, str]
 
 
