@@ -91,6 +91,7 @@ def _receive(url: str, output: Any, shelf: pooch.Pooch) -> None:
     except requests.exceptions.SSLError as error:
         raise _Refused(f"the server's certificate is not accepted: {error}") from None
     except requests.exceptions.HTTPError as error:
+        assert error.response is not None
         status, reason = error.response.status_code, error.response.reason
         if status in _TRANSIENT:
             raise

@@ -16,6 +16,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
+import pandas as pd
+
 from calm.data.errors import SourceError
 from calm.data.obtain.archives import ImageIndex, ImageRef, files_below, matching
 from calm.data.obtain.ways import ByHand, Download, FromWheel, HubFiles, get
@@ -197,3 +199,39 @@ class FolderSource(Source):
                 f"{self.how_to_get()}"
             )
         yield from found.values()
+
+
+class ScoredFolder(FolderSource):
+    """A folder with a table of the crowd's scores.
+
+    A subclass says their `scale`, reads `scores`, and calls the publisher of a split by `split_rule`.
+    """
+
+    scale: ClassVar[tuple[float, float]]
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """By item id: score, and split, votes (of the scale's steps) and n (persons) where they are published."""
+        raise NotImplementedError
+
+    def wanted(self) -> Mapping[str, str]:
+        """Every scored photograph, called by its stem."""
+        return {str(item_id): str(item_id) for item_id in self.scores.index}
+
+    def splits(self) -> Mapping[str, tuple[str, str]]:
+        """As the table has them."""
+        if "split" not in self.scores:
+            return {}
+        published = self.scores["split"].dropna().items()
+        return {str(item_id): (split, self.split_rule(split)) for item_id, split in published}
+
+    def split_rule(self, split: str) -> str:
+        """What published the photographs of a split."""
+        return f"{self.card.title}, {split}"
+
+    def ratings(self, items: pd.DataFrame) -> pd.DataFrame:
+        """The crowd's scores."""
+        told = self.scores.filter(["score", "votes", "n"])
+        rows = told[told.index.isin(items["item_id"])]
+        low, high = self.scale
+        return rows.rename_axis("item_id").reset_index().assign(score_min=low, score_max=high, origin="human")

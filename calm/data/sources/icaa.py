@@ -17,13 +17,12 @@ from calm.data.obtain.ways import ByHand
 from calm.data.reading.base import Card, Photograph
 from calm.data.reading.cells import cell_error, numbers, read_cells, refuse_doubles, require
 from calm.data.reading.conversations import located
-from calm.data.reading.folder import FolderSource
+from calm.data.reading.folder import ScoredFolder
 
-SCALE = (1, 10)
 _LISTS = {"train": ("**/1train.csv", "**/train.csv"), "test": ("**/1test.csv", "**/test.csv")}
 
 
-class Icaa(FolderSource):
+class Icaa(ScoredFolder):
     """Photographs by combination of colours."""
 
     card = Card(
@@ -37,6 +36,7 @@ class Icaa(FolderSource):
         home="https://github.com/woshidandan/Image-Color-Aesthetics-and-Quality-Assessment",
         acceptance="icaa17k-research-only",
     )
+    scale = (1.0, 10.0)
     obtain = (
         ByHand(
             "Download the photographs by the links to Google Drive or Baidu at the home page, and beside them "
@@ -59,7 +59,7 @@ class Icaa(FolderSource):
             if (cells["ID"] == "").any():
                 raise cell_error(cells, int((cells["ID"] == "").to_numpy().argmax()), "ID", path, "names no photograph")
             refuse_doubles(cells["ID"], "ID", path)
-            score = numbers(cells, ["MOS"], path, *SCALE)[:, 0]
+            score = numbers(cells, ["MOS"], path, *self.scale)[:, 0]
             parts.append(pd.DataFrame({"path": cells["ID"], "score": score, "split": split}))
         rows = pd.concat(parts, ignore_index=True)
         rows.index = pd.Index([PurePosixPath(path).with_suffix("").as_posix() for path in rows["path"]])
@@ -88,12 +88,6 @@ class Icaa(FolderSource):
                 split = str(splits[item_id])
                 group = PurePosixPath(item_id).name
                 yield self.photograph(item_id, ref, split, f"ICAA17K {self.tables[split].name}", group)
-
-    def ratings(self, items: pd.DataFrame) -> pd.DataFrame:
-        """The mean opinion score; how many people it is of is not published per photograph."""
-        rows = self.scores[self.scores.index.isin(items["item_id"])]
-        rated = pd.DataFrame({"item_id": rows.index, "score": rows["score"].to_numpy()})
-        return rated.assign(score_min=float(SCALE[0]), score_max=float(SCALE[1]), origin="human")
 
 
 SOURCE = Icaa

@@ -18,7 +18,7 @@ from calm.data.obtain.archives import ImageIndex
 from calm.data.obtain.ways import ByHand, FromWheel
 from calm.data.reading.base import Card
 from calm.data.reading.cells import cell_error, ids, means, numbers, read_cells, refuse_doubles
-from calm.data.reading.folder import FolderSource
+from calm.data.reading.folder import ScoredFolder
 from calm.data.reading.folders import first_of
 
 SETS = "koniq10k_distributions_sets.csv"
@@ -26,7 +26,7 @@ SPLITS = {"training": "train", "validation": "validation", "test": "test"}
 _STEPS = ("c1", "c2", "c3", "c4", "c5")
 
 
-class Koniq(FolderSource):
+class Koniq(ScoredFolder):
     """KonIQ-10k with its official split where that file is there."""
 
     card = Card(
@@ -55,6 +55,7 @@ class Koniq(FolderSource):
         "test": 2_015,
         "scored": 10_073,
     }
+    scale = (1.0, 5.0)
 
     @property
     def explained(self) -> Mapping[str, str]:  # type: ignore[override]  # depends on which table is there
@@ -73,6 +74,9 @@ class Koniq(FolderSource):
         """By item id, ordered by it: score, votes (lists of five, or null), split (null where none is published)."""
         return read_koniq(self.table)
 
+    def split_rule(self, split: str) -> str:
+        return f"KonIQ-10k {SETS}"
+
     def labels(self) -> Iterable[Path]:
         return [self.table]
 
@@ -80,17 +84,6 @@ class Koniq(FolderSource):
     def images(self) -> ImageIndex:
         """The photographs in the larger of the two sizes that is there."""
         return first_of(self.root, "1024x768", "512x384")[0]
-
-    def wanted(self) -> Mapping[str, str]:
-        return {item_id: item_id for item_id in self.scores.index}
-
-    def splits(self) -> Mapping[str, tuple[str, str]]:
-        return {str(one): (split, f"KonIQ-10k {SETS}") for one, split in self.scores["split"].dropna().items()}
-
-    def ratings(self, items: pd.DataFrame) -> pd.DataFrame:
-        """The mean, and the votes where they are there."""
-        rows = self.scores[self.scores.index.isin(items["item_id"])].drop(columns="split").reset_index()
-        return rows.assign(score_min=1.0, score_max=5.0, origin="human")
 
 
 def read_koniq(path: Path) -> pd.DataFrame:

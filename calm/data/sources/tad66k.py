@@ -17,9 +17,8 @@ from calm.data.errors import SourceError
 from calm.data.obtain.ways import ByHand
 from calm.data.reading.base import Card
 from calm.data.reading.cells import ids, numbers, read_cells, refuse_doubles
-from calm.data.reading.folder import FolderSource
+from calm.data.reading.folder import ScoredFolder
 
-SCALE = (1, 10)
 # Of either layout, for each split; `merge_test.csv` and the like is what a flat copy of the folders is called.
 _MERGED = ("**/merge/{split}.csv", "**/merge_{split}.csv")
 _APART = (
@@ -30,7 +29,7 @@ _APART = (
 )
 
 
-class Tad66k(FolderSource):
+class Tad66k(ScoredFolder):
     """Photographs by theme."""
 
     card = Card(
@@ -51,6 +50,7 @@ class Tad66k(FolderSource):
         ),
     )
     published: ClassVar[Mapping[str, int]] = {"images": 66_327, "train": 52_248, "test": 14_079}
+    scale = (1.0, 10.0)
 
     @cached_property
     def tables(self) -> dict[str, list[Path]]:
@@ -88,21 +88,12 @@ class Tad66k(FolderSource):
             raise SourceError(f"dataset '{self.name}': '{again[0]}' has more than one row in {self.root}")
         return found
 
+    def split_rule(self, split: str) -> str:
+        return f"TAD66K {split}.csv"
+
     def labels(self) -> Iterable[Path]:
         _ = self.scores
         return [path for paths in self.tables.values() for path in paths]
-
-    def wanted(self) -> Mapping[str, str]:
-        return {str(one): str(one) for one in self.scores.index}
-
-    def splits(self) -> Mapping[str, tuple[str, str]]:
-        return {str(one): (split, f"TAD66K {split}.csv") for one, split in self.scores["split"].items()}
-
-    def ratings(self, items: pd.DataFrame) -> pd.DataFrame:
-        """The mean score; how many people it is of is not published per photograph."""
-        rows = self.scores[self.scores.index.isin(items["item_id"])]
-        rated = pd.DataFrame({"item_id": rows.index, "score": rows["score"].to_numpy()})
-        return rated.assign(score_min=float(SCALE[0]), score_max=float(SCALE[1]), origin="human")
 
 
 def read_scores(path: Path) -> pd.Series:
@@ -110,7 +101,7 @@ def read_scores(path: Path) -> pd.Series:
     cells = read_cells(path)
     names = ids(cells, "image", path)
     refuse_doubles(names, "image", path)
-    return pd.Series(numbers(cells, ["score"], path, *SCALE)[:, 0], index=names.to_list())
+    return pd.Series(numbers(cells, ["score"], path, *Tad66k.scale)[:, 0], index=names.to_list())
 
 
 SOURCE = Tad66k

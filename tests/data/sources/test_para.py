@@ -66,7 +66,8 @@ def test_the_authors_layout_gives_votes_persons_and_the_official_split(tmp_path:
         ("iaa_pub1_", "A2", 2.5),
         ("iaa_pub3_", "A1", 1.0),
     ]
-    assert source(root).counts() == {"images": 3, "train": 2, "test": 1, "scored": 3, "raters": 2}
+    counts = {"images": 3, "train": 2, "test": 1, "scored": 3, "ratings": 3, "raters": 2}
+    assert counts.items() <= source(root).counts().items()
 
 
 def test_a_part_of_the_set_is_training_photographs(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_every_score_of_spaq_is_in_the_wheel(tmp_path: Path) -> None:
     draw(tmp_path, "TestImage/00001.jpg")
     source = spaq(tmp_path)
     assert len(source.scores) == Spaq.published["scored"]
-    assert (source.scores["00001"], source.scores["00002"]) == (48.86, 62.5)
+    assert source.scores.loc[["00001", "00002"], "score"].tolist() == [48.86, 62.5]
     assert {file.sha256 for file in source.files()} > {None}
 
 
