@@ -15,11 +15,14 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter
 
 from calm.layout import Layout
+from calm.settings import NonNegativeInt, PositiveInt, Section, checked
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -27,6 +30,17 @@ if TYPE_CHECKING:
 
 RULES = Path("workflow/rules")
 STAMP_TIME = 1_000_000_000  # one time for all stamps, older than any run: only a job of this run triggers others
+
+
+class Needs(Section):
+    """`meta:` of a stage in dvc.yaml: what it needs on each node, threads for each of its processes."""
+
+    threads: PositiveInt
+    nodes: PositiveInt = 1
+    processes: PositiveInt = 1
+    gpus: NonNegativeInt
+    mem_mb: PositiveInt
+    minutes: PositiveInt
 
 
 @dataclass(frozen=True)
@@ -83,18 +97,13 @@ def plan(root: Path = Path(".")) -> list[Row]:
     for name in sorted(keep):
         (stamps / name).touch()
         os.utime(stamps / name, (STAMP_TIME, STAMP_TIME))
-    saved = Layout(root).state("rows.json")
-    saved.write_text(json.dumps([asdict(row) for row in rows], indent=1), encoding="utf-8")
+    Layout(root).state("rows.json").write_bytes(TypeAdapter(list[Row]).dump_json(rows, indent=1))
     return rows
 
 
 def planned(root: Path = Path(".")) -> list[Row]:
     """Rows that the running scheduler planned, for its jobs on other machines; DVC is not asked again."""
-    rows = json.loads(Layout(root).state("rows.json").read_text(encoding="utf-8"))
-    return [
-        Row(**row | {"upstream": tuple(row["upstream"]), "upstream_stamps": tuple(row["upstream_stamps"])})
-        for row in rows
-    ]
+    return TypeAdapter(list[Row]).validate_json(Layout(root).state("rows.json").read_bytes())
 
 
 def groups(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -178,18 +187,10 @@ def row_of(stage: PipelineStage, upstream: Sequence[Row], rules: str) -> Row:
     """One stage as a row.
 
     Raises:
-        ValueError: its `meta:` in dvc.yaml lacks a number.
+        ParamsError: its `meta:` in dvc.yaml lacks a number, or has one that cannot be.
     """
     address = stage.name
-    meta = stage.meta or {}
-    meta = {"nodes": 1, "processes": 1, **meta}
-    numbers: dict[str, Any] = {
-        key: meta.get(key) for key in ("threads", "nodes", "processes", "gpus", "mem_mb", "minutes")
-    }
-    for key, number in numbers.items():
-        if type(number) is not int:
-            raise ValueError(f"dvc.yaml: stage {address}: meta.{key} must be a whole number, got {number!r}")
-    numbers["threads"] *= numbers.pop("processes")
+    needs = checked(Needs, stage.meta or {}, f"dvc.yaml, stage {address}", "meta.")
     stamps = tuple(row.stamp for row in upstream)
     identity = hashlib.sha256(json.dumps([address, stamps, rules]).encode()).hexdigest()
     return Row(
@@ -198,5 +199,9 @@ def row_of(stage: PipelineStage, upstream: Sequence[Row], rules: str) -> Row:
         upstream=tuple(row.address for row in upstream),
         stamp=Layout().state(f"stamps/{address}.{identity[:16]}").as_posix(),
         upstream_stamps=stamps,
-        **numbers,
+        threads=needs.threads * needs.processes,
+        nodes=needs.nodes,
+        gpus=needs.gpus,
+        mem_mb=needs.mem_mb,
+        minutes=needs.minutes,
     )

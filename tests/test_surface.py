@@ -19,7 +19,7 @@ from typer.main import get_command
 from calm import assistant
 from calm.cli import app
 from calm.data.store import schema
-from calm.layout import Layout
+from calm.layout import Layout, Place
 
 SURFACE = Path(__file__).with_name("surface.yaml")
 
@@ -64,7 +64,7 @@ def files() -> dict[str, str]:
     """Where artifacts lie."""
     layout, found = Layout(), {}
     for name, member in vars(Layout).items():
-        if isinstance(member, property):
+        if isinstance(member, Place):
             found[name] = getattr(layout, name).as_posix()
         elif inspect.isfunction(member) and not name.startswith("_"):
             found[name] = member(layout, "NAME").as_posix()

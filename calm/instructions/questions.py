@@ -28,7 +28,7 @@ def question_rows(layout: Layout, role: str, seed: int) -> list[Row]:
     for frame in labels(layout, role, tables.comments, answers):
         for record, turns in _records(frame):
             asked = derive(seed, TASK, turns["dataset"].iloc[0], record) % len(turns)
-            chosen = turns.iloc[asked]
+            chosen = turns.iloc[asked].to_dict()
             messages = conversation(turns.iloc[max(0, asked - MOST_TURNS) : asked + 1])
             rows.append(instruction(TASK, chosen, messages, safe_answer(chosen["text_clean"])))
     return rows

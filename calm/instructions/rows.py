@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -11,10 +11,11 @@ from calm.data.store import tables
 from calm.instructions.wording import Message
 from calm.layout import Layout
 
-Row = dict[str, Any]
+Row = dict[str, Any]  # of INSTRUCTION
+Label = Mapping[Any, Any]  # a row of another table, with the split of its item
 
 
-def instruction(task: str, label: Row, messages: list[Message], answer: str) -> Row:
+def instruction(task: str, label: Label, messages: list[Message], answer: str) -> Row:
     """What a model is asked about one photograph and what it should say; `label` says which photograph, and whence."""
     return {
         "task": task,

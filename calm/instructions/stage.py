@@ -12,7 +12,7 @@ from calm.data.store.aspects import captions, critiques
 from calm.data.store.images import ImageStore
 from calm.data.store.schema import INSTRUCTION, PROMPT
 from calm.instructions.questions import question_rows
-from calm.instructions.rows import Row, instruction, labels
+from calm.instructions.rows import Label, Row, instruction, labels
 from calm.instructions.wording import (
     CAPTION_PROMPT,
     COMMENT_PROMPT,
@@ -85,7 +85,7 @@ def _asked(row: Row, ways: dict[str, list[str]], seed: int) -> Row:
 def _comment_rows(layout: Layout, per_item: int, seed: int) -> list[Row]:
     """At most `per_item` comments of each listed item, drawn by seed."""
 
-    def order(comment: Row) -> tuple[int, str]:
+    def order(comment: Label) -> tuple[int, str]:
         return derive(seed, "comments", comment["dataset"], comment["comment_id"]), comment["comment_id"]
 
     rows, rules = [], naming_rules(taxonomy())

@@ -65,7 +65,7 @@ def test_a_changed_rule_leaves_no_stamp_to_compare_with(finished: Toy) -> None:
 
 def test_a_stage_without_resources_is_refused_by_name(toy: Toy) -> None:
     toy.edit("dvc.yaml", "outs: [report.txt]\n    meta: *meta", "outs: [report.txt]")
-    with pytest.raises(ValueError, match=r"stage report: meta\.threads"):
+    with pytest.raises(ValueError, match=r"stage report:\s+meta\.threads: missing"):
         plan(toy.root)
 
 
