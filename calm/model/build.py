@@ -23,18 +23,17 @@ from calm.io import sha256_file, sha256_text
 from calm.model.configuration import CalmConfig
 from calm.model.connotations import connotations, vocabulary
 from calm.model.modeling import CalmForConditionalGeneration
+from calm.model.parts.known import Preprocessing
 from calm.model.parts.pretrained import (
     Language,
-    Preprocessing,
     Vision,
     imagenet_names,
     language_config,
     load_language,
     load_text_encoder,
     load_vision,
-    text_width,
-    vision_config,
-    vision_preprocessing,
+    text_part,
+    vision_part,
 )
 from calm.model.processing import CalmImageProcessor, CalmProcessor, add_placeholders
 from calm.model.settings import LoRATuning, Runtime
@@ -82,11 +81,12 @@ def calm_config(
 ) -> CalmConfig:
     """The configuration that params.yaml implies; no weights are read, so any profile can be planned anywhere."""
     mfam, contrastive = params.mfam, params.pretrain.attributes.contrastive
+    vision = vision_part(params.parts.vision)
     return CalmConfig(
         # Copies: a composite configuration writes into those it is made of (attention's implementation, for one).
-        vision_config=deepcopy(vision_config(params.parts.vision)),
+        vision_config=deepcopy(vision.config),
         text_config=deepcopy(text_config or language_config(params.parts.language)),
-        image_size=vision_preprocessing(params.parts.vision).size,
+        image_size=vision.preprocessing.size,
         levels=mfam.levels.model_dump(),
         grid=mfam.grid,
         queries=mfam.queries,
@@ -99,7 +99,7 @@ def calm_config(
         connotations=list(vocabulary().words) if "connotations" in mfam.thematic.content else [],
         contrast_width=contrastive.width,
         contrast_temperature=contrastive.temperature,
-        text_width=text_width(params.parts.text),
+        text_width=text_part(params.parts.text).width,
         told_states=mfam.words.states,
         told_probability=mfam.words.probability,
         told_further=mfam.words.further,
@@ -284,8 +284,7 @@ def load_complete(folder: Path, runtime: Runtime) -> Assembly:
     if model.config.score_width and not model.config.score_mean:
         raise CheckpointError(f"{folder}: an earlier calm has trained this model: train it again with `dvc repro`")
     processor = CalmProcessor.from_pretrained(folder)
-    image = processor.image_processor
-    preprocessing = Preprocessing(image.size["height"], tuple(image.image_mean), tuple(image.image_std))
+    preprocessing = Preprocessing.of(processor.image_processor)
     return Assembly(model.to(resolve_device(runtime)).eval().requires_grad_(False), processor, preprocessing)
 
 

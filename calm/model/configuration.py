@@ -123,8 +123,14 @@ class CalmConfig(PreTrainedConfig):
     @property
     def places(self) -> int:
         """Thematic tokens that stand for places of the photograph."""
-        side = self.thematic_grid or self.grid or self.image_size // self.vision_config.patch_size
-        return int(side**2)
+        side = self.thematic_grid or self.grid or self.side
+        assert side is not None
+        return side**2
+
+    @property
+    def side(self) -> int | None:
+        """Places along a side of a transformer's square raster; None for a convolutional encoder, whose maps differ."""
+        return int(self.image_size // self.vision_config.patch_size) if self.maps is None else None
 
     @property
     def thematic_tokens(self) -> int:
@@ -140,8 +146,7 @@ class CalmConfig(PreTrainedConfig):
             if self.maps is not None:
                 shapes = [self.maps[index] for index in indices]
             else:
-                vision = self.vision_config
-                shapes = [(vision.hidden_size, self.image_size // vision.patch_size) for _ in indices]
+                shapes = [(self.vision_config.hidden_size, self.side or 0) for _ in indices]
             widths[level] = sum(channels * (2 if self.grid and side > self.grid else 1) for channels, side in shapes)
         return widths
 

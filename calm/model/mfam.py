@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import log
+from math import isqrt, log
 
 import torch
 from torch import nn
@@ -56,28 +56,29 @@ class LevelTokens:
 
 
 def level_tokens(
-    hidden_states: HiddenStates, levels: Mapping[str, Sequence[int]], grid: int
+    hidden_states: HiddenStates, levels: Mapping[str, Sequence[int]], grid: int, side: int | None = None
 ) -> dict[str, torch.Tensor]:
     """Pick each level's hidden states and bring them to tokens of one grid: (B, N_level, C_level) by level.
 
-    Feature maps (B, C, h, w) and token sequences (B, N, C) are both taken; class tokens are dropped. With `grid` > 0
+    Feature maps (B, C, h, w) and token sequences (B, N, C) are both taken; of these the last `side` x `side` stand for
+    places, and what comes before them (class and register tokens) is dropped. With `grid` > 0
     every cell of a grid x grid raster gives its mean and, where it covers more than one position, its deviation: the
     deviation is what tells noise and blur. Raises ValueError if a level's states cannot share one set of positions.
     """
     tokens = {}
     for level in LEVELS:
-        parts = [_cells(_as_map(hidden_states[index]), grid) for index in levels[level]]
+        parts = [_cells(_as_map(hidden_states[index], side), grid) for index in levels[level]]
         if len({part.shape[1] for part in parts}) > 1:
             raise ValueError(f"mfam.levels.{level}: hidden states {levels[level]} differ in size: set mfam.grid")
         tokens[level] = torch.cat(parts, dim=-1)
     return tokens
 
 
-def _as_map(state: torch.Tensor) -> torch.Tensor:
-    """Tokens (B, N, C) of a square raster, class tokens first, to a map (B, C, h, w); maps stay."""
+def _as_map(state: torch.Tensor, side: int | None) -> torch.Tensor:
+    """Tokens (B, N, C), those of a square raster last, to a map (B, C, side, side); maps stay."""
     if state.ndim == 4:
         return state
-    side = int(state.shape[1] ** 0.5)
+    assert side is not None
     return state[:, state.shape[1] - side * side :].transpose(1, 2).unflatten(2, (side, side))
 
 
@@ -242,7 +243,7 @@ class MFAM(nn.Module):
         """H_thematic (B, thematic, D) by the fully connected layer."""
         high = tokens.high.to(self.thematic.weight.dtype)
         if self.config.thematic_grid:
-            raster = nn.functional.adaptive_avg_pool2d(_as_map(high), self.config.thematic_grid)
+            raster = nn.functional.adaptive_avg_pool2d(_as_map(high, isqrt(high.shape[1])), self.config.thematic_grid)
             high = raster.flatten(2).transpose(1, 2)
         projected: torch.Tensor = self.thematic(self.thematic_norm(high))
         return torch.cat([projected, *self._content_tokens(tokens)], dim=1) if self.content else projected
@@ -260,7 +261,7 @@ class MFAM(nn.Module):
             if source == "summary":
                 parts.append(summary.float())
             elif source == "summary_deviation":
-                parts.append(_as_map(last).float().flatten(2).std(-1, correction=0))
+                parts.append(_as_map(last, self.config.side).float().flatten(2).std(-1, correction=0))
             else:
                 assert logits is not None
                 parts.append((SHARPNESS * logits.float()).softmax(-1) @ self.of_classes[source])

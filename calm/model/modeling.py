@@ -48,7 +48,7 @@ class CalmPreTrainedModel(PreTrainedModel):
     input_modalities = ("image", "text")
     # Of checkpoints by an earlier calm, which compared a photograph with the average one.
     _keys_to_ignore_on_load_unexpected: ClassVar = ["average_visual_tokens"]
-    _no_split_modules: ClassVar = ["LlamaDecoderLayer", "CLIPEncoderLayer", "Blip2QFormerLayer"]
+    _no_split_modules: ClassVar = ["Blip2QFormerLayer"]  # the parts name their own
     _supports_sdpa = True
     # Trained in float32 and read back so, whatever the frozen parts' number format.
     _keep_in_fp32_modules_strict: ClassVar = ["mfam", "score_head"]
@@ -100,7 +100,7 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
     def encode_images(self, pixel_values: torch.Tensor) -> LevelTokens:
         """Normalised pixels (B, 3, S, S) to the encoder's features by level."""
         outputs = self.vision_tower(pixel_values.to(self.vision_tower.dtype), output_hidden_states=True)
-        levels = level_tokens(outputs.hidden_states, self.config.levels, self.config.grid)
+        levels = level_tokens(outputs.hidden_states, self.config.levels, self.config.grid, self.config.side)
         logits = getattr(outputs, "logits", None)
         content = self.mfam.whole(outputs.pooler_output, outputs.hidden_states[-1], logits)
         return LevelTokens(**levels, content=content)

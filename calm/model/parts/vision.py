@@ -10,7 +10,7 @@ from PIL import Image
 
 from calm.model.build import resolve_dtype
 from calm.model.parts.efficientnet_lite import EfficientNetLiteConfig
-from calm.model.parts.pretrained import imagenet_names, load_vision, vision_config
+from calm.model.parts.pretrained import imagenet_names, load_vision, vision_part
 from calm.model.processing import CalmImageProcessor
 from calm.model.settings import Runtime
 
@@ -26,7 +26,7 @@ def imagenet_labels(
     Photographs are taken from `images` a batch at a time. An encoder without such a head (CLIP, DINOv2) has nothing to
     say: then none is taken, and nothing comes back.
     """
-    if not isinstance(vision_config(name), EfficientNetLiteConfig):
+    if not isinstance(vision_part(name).config, EfficientNetLiteConfig):
         return
     vision = load_vision(name, resolve_dtype(runtime or Runtime()))
     processor, names, photographs = CalmImageProcessor.of(vision.preprocessing), imagenet_names(), iter(images)
