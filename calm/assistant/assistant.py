@@ -164,14 +164,14 @@ class Calm:
             UncalibratedError: the checkpoint was trained by an earlier calm.
         """
         first, further = self.model.config.told_probability, self.model.config.told_further
-        found = []
+        suggestions = []
         for tokens in self._encoded(images, batch_size):
             prompts = self._prompt(SUGGESTION_PROMPT, self.model.mfam(tokens)).split(1)
             for prompt, states in zip(prompts, self._recognised(tokens), strict=True):
                 chosen = states[: min(top, passing([probability for *_, probability in states], first, further))]
                 sound = float(np.prod([1 - probability for _, _, probability in states]))
-                found.append(self._said(prompt, chosen) if chosen else [Suggestion(None, None, LEAVE, sound)])
-        return found
+                suggestions.append(self._said(prompt, chosen) if chosen else [Suggestion(None, None, LEAVE, sound)])
+        return suggestions
 
     @torch.inference_mode()
     def recognise(self, images: Sequence[Image.Image], batch_size: int = 32) -> list[list[tuple[str, str, float]]]:
@@ -186,8 +186,8 @@ class Calm:
         rows, values = Recogniser.of(self.model.config).likeliest(self.model.mfam.similarities(tokens))
         table = self.model.config.attribute_states
         return [
-            [(table[row][1], table[row][2], value) for row, value in zip(of_one, shares, strict=True)]
-            for of_one, shares in zip(rows.tolist(), values.tolist(), strict=True)
+            [(table[row][1], table[row][2], value) for row, value in zip(*photograph, strict=True)]
+            for photograph in zip(rows.tolist(), values.tolist(), strict=True)
         ]
 
     def _said(self, prompt: torch.Tensor, states: Sequence[tuple[str, str, float]]) -> list[Suggestion]:
@@ -195,7 +195,7 @@ class Calm:
         remedies = [taxonomy().attribute(attribute).state(state).remedies for attribute, state, _ in states]
         texts = [SUGGESTION_FORM.format(remedy=remedy) for of_state in remedies for remedy in of_state]
         likely = answer_log_likelihood(self.model, prompt, *self._answers(texts)).split([*map(len, remedies)])
-        said = [of_state[int(one.argmax())] for of_state, one in zip(remedies, likely, strict=True)]
+        said = [of_state[int(scores.argmax())] for of_state, scores in zip(remedies, likely, strict=True)]
         return [
             Suggestion(attribute, state, SUGGESTION_FORM.format(remedy=remedy), probability)
             for (attribute, state, probability), remedy in zip(states, said, strict=True)
@@ -207,20 +207,18 @@ class Calm:
 
         By how much likelier its text is per token after the photograph than after the same question without one.
         """
-        rows = [
-            (a.name, s.name, SUGGESTION_FORM.format(remedy=s.remedies[0]))
-            for a in taxonomy().attributes
-            for s in a.states
-        ]
-        answers, lengths = self._answers([text for _, _, text in rows])
-        unseen = answer_log_likelihood(self.model, self._without_photograph(SUGGESTION_PROMPT), answers, lengths)
+        states = [(attribute.name, state) for attribute in taxonomy().attributes for state in attribute.states]
+        remedies = [(name, state.name, SUGGESTION_FORM.format(remedy=state.remedies[0])) for name, state in states]
+        answers = self._answers([text for _, _, text in remedies])
+        unseen = answer_log_likelihood(self.model, self._without_photograph(SUGGESTION_PROMPT), *answers)
         ranked = []
         for tokens in self._encoded(images, batch_size):
             for prompt in self._prompt(SUGGESTION_PROMPT, self.model.mfam(tokens)).split(1):
-                odds = answer_log_likelihood(self.model, prompt, answers, lengths) - unseen
-                order = odds.argsort(descending=True, stable=True).tolist()
-                judged = ((*rows[i], odds[i].item()) for i in order)
-                ranked.append([Remedy(*one) for one in judged])
+                odds = answer_log_likelihood(self.model, prompt, *answers) - unseen
+                judged = [
+                    (*remedies[row], odds[row].item()) for row in odds.argsort(descending=True, stable=True).tolist()
+                ]
+                ranked.append([Remedy(*remedy) for remedy in judged])
         return ranked
 
     @torch.inference_mode()
@@ -230,14 +228,15 @@ class Calm:
         Shares sum to 1 within an attribute, as if its states were equally common; `recognise` knows how common each is.
         """
         table = self.model.config.attribute_states
-        found: list[dict[str, dict[str, float]]] = []
+        photographs: list[dict[str, dict[str, float]]] = []
         for tokens in self._encoded(images, batch_size):
-            for fitting in self.model.mfam.similarities(tokens):
-                shares = [(rows, fitting[rows].softmax(-1).tolist()) for rows in attribute_rows(table)]
-                found.append(
-                    {table[rows[0]][1]: {table[r][2]: p for r, p in zip(rows, of, strict=True)} for rows, of in shares}
-                )
-        return found
+            for similarities in self.model.mfam.similarities(tokens):
+                shares: dict[str, dict[str, float]] = {}
+                for rows in attribute_rows(table):
+                    names = [table[row][2] for row in rows]
+                    shares[table[rows[0]][1]] = dict(zip(names, similarities[rows].softmax(-1).tolist(), strict=True))
+                photographs.append(shares)
+        return photographs
 
     @torch.inference_mode()
     def attention(self, images: Sequence[Image.Image], batch_size: int = 32) -> dict[str, np.ndarray]:
@@ -311,5 +310,5 @@ class Calm:
         """Token ids (A, T), padded, and lengths (A,)."""
         device = self.model.mfam.thematic.weight.device
         ids = [self._speaker.tokenizer(text, add_special_tokens=False).input_ids for text in texts]
-        padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(one) for one in ids], batch_first=True)
-        return padded.to(device), torch.tensor([len(one) for one in ids], device=device)
+        padded = torch.nn.utils.rnn.pad_sequence([*map(torch.tensor, ids)], batch_first=True)
+        return padded.to(device), torch.tensor([*map(len, ids)], device=device)
