@@ -15,7 +15,6 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 
 from calm.params import PARAMS_FILE, load_params, parse_params
-from calm.sections import check_open_sections
 from calm.settings import ParamsError
 
 FOLDER = Path("profiles")
@@ -57,6 +56,8 @@ def merged(name: str, params: Path = PARAMS_FILE, folder: Path = FOLDER) -> str:
         ParamsError: no such profile, a key that params.yaml does not have, or values that `Params`, a dataset or a
             task refuses.
     """
+    from calm.sections import check_open_sections  # every dataset's and task's module: seconds
+
     text = params.read_text(encoding="utf-8")
     for part in chain(name, folder):
         patch = _read(part, folder)
@@ -91,6 +92,8 @@ def save(name: str, params: Path = PARAMS_FILE, folder: Path = FOLDER) -> int:
     Raises:
         ParamsError: no such profile, or `params` is of another one or not valid.
     """
+    from calm.sections import check_open_sections
+
     profile, text = _read(name, folder), params.read_text(encoding="utf-8")
     current = load_params(params)
     check_open_sections(current)
