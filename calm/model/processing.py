@@ -144,9 +144,14 @@ def add_placeholders(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> lis
     return ids
 
 
+def byte_pixels(image: Image.Image) -> torch.Tensor:
+    """A photograph as (3, H, W) bytes."""
+    return torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1)
+
+
 def unit_pixels(image: Image.Image) -> torch.Tensor:
     """A photograph as (3, H, W) float in 0..1."""
-    return torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1).float() / 255
+    return byte_pixels(image).float() / 255
 
 
 def normalise(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:

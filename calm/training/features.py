@@ -14,13 +14,13 @@ from calm.layout import Layout
 from calm.model.build import Assembly
 from calm.model.mfam import LevelTokens
 from calm.model.parts.known import Preprocessing
-from calm.model.processing import normalise, unit_pixels
+from calm.model.processing import byte_pixels, normalise
 from calm.model.settings import Runtime
 
 Key = tuple[str, str]  # dataset, item_id
 
 ENCODED_AT_ONCE = 32
-DECODED_KEPT = 512  # photographs kept decoded: about 50 MB at 288 pixels
+DECODED_KEPT = 512  # photographs kept decoded, a byte a channel: about 90 MB at 288 pixels
 
 
 class Photographs:
@@ -28,7 +28,7 @@ class Photographs:
 
     def __init__(self, layout: Layout, datasets: Iterable[str]) -> None:
         self.stores = {dataset: ImageStore(layout.prepared(dataset)) for dataset in sorted(set(datasets))}
-        self.unit_pixels = lru_cache(maxsize=DECODED_KEPT)(self._unit_pixels)
+        self._decoded = lru_cache(maxsize=DECODED_KEPT)(lambda key: byte_pixels(self[key]))
 
     def __getitem__(self, key: Key) -> Image.Image:
         dataset, item_id = key
@@ -39,8 +39,9 @@ class Photographs:
         dataset, item_id = key
         return self.stores[dataset].encoded(item_id)
 
-    def _unit_pixels(self, key: Key) -> torch.Tensor:
-        return unit_pixels(self[key])
+    def unit_pixels(self, key: Key) -> torch.Tensor:
+        """A photograph as (3, H, W) float in 0..1."""
+        return self._decoded(key).float() / 255
 
 
 def render(

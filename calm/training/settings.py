@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from calm.model.settings import FrozenTuning, FullTuning, LoRATuning, VisualPart
 from calm.settings import NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Share
@@ -29,10 +29,15 @@ class Optimisation(Section):
     checkpoint_every: PositiveInt
 
 
-class Contrastive(Section):
-    """Multi-positive contrast between a level's pooled queries and the embedded guidance texts."""
+class LossSettings(Section):
+    """A loss of the self-supervision; one with settings of its own extends this. A weight of 0 leaves it out."""
 
     weight: NonNegative
+
+
+class Contrastive(LossSettings):
+    """Multi-positive contrast between a level's pooled queries and the embedded guidance texts."""
+
     temperature: Positive
     width: PositiveInt
     texts: PositiveInt
@@ -46,10 +51,9 @@ class Calibration(Section):
     views: PositiveInt  # of each
 
 
-class LanguageLoss(Section):
+class LanguageLoss(LossSettings):
     """Language-model loss of the guidance texts through the frozen language model."""
 
-    weight: NonNegative
     samples: NonNegativeInt
 
     @model_validator(mode="after")
@@ -68,7 +72,18 @@ class PretrainAttributes(Optimisation):
     views: NonNegativeInt
     contrastive: Contrastive
     language: LanguageLoss
+    losses: dict[str, dict[str, Any]] = Field(default_factory=dict)  # further files of calm/training/losses
     calibration: Calibration
+
+    @field_validator("losses")
+    @classmethod
+    def _losses_exist(cls, losses: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        if losses:
+            from calm.training.losses.base import further_loss  # with torch, which takes seconds
+
+            for name, raw in losses.items():
+                further_loss(name, raw)
+        return losses
 
     @model_validator(mode="after")
     def _some_loss(self) -> PretrainAttributes:

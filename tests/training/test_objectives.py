@@ -21,10 +21,11 @@ from calm.model.modeling import IGNORED
 from calm.model.parts.pretrained import load_text_encoder
 from calm.model.processing import normalise
 from calm.model.readouts import MEAN_DECIMAL
-from calm.training.attributes import AttributeObjective, multi_positive, state_table
+from calm.training.attributes import AttributeObjective, state_table
 from calm.training.conversations import collate
 from calm.training.features import Features, Photographs, render
 from calm.training.loop.order import Part
+from calm.training.losses.contrastive import multi_positive
 from calm.training.settings import Optimisation, Regression
 from calm.training.tuning import InstructionObjective
 from tests import tiny

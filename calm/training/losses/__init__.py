@@ -1,0 +1,1 @@
+"""Losses of the self-supervision: a file each, found by its name."""
