@@ -21,7 +21,16 @@ FOLDER = Path("profiles")
 BASE = "demo"
 EXTENDS = "extends"  # the one key of a profile that is not a param: the profile it starts from
 # Sections that a profile replaces as a unit, comments included: their keys are free names, or those of one variant.
-WHOLE = frozenset({"data.datasets", "attributes.texts.writer", "finetune.tuning", "ablations", "cross_validations"})
+WHOLE = frozenset(
+    {
+        "data.datasets",
+        "attributes.texts.writer",
+        "pretrain.attributes.losses",
+        "finetune.tuning",
+        "ablations",
+        "cross_validations",
+    }
+)
 
 
 def names(folder: Path = FOLDER) -> list[str]:
