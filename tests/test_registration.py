@@ -41,8 +41,16 @@ def test_auto_classes_find_calm_in_every_import_order(order: str) -> None:
     run(ORDERS[order] + RESOLVES)
 
 
-def test_importing_calm_imports_neither_torch_nor_transformers() -> None:
-    run("import sys, calm\nassert not {'torch', 'transformers', 'numpy', 'pandas'} & set(sys.modules)")
+@pytest.mark.parametrize(
+    ("module", "late"),
+    [
+        ("calm", {"torch", "transformers", "numpy", "pandas"}),
+        ("calm.profiles", {"numpy", "pandas", "scipy"}),
+        ("calm.assistant", {"peft", "dvc", "matplotlib", "sklearn"}),
+    ],
+)
+def test_what_takes_seconds_is_imported_where_it_is_needed(module: str, late: set[str]) -> None:
+    run(f"import sys, {module}\nearly = {late!r} & set(sys.modules)\nassert not early, early")
 
 
 def test_other_models_still_resolve() -> None:
