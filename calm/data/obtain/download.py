@@ -91,12 +91,12 @@ def _receive(url: str, output: Any, shelf: pooch.Pooch) -> None:
     except requests.exceptions.SSLError as error:
         raise _Refused(f"the server's certificate is not accepted: {error}") from None
     except requests.exceptions.HTTPError as error:
-        assert error.response is not None
-        status, reason = error.response.status_code, error.response.reason
-        if status in _TRANSIENT:
+        answer = error.response
+        if answer is None or answer.status_code in _TRANSIENT:
             raise
-        login = ": it may want a login or consent; see the dataset's home page" if status in (401, 403) else ""
-        raise _Refused(f"the server answered {status} {reason}{login}") from None
+        login = ": it may want a login or consent; see the dataset's home page"
+        told = f"the server answered {answer.status_code} {answer.reason}"
+        raise _Refused(told + (login if answer.status_code in (401, 403) else "")) from None
     (name,) = shelf.registry
     if Path(name).suffix.lower() not in {".html", ".htm"}:
         _refuse_page(Path(output), shelf.path / name)

@@ -70,8 +70,10 @@ class FolderSource(Source):
         if self.folder_settings.root is not None:
             return Path(self.folder_settings.root).expanduser()
         common = os.environ.get(ROOT_VARIABLE)
-        inside = Path(common).expanduser() / self.name if common else None
-        return inside if inside is not None and inside.is_dir() else None
+        if not common:
+            return None
+        places = [Path(common).expanduser() / name for name in (self.name, self.name.replace("_", "-"))]
+        return next((place for place in places if place.is_dir()), None)
 
     def is_here(self) -> bool:
         """Whether the folder exists, be it empty."""
