@@ -21,6 +21,8 @@ from ruamel.yaml import YAML
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "docs/extending.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^`([^`\n]+)`:\n\n```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+ADDED = re.findall(r"^At the end of `([^`\n]+)`:\n\n```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+CHANGES = re.findall(r"^```diff\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 FRAGMENTS = re.findall(r"params\.yaml`:\n\n```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 COPIED = ("calm", "tests", "workflow", ".dvc", ".dvcignore", "dvc.yaml", "params.yaml", "pyproject.toml")
 
@@ -38,6 +40,49 @@ evaluate("mirrored", params, world.layout, model=world.blind())
 print([row.label for row in section("mirrored", read_metrics(world.layout, "mirrored")).rows])
 """
 
+PARTS = """
+import torch
+from calm.model.build import calm_config
+from calm.model.modeling import CalmForConditionalGeneration
+from calm.params import load_params
+
+params = load_params()
+thematic = params.mfam.thematic.model_copy(update={"grid": 0, "content": ["high_mean", "summary", "summary_deviation"]})
+levels = params.mfam.levels.model_copy(update={"low": [4], "middle": [8], "high": [-2]})
+mfam = params.mfam.model_copy(update={"grid": 0, "thematic": thematic, "levels": levels})
+for vision in ("google/siglip2-base-patch16-256", "facebook/dinov3-vits16-pretrain-lvd1689m"):
+    named = params.parts.model_copy(update={"vision": vision, "language": "Qwen/Qwen3-0.6B"})
+    config = calm_config(params.model_copy(update={"parts": named, "mfam": mfam}))
+    with torch.device("meta"):
+        model = CalmForConditionalGeneration(config)
+        tokens = model.encode_images(torch.empty(2, 3, config.image_size, config.image_size))
+        visual = model.mfam(tokens)
+        read = model(inputs_embeds=visual, visual_tokens=visual, logits_to_keep=1)
+    assert visual.shape == (2, config.vision_tokens, 1024), visual.shape
+    assert read.score.shape == (2,) and read.logits.shape == (2, 1, 151936)
+    print(config.vision_config.model_type, *tokens.high.shape[1:], min(config.placeholder_token_ids))
+"""
+
+LOSSES = """
+from pathlib import Path
+from calm.attributes.taxonomy import taxonomy
+from calm.model.build import assemble
+from calm.training.attributes import state_table
+from calm.training.pretrain import attribute_objective
+from tests import tiny
+
+params = tiny.params(tiny.save_parts(Path("tiny/parts")))
+layout = tiny.build_data(Path("tiny/checkout"), params)
+for across in (0.5, 1.0):
+    options = params.pretrain.attributes
+    contrastive = options.contrastive.model_copy(update={"across": across})
+    assembly = assemble(params, state_table(taxonomy()))
+    options = options.model_copy(update={"contrastive": contrastive})
+    objective, _ = attribute_objective(assembly, options, params, layout)
+    losses = objective.losses(0)
+    print(params.pretrain.attributes.contrastive.across, float(losses["distinct"]), float(losses["contrastive_low"]))
+"""
+
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -53,6 +98,11 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in FILES.items():
         assert not (root / name).exists(), f"{name} exists already: docs/extending.md shall add it"
         (root / name).write_text(text, encoding="utf-8")
+    for name, text in ADDED:
+        with (root / name).open("a", encoding="utf-8") as file:
+            file.write(text)
+    for change in CHANGES:
+        subprocess.run(["git", "apply", "-"], cwd=root, input=change, text=True, check=True)
     params = YAML(typ="safe").load((root / "params.yaml").read_text(encoding="utf-8"))
     for fragment in FRAGMENTS:
         merge(params, YAML(typ="safe").load(fragment))
@@ -105,11 +155,14 @@ def test_the_page_has_an_example_of_each() -> None:
         "calm/attributes/catalogue",
         "calm/data/sources",
         "calm/evaluation/tasks",
+        "calm/training/losses",
     ]
-    assert len(FRAGMENTS) == 2
+    assert len(FRAGMENTS) == 4
+    assert [name for name, _ in ADDED] == ["calm/model/parts/known.py"] * 2
+    assert len(CHANGES) == 1
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [*FILES, "calm/model/parts/known.py"])
 def test_the_examples_are_clean(checkout: Path, name: str) -> None:
     for arguments in (["check"], ["format", "--check", "--diff"]):
         run(checkout, "-m", "ruff", *arguments, name)
@@ -152,6 +205,19 @@ def test_the_task_is_run_and_reported(checkout: Path) -> None:
     assert "SRCC, plain with mirrored" in run(checkout, "-c", MIRRORED)
     metrics = json.loads((checkout / "world/results/mirrored/metrics.json").read_text(encoding="utf-8"))
     assert metrics["items"] and metrics["difference"]["value"] > 0
+
+
+def test_the_parts_are_built_on_the_meta_device(checkout: Path) -> None:
+    siglip, dino = run(checkout, "-c", PARTS).splitlines()
+    assert siglip == "siglip_vision_model 256 768 151936"
+    assert dino == "dinov3_vit 196 384 151936"
+
+
+def test_the_loss_and_the_setting_act(checkout: Path) -> None:
+    half, whole = [[float(word) for word in line.split()] for line in run(checkout, "-c", LOSSES).splitlines()]
+    assert half[0] == whole[0] == 0.5
+    assert half[1] == whole[1] and 0 < half[1] < 1
+    assert 0 < half[2] < whole[2]
 
 
 def test_both_engines_find_dataset_and_task(checkout: Path) -> None:

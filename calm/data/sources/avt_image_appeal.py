@@ -1,10 +1,10 @@
-"""AVT-ImageAppeal: photographs of six collections with some 73 votes each on their appeal, 1 to 5; no split is published.
+"""AVT-ImageAppeal: photographs of six collections with some 73 votes each on their appeal, 1 to 5; without a split.
 
 Two layouts are read. The authors' own: all_test.csv, a row for each photograph and experiment, whose votes add up, and
 photographs at SUBSET/medium/NAME.jpg. And a part of it: items.csv with the votes of a photograph, and thumbnails.
 
-Photographs of the subsets ava, aadb and koniq10k keep the names that they have in these sets, so that the leakage filter
-knows them again.
+Photographs of the subsets ava, aadb and koniq10k keep the names that they have in these sets, so that the leakage
+filter knows them again.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class AvtImageAppeal(ScoredFolder):
     )
     obtain = (
         ByHand(
-            "Clone https://github.com/Telecommunication-Telemedia-Assessment/sophoappeal_images and run its prepare.sh, "
-            "which brings the photographs; put all_test.csv of sophoappeal_evaluation_image_appeal_test_1 beside them."
+            "Clone the repository of the home page and run its prepare.sh, which brings the photographs; put all_test.csv "
+            "of the repository sophoappeal_evaluation_image_appeal_test_1 beside them."
         ),
     )
     published: ClassVar[Mapping[str, int]] = {"images": 1_053, "scored": 1_053}
@@ -92,11 +92,12 @@ def read_votes(path: Path) -> pd.DataFrame:
     counts["item_id"] = told["stem"].where(own, told["subset"] + "__" + told["stem"]).to_numpy()
     counts["path"] = (cells[name] if part else told["subset"] + "/medium/" + told["stem"] + ".jpg").to_numpy()
     votes = counts.groupby(["item_id", "path"], sort=True)[steps].sum()
-    silent = votes.sum(axis=1) == 0
-    if silent.any():
-        row = int((counts["item_id"] == silent.idxmax()[0]).to_numpy().argmax())
-        raise cell_error(cells, row, steps[0], path, "and the others count no vote")
     table = votes.to_numpy()
+    silent = table.sum(axis=1) == 0
+    if silent.any():
+        item_id, _ = votes.index.to_list()[int(silent.argmax())]
+        row = int((counts["item_id"] == item_id).to_numpy().argmax())
+        raise cell_error(cells, row, steps[0], path, "and the others count no vote")
     frame = pd.DataFrame({"path": votes.index.get_level_values("path"), "score": means(table)})
     frame["votes"] = pd.Series(table.tolist(), dtype=object)
     frame["n"] = table.sum(axis=1)

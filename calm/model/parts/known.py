@@ -12,7 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from transformers import CLIPVisionConfig, LlamaConfig, PreTrainedConfig
+import transformers
+from transformers import PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import PILImageResampling
 
@@ -162,7 +163,7 @@ VISION = {
         EfficientNetLiteConfig(), Preprocessing(224, (LITE0_MEAN,) * 3, (LITE0_STD,) * 3), file=LITE0
     ),
     "openai/clip-vit-large-patch14-336": VisionPart(
-        CLIPVisionConfig(
+        transformers.CLIPVisionConfig(
             hidden_size=1024,
             intermediate_size=4096,
             num_hidden_layers=24,
@@ -175,7 +176,7 @@ VISION = {
         revision="ce19dc912ca5cd21c8a653c79e251e808ccabcd1",
     ),
     "openai/clip-vit-base-patch32": VisionPart(
-        CLIPVisionConfig(),
+        transformers.CLIPVisionConfig(),
         Preprocessing(224, CLIP_MEAN, CLIP_STD),
         revision="3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
     ),
@@ -183,7 +184,7 @@ VISION = {
 LANGUAGE = {
     "smollm2-135m-instruct": LanguagePart(chat_template=CHATML, file=SMOLLM2),
     "lmsys/vicuna-7b-v1.5": LanguagePart(
-        LlamaConfig(
+        transformers.LlamaConfig(
             vocab_size=32000,
             hidden_size=4096,
             intermediate_size=11008,

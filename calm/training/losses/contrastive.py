@@ -37,8 +37,8 @@ def _of_level(level: str, known: Known, options: Contrastive, step: Step) -> tor
     every = known.assembly.model.mfam.similarity(level, pooled, picked.to(pooled.device))
     every = every.unflatten(1, (len(columns), count))
     loss = every.sum() * 0  # every part has a graph, if for nothing
-    if weight := options.every:
-        loss = weight * _every(level, known, every.mean(-1), views[own]) * step.share
+    if options.every:
+        loss = options.every * _every(level, known, every.mean(-1), views[own]) * step.share
     if not everyone:
         return loss
     similarity = every[[i - own.start for i in counted] or [0]]
@@ -67,10 +67,11 @@ def _every(level: str, known: Known, similarity: torch.Tensor, views: Sequence[V
     for rows in attribute_rows(known.table):
         if known.table[rows[0]][0] != level:
             continue
-        wanted = torch.tensor([[stands(view, known.table[row]) for row in rows] for view in views]).int().argmax(1)
+        stand = torch.tensor([[stands(view, known.table[row]) for row in rows] for view in views])
         columns = [row - offset for row in rows]
         raised = similarity[:, columns] + known.log_priors[rows].to(similarity.device)
-        losses.append(nn.functional.cross_entropy(raised, wanted.to(similarity.device)))
+        wanted = stand.int().argmax(1).to(similarity.device)
+        losses.append(nn.functional.cross_entropy(raised, wanted))
     return torch.stack(losses).mean()
 
 
