@@ -41,8 +41,8 @@ class AvtImageAppeal(ScoredFolder):
     )
     obtain = (
         ByHand(
-            "Clone the repository of the home page and run its prepare.sh, which brings the photographs; put all_test.csv "
-            "of the repository sophoappeal_evaluation_image_appeal_test_1 beside them."
+            "Clone the repository of the home page and run its prepare.sh, which brings the photographs; put "
+            "all_test.csv of the repository sophoappeal_evaluation_image_appeal_test_1 beside them."
         ),
     )
     published: ClassVar[Mapping[str, int]] = {"images": 1_053, "scored": 1_053}
