@@ -235,18 +235,19 @@ def load_trained(folder: Path, model: CalmForConditionalGeneration) -> list[str]
 
 def read_trained(folder: Path) -> dict[str, torch.Tensor]:
     """The tensors of a stage's checkpoint."""
-    path = folder / TRAINED
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist: run the stage that makes it (`dvc repro`), or `dvc pull`")
-    return load_file(path)
+    return load_file(_there(folder / TRAINED))
 
 
 def load_config(folder: Path) -> CalmConfig:
     """The configuration of a stage's checkpoint."""
-    path = folder / "config.json"
+    return CalmConfig.from_pretrained(_there(folder / "config.json").parent)
+
+
+def _there(path: Path) -> Path:
+    """A file of a checkpoint that exists."""
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist: run the stage that makes it (`dvc repro`), or `dvc pull`")
-    return CalmConfig.from_pretrained(folder)
+    return path
 
 
 def load_adapter(model: CalmForConditionalGeneration, folder: Path, *, trainable: bool) -> PeftModel | None:
