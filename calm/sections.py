@@ -1,4 +1,4 @@
-"""Sections of params.yaml whose keys are open: datasets and tasks, each checked by its own file."""
+"""Sections of params.yaml whose keys are open: datasets, tasks and losses, each checked by its own file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from calm.settings import ParamsError
 
 
 def check_open_sections(params: Params) -> None:
-    """Check the settings of every dataset and every task that has a file.
+    """Check the settings of every dataset, task and further loss that has a file.
 
     One without a file may be of a later version; the stage that needs it says so.
 
@@ -27,5 +27,12 @@ def check_open_sections(params: Params) -> None:
                 check(name, params)
             except ParamsError as error:
                 problems.append(str(error))
+    for name, raw in params.pretrain.attributes.losses.items():
+        from calm.training.losses.base import further_loss  # with torch, which takes seconds
+
+        try:
+            further_loss(name, raw)
+        except ValueError as error:
+            problems.append(str(error))
     if problems:
         raise ParamsError("\n".join(problems))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from calm.model.settings import FrozenTuning, FullTuning, LoRATuning, VisualPart
 from calm.settings import NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Share
@@ -74,16 +74,6 @@ class PretrainAttributes(Optimisation):
     language: LanguageLoss
     losses: dict[str, dict[str, Any]] = Field(default_factory=dict)  # further files of calm/training/losses
     calibration: Calibration
-
-    @field_validator("losses")
-    @classmethod
-    def _losses_exist(cls, losses: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        if losses:
-            from calm.training.losses.base import further_loss  # with torch, which takes seconds
-
-            for name, raw in losses.items():
-                further_loss(name, raw)
-        return losses
 
     @model_validator(mode="after")
     def _some_loss(self) -> PretrainAttributes:
