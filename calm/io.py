@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -164,8 +165,24 @@ def sha256_text(text: str) -> str:
 
 
 @cache
+@cache
 def code_sha256(*packages: str) -> str:
-    """Hash of packages of calm as they stand on disk: work that was killed before an edit must not go on after it."""
+    """Hash of what packages of calm do, as they stand on disk: work killed before an edit must not go on after it.
+
+    Comments, docstrings and the layout of lines do nothing, so that an edit of them costs no training.
+    """
     root = Path(__file__).parent
-    files = sorted(path for name in packages for path in (root / name).rglob("*.py"))
-    return sha256_text(json.dumps([[path.relative_to(root).as_posix(), sha256_file(path)] for path in files]))
+    files = sorted(path for name in packages for path in (root / name).rglob("*") if path.suffix in (".py", ".yaml"))
+    return sha256_text(json.dumps([[path.relative_to(root).as_posix(), _meaning(path)] for path in files]))
+
+
+def _meaning(path: Path) -> str:
+    """A hash of a file; of Python, of its syntax tree without docstrings."""
+    if path.suffix != ".py":
+        return sha256_file(path)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for node in ast.walk(tree):
+        if isinstance(node, documented) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return sha256_text(ast.dump(tree))

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from calm import io
 from calm.io import atomic_dir, atomic_file, read_table, write_json, write_table
 
 SCHEMA = pa.schema([pa.field("name", pa.string(), nullable=False), pa.field("score", pa.float64())])
@@ -97,3 +98,16 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "m.json", {"srcc": float("nan")})
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ('"""Other words."""\n\n# a comment\ndef one() -> int:\n    """And here."""\n    return (1)\n', True),
+        ('"""Words."""\ndef one() -> int:\n    """A docstring."""\n    return 2\n', False),
+    ],
+)
+def test_code_is_what_it_does_and_not_what_it_says(text: str, same: bool, tmp_path: Path) -> None:
+    (tmp_path / "before.py").write_text('"""Words."""\ndef one() -> int:\n    """A docstring."""\n    return 1\n')
+    (tmp_path / "after.py").write_text(text)
+    assert (io._meaning(tmp_path / "before.py") == io._meaning(tmp_path / "after.py")) == same

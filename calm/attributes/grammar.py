@@ -71,13 +71,6 @@ _VERDICTS = ("A lovely {kind}", "A well made {kind}", "This {kind} works well", 
 _CLOSINGS = ("I would leave it as it is.", "Nothing needs to be changed.", "Well done.", "A pleasure to look at.")
 
 
-def guidance(attribute: str, state: str, rng: np.random.Generator, known: Taxonomy | None = None) -> str:
-    """One paraphrase of a state: a terse label, a photographer's remark or a beginner's words, some with the remedy."""
-    found = (known or taxonomy()).attribute(attribute)
-    choices = list(_every_guidance(found, found.state(state)))
-    return choices[int(rng.integers(len(choices)))]
-
-
 def all_guidance(attribute: str, state: str, known: Taxonomy | None = None) -> list[str]:
     """Every text that `guidance` can give for a state, each once, in a fixed order."""
     found = (known or taxonomy()).attribute(attribute)
@@ -100,18 +93,6 @@ def comment(edits: Sequence[Edit], rng: np.random.Generator, known: Taxonomy | N
     if sound:
         extras.append(f"On the other hand, {_pick(_pick(sound, rng).unchanged.phrases, rng)}.")
     return _within(text, extras)
-
-
-def suggestion(attribute: str, state: str, rng: np.random.Generator, known: Taxonomy | None = None) -> str:
-    """One sentence that tells how to undo a state.
-
-    Raises:
-        ValueError: the state is 'unchanged', which has nothing to undo, or is unknown.
-    """
-    remedies = (known or taxonomy()).attribute(attribute).state(state).remedies
-    if not remedies:
-        raise ValueError(f"state '{state}' of '{attribute}' has no remedies")
-    return _apply(_pick(_SUGGESTIONS, rng), remedy=_pick(remedies, rng))
 
 
 def degree(phrase: str, severity: float | None, rng: np.random.Generator | None = None) -> str:

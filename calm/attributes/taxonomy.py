@@ -149,11 +149,6 @@ class Taxonomy:
         known = ", ".join(attribute.name for attribute in self.attributes)
         raise TaxonomyError(f"unknown attribute '{name}'; attributes are: {known}")
 
-    def chance(self, level: str) -> float:
-        """Balanced accuracy of guessing, averaged over a level's attributes."""
-        attributes = self.at(level)
-        return sum(1 / len(attribute.all_states) for attribute in attributes) / len(attributes)
-
 
 def discover(package: str, folders: Iterable[str]) -> Taxonomy:
     """Collect the attributes of every YAML file and of every module of `package` in `folders`.

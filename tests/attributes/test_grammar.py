@@ -5,7 +5,7 @@ import re
 import pytest
 
 from calm.attributes.edits import Edit, draw_edits
-from calm.attributes.grammar import MAX_WORDS, all_guidance, comment, degree, guidance, suggestion
+from calm.attributes.grammar import MAX_WORDS, all_guidance, comment, degree
 from calm.attributes.taxonomy import Attribute, State, taxonomy
 from calm.seeds import stream
 
@@ -54,9 +54,8 @@ def test_a_share_of_the_guidance_includes_the_remedy() -> None:
     for attribute, state in STATES:
         if state.edit is None:
             continue
-        rng = stream(1, "share", attribute.name, state.name)
-        texts = [guidance(attribute.name, state.name, rng) for _ in range(100)]
-        share = sum(any(remedy in text for remedy in state.remedies) for text in texts) / 100
+        texts = all_guidance(attribute.name, state.name)
+        share = sum(any(remedy in text for remedy in state.remedies) for text in texts) / len(texts)
         assert 0.3 < share < 0.95, (state.name, share)
 
 
@@ -122,11 +121,3 @@ def test_words_of_degree_follow_severity() -> None:
         "it is very odd",
     ]
     assert degree("a {very} odd thing, {too} odd", None) == "an odd thing, too odd"
-
-
-def test_suggestions_carry_a_remedy_and_unchanged_has_none() -> None:
-    remedies = taxonomy().attribute("tilt").state("clockwise").remedies
-    text = suggestion("tilt", "clockwise", stream(1, "s"))
-    assert any(remedy.lower() in text.lower() for remedy in remedies)
-    with pytest.raises(ValueError, match="no remedies"):
-        suggestion("tilt", "unchanged", stream(1, "s"))

@@ -8,7 +8,7 @@ import torch
 
 from calm.attributes import catalogue
 from calm.attributes.edits import Edit, apply_edits
-from calm.attributes.grammar import comment, guidance
+from calm.attributes.grammar import all_guidance, comment
 from calm.attributes.taxonomy import LEVELS, STEPS, TaxonomyError, discover, taxonomy
 from calm.seeds import stream
 
@@ -74,12 +74,6 @@ def test_states_are_complete() -> None:
             assert len(set(state.phrases)) >= 4 and len(set(state.remedies)) >= 3
 
 
-def test_chance_is_the_mean_of_guessing_among_an_attributes_states() -> None:
-    for level in LEVELS:
-        shares = [1 / (1 + len(attribute.states)) for attribute in taxonomy().at(level)]
-        assert taxonomy().chance(level) == pytest.approx(sum(shares) / len(shares))
-
-
 def test_strength_runs_from_mild_to_strong() -> None:
     state = taxonomy().attribute("compression").state("compressed")
     assert [state.strength_at(severity) for severity in (0.0, 0.5, 1.0)] == [15, 9.5, 4]
@@ -110,7 +104,7 @@ def test_adding_an_attribute_is_adding_one_file(folder: Path) -> None:
     assert "visibility" in [attribute.name for attribute in known.at("high")]
     edit = Edit("visibility", "halved", 0.0, 1)
     assert torch.equal(apply_edits(torch.ones(1, 3, 64, 64), [[edit]], known), torch.full((1, 3, 64, 64), 0.5))
-    assert guidance("visibility", "halved", stream(1, "x"), known)
+    assert all_guidance("visibility", "halved", known)
     assert "hal" in comment([edit], stream(1, "x"), known=known)
 
 

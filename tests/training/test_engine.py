@@ -186,17 +186,16 @@ def test_a_checkpoint_of_another_configuration_is_not_resumed(tmp_path: Path, ch
 def test_a_checkpoint_of_other_code_is_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_in(tmp_path / "state")
     kill(run, 11)
-    monkeypatch.setattr(engine, "_code_sha256", lambda: "edited")
+    monkeypatch.setattr(engine, "code_sha256", lambda *packages: "edited")
     seen: list[int] = []
     train(Line(change=lambda step, loss: (seen.append(step), loss)[1]), run)
     assert seen == list(range(STEPS))
 
 
-def test_code_is_everything_that_a_step_and_an_answer_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[str] = []
-    monkeypatch.setattr(engine, "sha256_file", lambda path: read.append(path.name) or "")
-    engine._code_sha256.__wrapped__()
-    assert {"engine.py", "mfam.py", "connotations.yaml", "assistant.py", "instructions.py"} <= set(read)
+def test_code_is_everything_that_a_step_and_an_answer_read() -> None:
+    package = Path(engine.__file__).parents[2]
+    read = {path.name for name in engine.CODE for path in (package / name).rglob("*")}
+    assert {"engine.py", "mfam.py", "sharpness.yaml", "assistant.py", "wording.py"} <= read
     assert "baselines.py" not in read
 
 

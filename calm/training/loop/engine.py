@@ -12,7 +12,6 @@ import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import get_cosine_schedule_with_warmup
 
-from calm.io import atomic_file, sha256_file, sha256_text
+from calm.io import atomic_file, code_sha256, sha256_text
 from calm.seeds import derive
 from calm.training.loop import checkpoints
 from calm.training.loop.checkpoints import WEIGHT, Saved
@@ -38,7 +37,6 @@ __all__ = ["Objective", "Run", "TrainingError", "finish", "train", "write_curve"
 
 # What decides what a step computes, and what a model that was learnt answers (kept by a cross-validation).
 CODE = ("assistant", "attributes", "data", "experiments", "instructions", "model", "training")
-READ = (".py", ".yaml")
 EXPLODED = 100.0  # times the usual loss; a batch of outliers stays far below
 USUAL = 32  # last steps whose median is the usual loss
 
@@ -69,7 +67,7 @@ class Run:
         That order is the strategy's: a run may go on with another one, and says so.
         """
         parts = [self.title, self.optimisation.model_dump(), self.seed, self.inputs]
-        computed_by = [torch.get_num_threads(), torch.__version__, _code_sha256()]
+        computed_by = [torch.get_num_threads(), torch.__version__, code_sha256(*CODE)]
         return sha256_text(json.dumps([*parts, *computed_by], sort_keys=True, default=str))
 
     @property
@@ -81,15 +79,6 @@ class Run:
     def throughput(self) -> Path:
         """Figures of speed: beside the state, since they outlive it and are no output."""
         return self.state.with_name(f"{self.state.name}.throughput.json")
-
-
-@cache
-def _code_sha256() -> str:
-    """Hash of the code as it stands: a run killed before an edit must not go on after it."""
-    package = Path(__file__).parents[2]
-    named = [package / name for name in CODE]
-    files = sorted(path for one in named for path in [one, *one.rglob("*")] if path.suffix in READ)
-    return sha256_text(json.dumps([[path.relative_to(package).as_posix(), sha256_file(path)] for path in files]))
 
 
 def train(objective: Objective, run: Run) -> pd.DataFrame | None:
