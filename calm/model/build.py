@@ -21,7 +21,6 @@ from transformers.initialization import no_init_weights
 from calm.attributes.taxonomy import taxonomy
 from calm.io import sha256_file, sha256_text
 from calm.model.configuration import CalmConfig
-from calm.model.connotations import connotations, vocabulary
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.model.parts.known import Preprocessing
 from calm.model.parts.pretrained import (
@@ -96,7 +95,6 @@ def calm_config(
         cross_attention_every=mfam.cross_attention_every,
         thematic_grid=mfam.thematic.grid,
         thematic_content=mfam.thematic.content,
-        connotations=list(vocabulary().words) if "connotations" in mfam.thematic.content else [],
         contrast_width=contrastive.width,
         contrast_temperature=contrastive.temperature,
         text_width=text_part(params.parts.text).width,
@@ -117,7 +115,7 @@ def assemble(params: Params, attribute_states: Sequence[Sequence[str]] = ()) -> 
     config = calm_config(params, attribute_states, language.model.config)
     vision = load_vision(params.parts.vision, resolve_dtype(params.runtime))
     assembly = assemble_parts(config, vision, language, params.runtime, params.seed)
-    describe_classes(assembly, language, params.parts.text)
+    describe_classes(assembly, params.parts.text)
     if config.told_tokens:
         model, tokenizer = assembly.model, assembly.processor.tokenizer
         ids = word_ids(tokenizer, taxonomy(), config.attribute_states, config.told_length)
@@ -125,16 +123,12 @@ def assemble(params: Params, attribute_states: Sequence[Sequence[str]] = ()) -> 
     return assembly
 
 
-def describe_classes(assembly: Assembly, language: Language, text_encoder: str) -> None:
-    """Compute what the sources of content say of the visual encoder's classes, where the model reads such sources."""
-    for source, table in assembly.model.mfam.of_classes.items():
-        names = imagenet_names()[: len(table)]
-        if source == "words":
-            encoder = load_text_encoder(text_encoder)
-            table.copy_(encoder.embed([f"a photograph of {name}" for name in names]))
-            assembly.model.config.provenance["text"] = encoder.provenance.as_dict()
-        else:
-            table.copy_(connotations(language, names, vocabulary()))
+def describe_classes(assembly: Assembly, text_encoder: str) -> None:
+    """Embed the names of the visual encoder's classes, where the model reads them as a source of content."""
+    for table in assembly.model.mfam.of_classes.values():
+        encoder = load_text_encoder(text_encoder)
+        table.copy_(encoder.embed([f"a photograph of {name}" for name in imagenet_names()[: len(table)]]))
+        assembly.model.config.provenance["text"] = encoder.provenance.as_dict()
 
 
 def assemble_parts(config: CalmConfig, vision: Vision, language: Language, runtime: Runtime, seed: int) -> Assembly:

@@ -70,7 +70,6 @@ class CalmConfig(PreTrainedConfig):
     cross_attention_every: int = 2
     thematic_grid: int = 0
     thematic_content: list[str] = field(default_factory=list)  # sources, of `calm.model.sources`
-    connotations: list[str] = field(default_factory=list)  # words that the source of this name is about
     reads: list[str] = field(default_factory=lambda: [*LEVELS, THEMATIC])  # visual tokens; the others are zeros
     contrast_width: int = 256
     contrast_temperature: float = 0.07
@@ -165,7 +164,7 @@ class CalmConfig(PreTrainedConfig):
         """
         summary = self.vision_config.hidden_size if self.maps is None else self.maps[-1][0]
         whole = {"summary": summary, "summary_deviation": summary}
-        whole |= {"words": self.text_width, "connotations": len(self.connotations)}
+        whole |= {"words": self.text_width}
         levels = {source: self.level_widths[level] for source, (level, _) in LEVEL_SOURCES.items()}
         return {source: (levels | whole)[source] for source in self.thematic_content}
 

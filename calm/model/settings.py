@@ -11,7 +11,7 @@ from calm.settings import NonNegativeInt, PositiveInt, Section, Share
 VisualPart = Literal["low", "middle", "high", "thematic"]
 LevelSource = Literal["low_mean", "low_deviation", "middle_mean", "middle_deviation", "high_mean", "high_deviation"]
 EncoderSource = Literal["summary", "summary_deviation"]  # of the encoder's end
-ClassSource = Literal["words", "connotations"]  # of the classes that it recognises, by their probabilities
+ClassSource = Literal["words"]  # of the classes that it recognises, by their probabilities
 ContentSource = LevelSource | EncoderSource | ClassSource
 
 

@@ -10,7 +10,6 @@ import torch
 from calm.attributes.taxonomy import LEVELS
 from calm.model.build import Assembly, assemble, calm_config
 from calm.model.configuration import CalmConfig
-from calm.model.connotations import vocabulary
 from calm.model.mfam import LevelTokens, level_tokens
 from calm.model.sources import LEVEL_SOURCES, WHOLE_SOURCES
 from tests import tiny
@@ -86,16 +85,13 @@ def test_content_is_the_encoders_end_and_what_is_said_of_its_classes(tiny_templa
     model = assemble(tiny_template.params(mfam__thematic={"grid": 1, "content": list(WHOLE_SOURCES)})).model
     seen = model.vision_tower(pixels, output_hidden_states=True)
     widths = model.config.content_widths
-    assert widths["connotations"] == len(model.config.connotations) == len(vocabulary().words)
-    summary, deviation, words, connoted = model.encode_images(pixels).content.split(list(widths.values()), dim=-1)
+    summary, deviation, words = model.encode_images(pixels).content.split(list(widths.values()), dim=-1)
     last = seen.hidden_states[-1]
     assert torch.equal(summary, last.mean((2, 3)))
     torch.testing.assert_close(deviation, last.std((2, 3), correction=0))
     likely = (seen.logits / 2).softmax(-1)
     torch.testing.assert_close(words, likely @ model.mfam.class_words)
     torch.testing.assert_close(model.mfam.class_words.norm(dim=-1), torch.ones(len(model.mfam.class_words)))
-    torch.testing.assert_close(connoted, likely @ model.mfam.class_connotations)
-    assert model.mfam.class_connotations.std(0).min() > 0.01
 
 
 @torch.no_grad()
@@ -132,7 +128,7 @@ def test_parameters_may_name_every_source(tiny_template: Any) -> None:
     "content, message",
     [
         (["mood"], "unknown sources .'mood'."),
-        (["words", "connotations"], "leave out words and connotations"),
+        (["words"], "leave out words"),
         (True, "expected a list of sources, found True: .* earlier calm"),
     ],
 )
