@@ -259,6 +259,7 @@ def test_the_table_shows_all_readouts_and_what_made_them() -> None:
     ("arguments", "message"),
     [
         (["score", "missing.jpg"], "missing.jpg: no such file or folder"),
+        (["score", ""], "an empty name: is a variable of the shell not set?"),
         (["score", "empty"], "empty: no photograph in this folder"),
         (["comment", "*.webp"], "*.webp: no file matches"),
         (["suggest", "album/notes.txt"], "notes.txt: not a photograph in an allowed format"),

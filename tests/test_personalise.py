@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from calm.cli import app
-from calm.cli.personalise import read_ratings
+from calm.cli.personalise import read_ratings, within
 from tests import tiny
 
 
@@ -78,6 +79,30 @@ def test_what_is_wrong_with_a_csv_is_said_with_its_place(text: str, message: str
     (album / "ratings.csv").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         read_ratings(album / "ratings.csv", 1, 10)
+
+
+def test_scores_stay_inside_the_scale_and_keep_their_order() -> None:
+    scores = np.array([-20.0, -2.0, 0.5, 1.0, 1.2, 5.5, 9.8, 10.0, 12.6, 30.0])
+    shares = within(scores)
+    assert shares == sorted(shares) and 0 <= min(shares) and max(shares) <= 1
+    assert shares[:3] == sorted(set(shares[:3])) and shares[5] == 0.5
+
+
+def test_a_damaged_photograph_is_told_and_left_out(album: Path, trained_template: Any) -> None:
+    (album / "p1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    result = personalise(trained_template, str(album / "ratings.csv"))
+    assert result.exit_code == 0, result.output
+    assert "p1.png: " in result.stderr and "your own 5 photographs" in result.stderr
+    for number in (2, 3, 4):
+        (album / f"p{number}.png").write_bytes(b"")
+    result = personalise(trained_template, str(album / "ratings.csv"))
+    assert result.exit_code == 1 and "2 of 6 scored photographs can be read; 3 are needed" in result.stderr
+
+
+def test_nothing_to_score_is_told(album: Path, trained_template: Any) -> None:
+    (album / "ratings.csv").write_text("file,score\np0.png,1\np1.png,2\np2.png,3\n", encoding="utf-8")
+    result = personalise(trained_template, str(album / "ratings.csv"))
+    assert result.exit_code == 1 and "every photograph has a score: name photographs to score" in result.stderr
 
 
 def test_impossible_scales_and_missing_files_are_errors(album: Path) -> None:

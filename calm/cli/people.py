@@ -126,6 +126,8 @@ def personalise(
     if readout is Readout.text:
         raise ValueError("--readout text has no value for every photograph: expectation or regression")
     given, unscored = read_ratings(ratings, low, high)
+    if not files and not unscored:
+        raise ValueError(f"{ratings}: every photograph has a score: name photographs to score, or leave scores empty")
 
     def judge(calm: Calm, images: Sequence[Image]) -> Iterator[Row]:
         return rows_of(calm, images, given, scale=(low, high), how=how.value, readout=readout.value)

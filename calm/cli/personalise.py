@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import typer
 
-from calm.cli.photographs import MAX_PIXELS
-from calm.data.store.images import read_image
+from calm.cli.photographs import read_photographs
 from calm.evaluation.statistics.metrics import UndefinedMetric, srcc
 from calm.evaluation.statistics.piaa import Scaling, ridge
 from calm.instructions.wording import rescale
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from calm.assistant.personal import Observed
 
 LEAST = 3  # scored photographs; fewer cannot be left out one by one
+MARGIN = 0.05  # of the scale, at either end, that what lies beyond it is pressed into
 
 
 @dataclass(frozen=True)
@@ -89,33 +89,50 @@ def rows_of(
     calm: Calm, images: Sequence[Image], given: Given, *, scale: tuple[float, float], how: str, readout: str
 ) -> Iterator[dict[str, Any]]:
     """Personal and generic score of each photograph, on the person's own scale."""
-    support, seen = _observed(calm, given, readout), calm.observe(images)
+    (support, scores), seen = _observed(calm, given, readout), calm.observe(images)
     generic = getattr(seen, readout)
     if how == "ridge":
         # As the task `personalised`; scaled by the scored photographs, so a batch does not change the features.
         scaling = Scaling.fit(support.pooled)
-        left_over = np.array(given.scores) - getattr(support, readout)
+        left_over = scores - getattr(support, readout)
         personal = generic + ridge(scaling(support.pooled), left_over, scaling(seen.pooled))
     else:
-        expected, regressed = calm.in_context(support.tokens, given.scores).score(seen.tokens)
+        expected, regressed = calm.in_context(support.tokens, scores.tolist()).score(seen.tokens)
         personal = regressed if readout == "regression" else expected
     low, high = scale
-    for own, plain in zip(personal.tolist(), generic.tolist(), strict=True):
-        yield {"score": low + (own - 1) * (high - low) / 9, "generic": low + (plain - 1) * (high - low) / 9}
+    for own, plain in zip(within(personal), within(generic), strict=True):
+        yield {"score": low + own * (high - low), "generic": low + plain * (high - low)}
+
+
+def within(scores: np.ndarray) -> list[float]:
+    """Scores on 1..10 as shares of the scale; what reaches beyond an end is pressed in before it, in its order."""
+    shares = (scores - 1) / 9
+    middle = np.clip(shares, MARGIN, 1 - MARGIN)
+    inside: np.ndarray = middle + MARGIN * np.tanh((shares - middle) / MARGIN)
+    return [float(share) for share in inside]
 
 
 @cache
-def _observed(calm: Calm, given: Given, readout: str) -> Observed:
-    """The scored photographs, looked at once; how well they predict one another is told."""
-    support = calm.observe([read_image(path, max_pixels=MAX_PIXELS) for path in given.paths])
-    scores, generic = np.array(given.scores), getattr(support, readout)
+def _observed(calm: Calm, given: Given, readout: str) -> tuple[Observed, np.ndarray]:
+    """The scored photographs that can be read, looked at once, and their scores; how well they predict one another is
+    told.
+
+    Raises:
+        ValueError: too few of them can be read.
+    """
+    scored = dict(zip(map(str, given.paths), given.scores, strict=True))
+    readable = dict(read_photographs(list(scored)))
+    if len(readable) < LEAST:
+        raise ValueError(f"{len(readable)} of {len(scored)} scored photographs can be read; {LEAST} are needed")
+    support = calm.observe(list(readable.values()))
+    scores, generic = np.array([scored[path] for path in readable]), getattr(support, readout)
     try:
         agreement = srcc(_left_out(support.pooled, scores - generic) + generic, scores)
         result = f"SRCC {agreement:.2f}, generic score {srcc(generic, scores):.2f}"
     except UndefinedMetric as error:
         result = f"not defined, {error}"
     typer.echo(f"Ridge on your own {len(scores)} photographs, each left out in turn: {result}", err=True)
-    return support
+    return support, scores
 
 
 def _left_out(pooled: np.ndarray, left_over: np.ndarray) -> np.ndarray:

@@ -27,7 +27,9 @@ def find_photographs(names: Sequence[str]) -> tuple[list[str], list[str]]:
     problems: list[str] = []
     for name in names:
         path = Path(name)
-        if path.is_dir():
+        if not name.strip():  # Path("") is the current folder
+            here, problem = [], "an empty name: is a variable of the shell not set?"
+        elif path.is_dir():
             here = sorted(str(p) for p in path.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
             problem = f"{name}: no photograph in this folder ({', '.join(SUFFIXES)})"
         elif path.exists():

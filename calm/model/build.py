@@ -60,10 +60,23 @@ class Assembly:
 
 
 def resolve_device(runtime: Runtime) -> torch.device:
-    """The device that `runtime.device` means here."""
+    """The device that `runtime.device` means here.
+
+    Raises:
+        ValueError: torch does not know it, or it is not there.
+    """
     if runtime.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(runtime.device)
+    try:
+        device = torch.device(runtime.device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        here = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        raise ValueError(
+            f"device '{runtime.device}' is not there: torch {torch.__version__} sees {', '.join(here)}; write one of "
+            "these, or auto"
+        ) from None
+    return device
 
 
 def resolve_dtype(runtime: Runtime) -> torch.dtype:

@@ -143,7 +143,7 @@ def test_sixteen_bits_keep_their_range() -> None:
 
 def test_numbers_without_a_known_white_are_refused() -> None:
     for array in (np.ones((50, 50), np.float32), np.ones((50, 50), np.int32)):
-        with pytest.raises(ImageError, match="no known range"):
+        with pytest.raises(ImageError, match="without a known white: save it with 8 or 16 bits"):
             read(saved(Image.fromarray(array), "TIFF"))
 
 
@@ -286,3 +286,14 @@ def test_the_store_gives_every_photograph_back_over_many_shards(tmp_path: Path) 
 def test_a_store_without_shards_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="prepare"):
         ImageStore(tmp_path)
+
+
+def test_more_pixels_than_pillow_would_take_are_a_matter_of_our_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # Pillow refuses twice as many
+    assert read(saved(Image.new("RGB", (50, 50)), "PNG")).size == (50, 50)
+
+
+def test_a_decoders_warnings_are_not_printed(recwarn: pytest.WarningsRecorder) -> None:
+    exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x05\x00\x12\x01"  # an entry that ends too early
+    read(saved(Image.new("RGB", (50, 50)), "JPEG", exif=exif))
+    assert not recwarn.list

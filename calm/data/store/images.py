@@ -7,6 +7,7 @@ Half a photograph is never returned: truncated files are errors.
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
@@ -20,7 +21,6 @@ from calm.data.store.schema import IMAGE
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp")
 MIN_SIDE = 64  # pixels of the shorter side, as stored: what edits of attributes need
-MAX_PIXELS = 200_000_000  # width times height of a photograph that a person names; more is refused before it is decoded
 SHARD_PATTERN = "images-*.arrow"
 _ALPHA_MODES = {"RGBA", "RGBa", "LA", "La", "PA"}
 _SRGB = ImageCms.createProfile("sRGB")
@@ -29,6 +29,10 @@ _LAB = ImageCms.createProfile("LAB")
 
 class ImageError(ValueError):
     """A file that cannot be used as a photograph; the message names it and says why."""
+
+
+class _NoRangeError(ValueError):
+    """Numbers of which nobody says which is white."""
 
 
 def read_image(source: Path | bytes, *, max_pixels: int, name: str | None = None) -> Image.Image:
@@ -48,12 +52,13 @@ def read_image(source: Path | bytes, *, max_pixels: int, name: str | None = None
     name = name or (str(source) if isinstance(source, Path) else "image")
     # Other libraries switch this on for the whole process; half-decoded photographs are never wanted here.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
+    Image.MAX_IMAGE_PIXELS = None  # the bound is `max_pixels`
     try:
         data = source.read_bytes() if isinstance(source, Path) else source
     except OSError as error:
         raise ImageError(f"{name}: {error.strerror or error}") from error
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise ImageError(f"{name}: {width}x{height} pixels, more than the {max_pixels} allowed")
@@ -63,8 +68,8 @@ def read_image(source: Path | bytes, *, max_pixels: int, name: str | None = None
         raise
     except Image.UnidentifiedImageError:
         raise ImageError(f"{name}: not a photograph in an allowed format ({', '.join(FORMATS)})") from None
-    except Image.DecompressionBombError:
-        raise ImageError(f"{name}: more pixels than the {max_pixels} allowed") from None
+    except _NoRangeError as error:
+        raise ImageError(f"{name}: {error}") from None
     except Exception as error:  # decoders of damaged files raise almost anything
         raise ImageError(f"{name}: truncated or damaged ({type(error).__name__}: {error})") from error
 
@@ -108,7 +113,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return Image.fromarray(np.round(np.asarray(image).astype(np.float64) / 257).astype(np.uint8), "L")
     if image.mode in {"I", "F"}:
-        raise ValueError(f"pixels of mode {image.mode} have no known range")
+        raise _NoRangeError(
+            f"pixels of mode {image.mode}, numbers without a known white: save it with 8 or 16 bits a channel"
+        )
     return image.convert("L") if image.mode == "1" else image
 
 
