@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from calm.assistant import Calm, Score
 from calm.assistant.personal import ContextError, read_last
 from calm.attributes.taxonomy import LEVELS, taxonomy
+from calm.data.store.images import read_image
 from calm.instructions.wording import parse_score, personal_messages
 from calm.model.build import TRAINED, CheckpointError, checkpoint_sha256
 from tests import tiny
@@ -40,6 +42,21 @@ def test_every_photograph_gets_a_score_read_in_three_ways(calm: Calm) -> None:
         assert score.text == parse_score(score.raw)
         assert np.isfinite(score.regression)
     assert len({score.regression for score in scores}) == 5
+
+
+def test_an_opened_photograph_is_read_as_the_command_reads_it(calm: Calm, tmp_path: Path) -> None:
+    upright = tiny.picture(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright
+    upright.save(tmp_path / "turned.jpg", exif=exif)
+    Image.fromarray(np.asarray(upright.convert("L")).astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    upright.convert("CMYK").save(tmp_path / "press.tif")
+    cut_out = upright.copy()
+    cut_out.putalpha(Image.linear_gradient("L").resize(upright.size))
+    cut_out.save(tmp_path / "cut-out.png")
+    for path in sorted(tmp_path.iterdir()):
+        opened, read = calm.score([Image.open(path)]), calm.score([read_image(path, max_pixels=10**6)])
+        assert opened == read, path.name
 
 
 def test_every_photograph_gets_a_comment(calm: Calm) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from calm.assistant.personal import InContext, Observed, read_last
 from calm.attributes.taxonomy import LEVELS, taxonomy
+from calm.data.store.images import upright_srgb
 from calm.instructions.wording import COMMENT_PROMPT, SCORE_PROMPT, SUGGESTION_PROMPT, messages, parse_score
 from calm.model.build import checkpoint_sha256, load_complete, load_pretrained_mfam
 from calm.model.mfam import LevelTokens
@@ -289,7 +290,7 @@ class Calm:
         if not images:
             raise ValueError("no photographs were given")
         for start in range(0, len(images), batch_size):
-            chunk = [image.convert("RGB") for image in images[start : start + batch_size]]
+            chunk = [upright_srgb(image) for image in images[start : start + batch_size]]
             pixels = self._images(chunk, return_tensors="pt")["pixel_values"]
             yield self.model.encode_images(pixels.to(self.model.mfam.thematic.weight.device))
 

@@ -63,7 +63,7 @@ def read_image(source: Path | bytes, *, max_pixels: int, name: str | None = None
             if width * height > max_pixels:
                 raise ImageError(f"{name}: {width}x{height} pixels, more than the {max_pixels} allowed")
             image.load()
-            return _upright_srgb(image)
+            return upright_srgb(image)
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
@@ -90,8 +90,18 @@ def encode(image: Image.Image, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def _upright_srgb(image: Image.Image) -> Image.Image:
-    """8-bit sRGB, turned as its EXIF says, over white where it is transparent."""
+def upright_srgb(image: Image.Image) -> Image.Image:
+    """8-bit sRGB, turned as its EXIF says, over white where it is transparent; what came out stays as it is.
+
+    Raises:
+        ValueError: numbers without a known white.
+    """
+    converted = _converted(image)
+    converted.info = {}  # or the profile that it was converted by would count again
+    return converted
+
+
+def _converted(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     image = ImageOps.exif_transpose(image)
     if image.mode == "P":
