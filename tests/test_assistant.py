@@ -41,6 +41,7 @@ def test_every_photograph_gets_a_score_read_in_three_ways(calm: Calm) -> None:
         assert low <= score.expectation <= high
         assert score.text == parse_score(score.raw)
         assert np.isfinite(score.regression)
+        assert 0 < score.spread < 4.5
     assert len({score.regression for score in scores}) == 5
 
 

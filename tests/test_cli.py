@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -39,7 +40,10 @@ class FakeCalm:
         return cls()
 
     def score(self, images: Sequence[Image.Image], batch_size: int) -> list[SimpleNamespace]:
-        return [SimpleNamespace(text=None, expectation=image.width / 100, regression=5.0, raw="?") for image in images]
+        return [
+            SimpleNamespace(text=None, expectation=image.width / 100, regression=5.0, raw="?", spread=1.5)
+            for image in images
+        ]
 
     def comment(self, images: Sequence[Image.Image], batch_size: int) -> list[str]:
         return [f'{image.width} wide, "calm"' for image in images]
@@ -249,9 +253,27 @@ def test_a_reader_who_has_seen_enough_of_a_csv_is_no_error(monkeypatch: pytest.M
 def test_the_table_shows_all_readouts_and_what_made_them() -> None:
     result = run("score", "a.jpg", "a.jpg")
     assert result.exit_code == 0
-    for shown in ("text", "expectation", "regression", "4.00", "5.00", "checkpoint c0ffeec0ffee", "preprocessing"):
+    for shown in (
+        "text",
+        "expectation",
+        "regression",
+        "spread",
+        "4.00",
+        "5.00",
+        "1.50",
+        "checkpoint c0ffeec0ffee",
+        "preprocessing",
+    ):
         assert shown in result.stdout
     assert result.stdout.count("a.jpg") == 1
+
+
+@pytest.mark.usefixtures("photographs")
+def test_a_long_path_is_not_cut_off_in_a_table() -> None:
+    folder = Path("a" * 60, "b" * 60)
+    folder.mkdir(parents=True)
+    shutil.copy("a.jpg", folder / "c.jpg")
+    assert str(folder / "c.jpg") in run("score", str(folder)).stdout
 
 
 @pytest.mark.usefixtures("photographs")

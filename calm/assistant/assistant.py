@@ -49,6 +49,12 @@ class Score:
     raw: str
     distribution: tuple[float, ...]
 
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the distribution, in points: how far apart the model thinks that people would be."""
+        steps = np.arange(1, len(self.distribution) + 1)
+        return float(np.sqrt(np.square(steps - self.expectation) @ self.distribution))
+
 
 @dataclass(frozen=True)
 class Suggestion:

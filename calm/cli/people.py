@@ -65,7 +65,7 @@ def score(
     def judge(calm: Calm, images: Sequence[Image]) -> Iterator[Row]:
         for result in calm.score(images, batch_size=BATCH):
             values = {name.value: getattr(result, name.value) for name in Readout}
-            yield {"score": values[readout.value], **values}
+            yield {"score": values[readout.value], **values, "spread": result.spread}
 
     run(files, model, device, judge, as_json, as_csv)
 

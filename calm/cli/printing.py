@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 Row = dict[str, Any]
+_UNCUT = 4096  # columns of a table that no terminal shows
 
 
 def print_json(value: object) -> None:
@@ -46,13 +47,14 @@ def print_results(results: Iterable[Row], made_by: dict[str, str]) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], styles: Iterable[str] | None = None) -> None:
     """A table whose cells are text and never markup; `styles` of its rows."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(*columns, row_styles=list(styles or ()))
+    # Nothing is cut off: on a terminal a long path goes on in the next line, elsewhere lines are as long as they are.
+    table = Table(*(Column(name, overflow="fold") for name in columns), row_styles=list(styles or ()))
     for row in rows:
         table.add_row(*map(Text, row))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else _UNCUT).print(table)
 
 
 def flat(results: Iterable[Row]) -> Iterator[Row]:
