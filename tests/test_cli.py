@@ -269,6 +269,18 @@ def test_the_table_shows_all_readouts_and_what_made_them() -> None:
 
 
 @pytest.mark.usefixtures("photographs")
+def test_what_a_folder_holds_beside_photographs_is_counted_where_it_is_one() -> None:
+    folder = Path("phone")
+    folder.mkdir()
+    shutil.copy("a.jpg", folder / "c.jpg")
+    for name in ("._c.jpg", "one.HEIC", "two.heic", "three.dng", "notes.txt"):
+        (folder / name).write_bytes(b"?")
+    result = run("score", "--json", "phone")
+    assert result.exit_code == 0 and len(json.loads(result.stdout)) == 1
+    assert "phone: passed over, in formats that calm does not read: 1 .dng, 2 .heic" in result.stderr
+
+
+@pytest.mark.usefixtures("photographs")
 def test_a_long_path_is_not_cut_off_in_a_table() -> None:
     folder = Path("a" * 60, "b" * 60)
     folder.mkdir(parents=True)

@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import typer
 
 from calm.cli.errors import tell
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+UNREAD = (  # formats of phones and cameras
+    *(
+        ".heic",
+        ".heif",
+        ".hif",
+        ".avif",
+        ".jxl",
+        ".jp2",
+        ".psd",
+        ".dng",
+        ".raw",
+        ".3fr",
+        ".arw",
+        ".cr2",
+        ".cr3",
+        ".nef",
+    ),
+    *(".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw", ".x3f"),
+)
 MAX_PIXELS = 200_000_000  # width times height of one photograph; more is refused before it is decoded
 
 
@@ -30,7 +52,10 @@ def find_photographs(names: Sequence[str]) -> tuple[list[str], list[str]]:
         if not name.strip():  # Path("") is the current folder
             here, problem = [], "an empty name: is a variable of the shell not set?"
         elif path.is_dir():
-            here = sorted(str(p) for p in path.rglob("*") if p.is_file() and p.suffix.lower() in SUFFIXES)
+            # macOS leaves "._photo.jpg" on other systems' disks: no photograph, whatever its name says.
+            found = [p for p in path.rglob("*") if p.is_file() and not p.name.startswith("._")]
+            here = sorted(str(p) for p in found if p.suffix.lower() in SUFFIXES)
+            tell_passed_over(name, found)
             problem = f"{name}: no photograph in this folder ({', '.join(SUFFIXES)})"
         elif path.exists():
             here, problem = [name], ""
@@ -43,6 +68,14 @@ def find_photographs(names: Sequence[str]) -> tuple[list[str], list[str]]:
         if not here:
             problems.append(problem)
     return list(files), problems
+
+
+def tell_passed_over(folder: str, files: Iterable[Path]) -> None:
+    """Count photographs in formats that calm does not read, so that nobody takes a table for the whole folder."""
+    counts = Counter(suffix for file in files if (suffix := file.suffix.lower()) in UNREAD)
+    if counts:
+        named = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
+        typer.echo(f"{folder}: passed over, in formats that calm does not read: {named}", err=True)
 
 
 def read_photographs(paths: Sequence[str]) -> Iterator[tuple[str, Image]]:
