@@ -15,24 +15,11 @@ from calm.cli.errors import tell
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-UNREAD = (  # formats of phones and cameras
-    *(
-        ".heic",
-        ".heif",
-        ".hif",
-        ".avif",
-        ".jxl",
-        ".jp2",
-        ".psd",
-        ".dng",
-        ".raw",
-        ".3fr",
-        ".arw",
-        ".cr2",
-        ".cr3",
-        ".nef",
-    ),
-    *(".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw", ".x3f"),
+# Formats of phones and cameras.
+UNREAD = frozenset(
+    (
+        ".3fr .arw .avif .cr2 .cr3 .dng .heic .heif .hif .jp2 .jxl .nef .nrw .orf .pef .psd .raf .raw .rw2 .srw .x3f"
+    ).split()
 )
 MAX_PIXELS = 200_000_000  # width times height of one photograph; more is refused before it is decoded
 
