@@ -15,12 +15,10 @@ from calm.cli.errors import tell
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Formats of phones and cameras.
-UNREAD = frozenset(
-    (
-        ".3fr .arw .avif .cr2 .cr3 .dng .heic .heif .hif .jp2 .jxl .nef .nrw .orf .pef .psd .raf .raw .rw2 .srw .x3f"
-    ).split()
-)
+UNREAD = {  # formats of phones and cameras
+    *(".3fr", ".arw", ".avif", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".hif", ".jp2", ".jxl", ".nef", ".nrw"),
+    *(".orf", ".pef", ".psd", ".raf", ".raw", ".rw2", ".srw", ".x3f"),
+}
 MAX_PIXELS = 200_000_000  # width times height of one photograph; more is refused before it is decoded
 
 
