@@ -14,7 +14,7 @@ import numpy as np
 import typer
 
 from calm.cli.photographs import read_photographs
-from calm.evaluation.statistics.metrics import UndefinedMetric, srcc
+from calm.evaluation.statistics.metrics import SRCC, UndefinedMetric
 from calm.evaluation.statistics.piaa import Scaling, ridge
 from calm.instructions.wording import rescale
 
@@ -127,8 +127,8 @@ def _observed(calm: Calm, given: Given, readout: str) -> tuple[Observed, np.ndar
     support = calm.observe(list(readable.values()))
     scores, generic = np.array([scored[path] for path in readable]), getattr(support, readout)
     try:
-        agreement = srcc(_left_out(support.pooled, scores - generic) + generic, scores)
-        result = f"SRCC {agreement:.2f}, generic score {srcc(generic, scores):.2f}"
+        agreement = SRCC.point(_left_out(support.pooled, scores - generic) + generic, scores)
+        result = f"SRCC {agreement:.2f}, generic score {SRCC.point(generic, scores):.2f}"
     except UndefinedMetric as error:
         result = f"not defined, {error}"
     typer.echo(f"Ridge on your own {len(scores)} photographs, each left out in turn: {result}", err=True)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics.metrics import Bootstrap
@@ -24,74 +21,11 @@ from calm.settings import Section
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch import Tensor
 
-    from calm.assistant.personal import Observed
+    from calm.assistant import Calm
     from calm.data.store.images import ImageStore
 
 Settings = TypeVar("Settings", bound=Section, covariant=True)
-
-
-class Score(Protocol):
-    """The three readouts of one photograph's score, its distribution, and the text as the model wrote it."""
-
-    @property
-    def text(self) -> float | None: ...
-    @property
-    def expectation(self) -> float: ...
-    @property
-    def regression(self) -> float: ...
-    @property
-    def distribution(self) -> tuple[float, ...]: ...
-    @property
-    def raw(self) -> str: ...
-
-
-class Suggestion(Protocol):
-    """What to do about a recognised state, or (without one) to leave the photograph as it is."""
-
-    @property
-    def attribute(self) -> str | None: ...
-    @property
-    def state(self) -> str | None: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def probability(self) -> float: ...
-
-
-class Remedy(Protocol):
-    """One remedy, for the state of the attribute that it undoes, as the language model alone judges it."""
-
-    @property
-    def attribute(self) -> str: ...
-    @property
-    def state(self) -> str: ...
-    @property
-    def log_odds(self) -> float: ...
-
-
-class InContext(Protocol):
-    """One rater's support set, ready to score other photographs by their visual tokens."""
-
-    def score(self, tokens: Tensor, batch_size: int = 16) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
-
-
-class Assistant(Protocol):
-    """The part of `calm.assistant.Calm` that tasks and report call."""
-
-    @property
-    def provenance(self) -> dict[str, Any]: ...
-    def score(self, images: Sequence[Image], batch_size: int = 16) -> Sequence[Score]: ...
-    def comment(self, images: Sequence[Image], batch_size: int = 16, max_new_tokens: int = 40) -> list[str]: ...
-    def suggest(self, images: Sequence[Image], top: int = 3) -> Sequence[Sequence[Suggestion]]: ...
-    def recognise(self, images: Sequence[Image]) -> Sequence[Sequence[tuple[str, str, float]]]: ...
-    def rank_remedies(self, images: Sequence[Image]) -> Sequence[Sequence[Remedy]]: ...
-    def attributes(self, images: Sequence[Image]) -> list[dict[str, dict[str, float]]]: ...
-    def attention(self, images: Sequence[Image]) -> dict[str, NDArray[np.float32]]: ...
-    def pooled_features(self, images: Sequence[Image]) -> NDArray[np.float32]: ...
-    def observe(self, images: Sequence[Image], batch_size: int = 16) -> Observed: ...
-    def in_context(self, support: Tensor, scores: Sequence[float]) -> InContext: ...
 
 
 class EvaluationError(ValueError):
@@ -105,7 +39,7 @@ class Bench(Generic[Settings]):
     task: str
     params: Params
     layout: Layout
-    model: Assistant
+    model: Calm
     settings: Settings
 
     @cached_property
@@ -184,6 +118,11 @@ class Headline:
     path: str
     beside: tuple[tuple[str, str], ...] = ()
 
+    @classmethod
+    def shuffled(cls, label: str, path: str, *beside: tuple[str, str]) -> Headline:
+        """A figure that has beside it what other photographs' answers get."""
+        return cls(label, path, (("shuffled", f"{path}.shuffled"), *beside))
+
 
 @dataclass(frozen=True)
 class Task:
@@ -199,12 +138,11 @@ class Task:
     settings: type[TaskSettings] = TaskSettings
 
 
-def load_model(folder: Path, params: Params) -> Assistant:
+def load_model(folder: Path, params: Params) -> Calm:
     """The model in `folder`, on the device and in the number format of params.runtime."""
     from calm.assistant import Calm
 
-    model: Assistant = Calm.from_pretrained(folder, device=params.runtime.device, dtype=params.runtime.dtype)
-    return model
+    return Calm.from_pretrained(folder, device=params.runtime.device, dtype=params.runtime.dtype)
 
 
 def item_keys(rows: pd.DataFrame) -> list[tuple[str, str]]:
@@ -217,34 +155,9 @@ def group_keys(rows: pd.DataFrame) -> list[tuple[str, str]]:
     return list(zip(rows["dataset"], rows["group"], strict=True))
 
 
-def elsewhere(groups: Sequence[Hashable], rng: np.random.Generator) -> list[int]:
-    """A seeded permutation that gives each row the index of a row of another group, wherever the groups allow it.
-
-    Raises:
-        EvaluationError: all rows are of one group, so that there is no other photograph.
-    """
-    if len(set(groups)) < 2:
-        raise EvaluationError("all photographs are of one group: comments cannot be shuffled between photographs")
-    order = list(map(int, rng.permutation(len(groups))))
-    place = {group: number for number, group in enumerate(dict.fromkeys(groups[index] for index in order))}
-    order.sort(key=lambda index: place[groups[index]])
-    largest = max(Counter(groups).values())
-    shifted = [0] * len(groups)  # rows lie group by group: a shift by the largest group leaves every group
-    for position, index in enumerate(order):
-        shifted[index] = order[(position + largest) % len(order)]
-    return shifted
-
-
 def origin_of_labels(origins: pd.Series) -> str:
     """'synthetic', 'human' or 'mixed', from an `origin` column."""
     synthetic = origins.str.startswith("synthetic")
     if synthetic.all():
         return "synthetic"
     return "mixed" if synthetic.any() else "human"
-
-
-def csv_bytes(frame: pd.DataFrame) -> bytes:
-    """A table for `dvc plots`, figures rounded so that the bytes do not hang on the last bit of a sum."""
-    buffer = io.StringIO()
-    frame.round(6).to_csv(buffer, index=False, lineterminator="\n")
-    return buffer.getvalue().encode("utf-8")

@@ -5,31 +5,21 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from calm.evaluation import tasks
-from calm.evaluation.base import Assistant, Bench, EvaluationError, Outcome, Task, load_model
+from calm.evaluation.base import Bench, EvaluationError, Outcome, Task, load_model
 from calm.evaluation.settings import TaskSettings
 from calm.io import atomic_dir, write_json, write_table
 from calm.layout import Layout
 from calm.params import Params
 from calm.settings import checked
 
-__all__ = [
-    "Assistant",
-    "Bench",
-    "EvaluationError",
-    "Outcome",
-    "Task",
-    "evaluate",
-    "find_task",
-    "load_model",
-    "names",
-    "settings",
-    "write_outcome",
-]
+if TYPE_CHECKING:
+    from calm.assistant import Calm
 
 
-def evaluate(task: str, params: Params, layout: Layout, *, model: Assistant | None = None) -> None:
+def evaluate(task: str, params: Params, layout: Layout, *, model: Calm | None = None) -> None:
     """Judge a model on one task and write results/TASK/{metrics.json,predictions.parquet,plots/}, whole or not at all.
 
     `model` is the one to judge; without it, the model folder that params.evaluation.tasks names is loaded.

@@ -6,7 +6,7 @@ import shutil
 
 import pandas as pd
 
-from calm.evaluation.stage import Bench, load_model
+from calm.evaluation.base import Bench, load_model
 from calm.evaluation.tasks.scoring import PREDICTIONS, measure, predict, rated
 from calm.io import atomic_dir, write_json, write_table
 from calm.layout import Layout

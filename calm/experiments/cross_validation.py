@@ -176,5 +176,5 @@ class _Runs:
         rows = self.scored[self.scored["recipe"] == recipe]
         return [rows.loc[rows["seed"] == seed, column].to_numpy() for seed in self.seeds]
 
-    def figure(self, metric: Any, scores: Sequence[np.ndarray], minus: Sequence[np.ndarray] | None = None) -> Any:
+    def figure(self, metric: Any, scores: Sequence[np.ndarray], minus: Sequence[np.ndarray] = ()) -> Any:
         return mean_over_seeds(metric, scores, self.target, self.groups, self.bootstrap, minus).to_json()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from calm.evaluation.stage import Assistant, Bench, load_model, settings
+from typing import TYPE_CHECKING
+
+from calm.evaluation.base import Bench, load_model
+from calm.evaluation.stage import settings
 from calm.io import atomic_file
 from calm.layout import Layout
 from calm.params import Params
 from calm.report.page import collect, render
 
-__all__ = ["report"]
+if TYPE_CHECKING:
+    from calm.assistant import Calm
 
 
-def report(params: Params, layout: Layout, *, model: Assistant | None = None) -> None:
+def report(params: Params, layout: Layout, *, model: Calm | None = None) -> None:
     """Write the report of everything in results/.
 
     `model` speaks about the example photographs; without it, the model of the task `scoring` is loaded.

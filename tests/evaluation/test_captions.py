@@ -25,7 +25,6 @@ from calm.evaluation.captions import scores as captions
 from calm.evaluation.captions.scores import (
     CaptionMetricError,
     CaptionScores,
-    caption_scores,
     normalise,
     scored,
     tokenised,
@@ -63,6 +62,11 @@ def told(number: int) -> str:
 
 
 MANY = [told(number) for number in range(40)], [[told(100 + 3 * n + r) for r in range(1 + n % 3)] for n in range(40)]
+
+
+def caption_scores(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> CaptionScores:
+    tokens = tokenised([candidates], references)
+    return scored(tokens.captions[0], tokens.references)
 
 
 def reference_figures(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:

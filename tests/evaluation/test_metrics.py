@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -15,17 +18,34 @@ BOOTSTRAP = Bootstrap(samples=300, level=0.95, seed=1)
 
 
 def test_figures_are_scipys() -> None:
-    assert metrics.srcc(X, Y) == pytest.approx(stats.spearmanr(X, Y).statistic)
-    assert metrics.krcc(X, Y) == pytest.approx(stats.kendalltau(X, Y).statistic)
-    assert metrics.plcc(X, Y) == pytest.approx(stats.pearsonr(X, Y).statistic)
-    assert metrics.mae([1.0, 2.0], [2.0, 4.0]) == 1.5
+    assert SRCC.point(X, Y) == pytest.approx(stats.spearmanr(X, Y).statistic)
+    assert KRCC.point(X, Y) == pytest.approx(stats.kendalltau(X, Y).statistic)
+    assert PLCC.point(X, Y) == pytest.approx(stats.pearsonr(X, Y).statistic)
+    assert MAE.point([1.0, 2.0], [2.0, 4.0]) == 1.5
 
 
-@pytest.mark.parametrize("metric", [SRCC, PLCC, KRCC, MAE])
-def test_weights_mean_repeated_rows(metric: metrics.Metric) -> None:
+@pytest.mark.parametrize(
+    ("metric", "scipys"),
+    [(SRCC, stats.spearmanr), (PLCC, stats.pearsonr), (KRCC, stats.kendalltau)],
+)
+def test_weights_mean_repeated_rows(metric: metrics.Metric, scipys: Callable[..., Any]) -> None:
     weights = BOOTSTRAP.weights(GROUPS)[:20]
-    expected = [metric.point(np.repeat(X, w.astype(int)), np.repeat(Y, w.astype(int))) for w in weights]
+    expected = [scipys(*(np.repeat(values, w.astype(int)) for values in (X, Y))).statistic for w in weights]
     np.testing.assert_allclose(metric.weighted(X, Y, weights), expected, rtol=1e-9)
+
+
+def test_weights_of_an_error_mean_repeated_rows() -> None:
+    weights = BOOTSTRAP.weights(GROUPS)[:20]
+    expected = [np.repeat(np.abs(X - Y), w.astype(int)).mean() for w in weights]
+    np.testing.assert_allclose(MAE.weighted(X, Y, weights), expected, rtol=1e-9)
+
+
+def test_a_ratio_is_of_sums_and_null_with_the_reason_where_there_is_nothing() -> None:
+    part, whole = np.array([1.0, 0, 2, 0]), np.array([2.0, 0, 2, 1])
+    found = metrics.ratio(part, whole, [0, 1, 2, 3], BOOTSTRAP, "nothing there")
+    assert found.value == 3 / 5 and found.n == 5 and found.low is not None and found.low < 3 / 5
+    nothing = metrics.ratio(part, 0 * whole, [0, 1, 2, 3], BOOTSTRAP, "nothing there").to_json()
+    assert nothing == {"value": None, "n": 0, "reason": "nothing there"}
 
 
 def test_whole_groups_are_resampled() -> None:
@@ -55,24 +75,24 @@ def test_groups_widen_an_interval_of_repeated_rows() -> None:
     assert grouped.high - grouped.low > 1.5 * (naive.high - naive.low)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("metric", [metrics.srcc, metrics.plcc, metrics.krcc, metrics.mae])
-def test_nan_and_unequal_lengths_are_errors(metric) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("metric", [SRCC, PLCC, KRCC, MAE])
+def test_nan_and_unequal_lengths_are_errors(metric: metrics.Metric) -> None:
     with pytest.raises(ValueError, match="row 1 is not finite"):
-        metric([1.0, float("nan"), 2.0], [1.0, 2.0, 3.0])
+        metric.point([1.0, float("nan"), 2.0], [1.0, 2.0, 3.0])
     with pytest.raises(ValueError, match="one length"):
-        metric([1.0, 2.0], [1.0])
+        metric.point([1.0, 2.0], [1.0])
     with pytest.raises(ValueError, match="not finite"):
         metrics.estimate(SRCC, [1.0, float("inf")], [1.0, 2.0], [0, 1], BOOTSTRAP)
 
 
-@pytest.mark.parametrize("metric", [metrics.srcc, metrics.plcc, metrics.krcc])
-def test_one_row_and_constants_have_no_correlation(metric) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("metric", [SRCC, PLCC, KRCC])
+def test_one_row_and_constants_have_no_correlation(metric: metrics.Metric) -> None:
     with pytest.raises(UndefinedMetric, match="at least 2"):
-        metric([1.0], [2.0])
+        metric.point([1.0], [2.0])
     with pytest.raises(UndefinedMetric, match="all predictions are equal"):
-        metric([1.0, 1.0, 1.0], [1.0, 2.0, 3.0])
+        metric.point([1.0, 1.0, 1.0], [1.0, 2.0, 3.0])
     with pytest.raises(UndefinedMetric, match="all targets are equal"):
-        metric([1.0, 2.0, 3.0], [0.1, 0.1, 0.1])
+        metric.point([1.0, 2.0, 3.0], [0.1, 0.1, 0.1])
 
 
 def test_an_undefined_figure_is_null_with_its_reason_and_never_zero() -> None:
@@ -92,7 +112,7 @@ def test_a_paired_difference_is_tighter_than_two_intervals() -> None:
     first, second = Y + 0.1 * X, Y
     found = metrics.paired_difference(SRCC, first, second, X, GROUPS, BOOTSTRAP)
     alone = metrics.estimate(SRCC, first, X, GROUPS, BOOTSTRAP)
-    assert found.value == pytest.approx(metrics.srcc(first, X) - metrics.srcc(second, X))
+    assert found.value == pytest.approx(SRCC.point(first, X) - SRCC.point(second, X))
     assert found.low is not None and found.high is not None and alone.low is not None and alone.high is not None
     assert found.high - found.low < alone.high - alone.low
     assert metrics.paired_difference(SRCC, Y, Y, X, GROUPS, BOOTSTRAP).value == 0
@@ -106,7 +126,7 @@ def test_p_of_a_difference_is_small_where_there_is_one_and_never_zero() -> None:
     assert metrics.paired_difference(SRCC, [1.0] * 40, X, Y, GROUPS, BOOTSTRAP).p is None
     draws = np.array([-1.0, 1, 2, 3, np.nan])
     assert Bootstrap.two_sided(draws) == pytest.approx(2 * (1 + 1) / 5)
-    assert metrics.mean_difference([0.5, 0.4, 0.6] * 5, range(15), BOOTSTRAP).p == pytest.approx(2 / 301)
+    assert metrics.mean([0.5, 0.4, 0.6] * 5, range(15), BOOTSTRAP, difference=True).p == pytest.approx(2 / 301)
 
 
 def test_p_of_no_difference_is_as_often_small_as_it_says() -> None:

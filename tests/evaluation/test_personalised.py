@@ -11,7 +11,8 @@ import pytest
 from scipy import stats
 
 from calm.data.store import schema
-from calm.evaluation.stage import EvaluationError, evaluate
+from calm.evaluation.base import EvaluationError
+from calm.evaluation.stage import evaluate
 from calm.evaluation.statistics import piaa
 from calm.evaluation.statistics.baselines import expected_error
 from calm.evaluation.statistics.metrics import Bootstrap

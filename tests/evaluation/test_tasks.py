@@ -18,8 +18,9 @@ from calm.attributes.naming import naming_rules, sound_named, states_named
 from calm.attributes.taxonomy import taxonomy
 from calm.data.store import schema
 from calm.evaluation import tasks
-from calm.evaluation.base import elsewhere
-from calm.evaluation.stage import Bench, EvaluationError, evaluate, find_task, settings
+from calm.evaluation.base import Bench, EvaluationError
+from calm.evaluation.stage import evaluate, find_task, settings
+from calm.evaluation.statistics.baselines import elsewhere
 from calm.evaluation.tasks import attributes
 from calm.io import read_table, write_table
 from calm.seeds import stream
@@ -260,7 +261,7 @@ def test_shuffling_gives_every_photograph_anothers_row() -> None:
     swap = elsewhere(groups, np.random.default_rng(0))
     assert sorted(swap) == list(range(8))
     assert all(groups[i] != groups[j] for i, j in enumerate(swap))
-    with pytest.raises(EvaluationError, match="one group"):
+    with pytest.raises(ValueError, match="one group"):
         elsewhere(["a", "a"], np.random.default_rng(0))
 
 

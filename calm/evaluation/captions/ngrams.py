@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,14 +96,11 @@ def best_bleu(given: Sequence[str], expected: Sequence[Sequence[str]]) -> list[V
     return best
 
 
-def bleu_row(comps: Mapping[str, object]) -> list[float]:
+def bleu_row(comps: Mapping[str, Any]) -> list[float]:
     """What BleuScorer has counted of one caption: length, closest reference's, n-grams guessed (4) and correct (4)."""
-    length, lengths = comps["testlen"], comps["reflen"]
-    guess, correct = comps["guess"], comps["correct"]
-    assert (
-        isinstance(length, int) and isinstance(lengths, list) and isinstance(guess, list) and isinstance(correct, list)
-    )
-    return [length, min((abs(other - length), other) for other in lengths)[1], *guess, *correct]
+    length = comps["testlen"]
+    closest = min(comps["reflen"], key=lambda other: (abs(other - length), other))
+    return [length, closest, *comps["guess"], *comps["correct"]]
 
 
 def bleu_from_counts(counts: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -68,24 +68,17 @@ def normalise(text: str) -> str:
     return re.sub(r"\s+", " ", printable.replace("|||", " ")).strip()
 
 
-def caption_scores(candidates: Sequence[str], references: Sequence[Sequence[str]], processes: int = 1) -> CaptionScores:
-    """Every figure but SPICE of one candidate per photograph against its references.
+def tokenised(candidates: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> Tokenised:
+    """Candidates of several models and the references, tokenised in one go of Java.
 
     Args:
-        candidates: N texts; one without words scores 0.
+        candidates: of each model N texts; one without words scores 0.
         references: N lists of texts, each with at least one that has words; those without words are left out.
-        processes: METEOR's, at most.
 
     Raises:
         ValueError: lengths differ, nothing to score, or a photograph has no reference with words (its index is named).
         CaptionMetricError: no Java, or it failed.
     """
-    tokens = tokenised([candidates], references)
-    return scored(tokens.captions[0], tokens.references, processes=processes)
-
-
-def tokenised(candidates: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> Tokenised:
-    """Candidates of several models and the references, tokenised in one go of Java. Raises as `caption_scores`."""
     for texts in candidates:
         if len(texts) != len(references) or not texts:
             raise ValueError(f"expected one list of references for each candidate, got {len(references)}, {len(texts)}")

@@ -1,7 +1,8 @@
-"""What a score has to beat: a ridge regression on what the frozen parts say of a photograph."""
+"""What has to be beaten: ridge regression on what the frozen parts say of a photograph; other photographs' answers."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -57,3 +58,21 @@ def ridge_scores(
     search.fit(np.asarray(features, np.float64), scores, groups=[numbers[group] for group in groups])
     predicted: NDArray[np.float64] = search.predict(np.asarray(others, np.float64))
     return predicted
+
+
+def elsewhere(groups: Sequence[Hashable], rng: np.random.Generator) -> list[int]:
+    """A seeded permutation that gives each row the index of a row of another group, wherever the groups allow it.
+
+    Raises:
+        ValueError: all rows are of one group, so that there is no other photograph.
+    """
+    if len(set(groups)) < 2:
+        raise ValueError("all photographs are of one group: comments cannot be shuffled between photographs")
+    order = list(map(int, rng.permutation(len(groups))))
+    place = {group: number for number, group in enumerate(dict.fromkeys(groups[index] for index in order))}
+    order.sort(key=lambda index: place[groups[index]])
+    largest = max(Counter(groups).values())
+    shifted = [0] * len(groups)  # rows lie group by group: a shift by the largest group leaves every group
+    for position, index in enumerate(order):
+        shifted[index] = order[(position + largest) % len(order)]
+    return shifted

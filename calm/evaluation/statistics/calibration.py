@@ -13,16 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special, stats
 
-from calm.evaluation.statistics.metrics import (
-    Metric,
-    UndefinedMetric,
-    Vector,
-    pair,
-    plcc,
-    varied,
-    weighted_mean,
-    weighted_pearson,
-)
+from calm.evaluation.statistics.metrics import Metric, UndefinedMetric, Vector, pair, plcc, weighted_mean
 
 BINS = 10  # of the reliability plot: equally many photographs each
 AVA_CUT = 5.0  # on a scale of 1 to 10, as the literature on AVA has it
@@ -34,18 +25,15 @@ def logistic(x: ArrayLike, high: float, low: float, middle: float, width: float)
     return values
 
 
-def logistic_fit(predicted: ArrayLike, target: ArrayLike) -> Vector:
-    """`predicted` mapped by the logistic that brings it nearest to `target` in least squares.
+def logistic_fit(x: Vector, y: Vector) -> Vector:
+    """Predicted scores mapped by the logistic that brings them nearest to the given ones in least squares.
 
     Started, as usual, from the targets' ends and the predictions' mean and a quarter of their deviation.
 
     Raises:
-        ValueError, UndefinedMetric: as `plcc`; fewer than five rows (four parameters); a fit that does not settle.
+        UndefinedMetric: the fit does not settle.
     """
-    x, y = pair(predicted, target, least=5)
-    varied(x, y)
-    centre, spread = x.mean(), x.std()
-    scaled = (x - centre) / spread
+    scaled = (x - x.mean()) / x.std()
     start = (y.max(), y.min(), 0.0, 0.25)
     try:
         with warnings.catch_warnings():  # of the parameters' covariance, which nobody asks for
@@ -56,24 +44,13 @@ def logistic_fit(predicted: ArrayLike, target: ArrayLike) -> Vector:
     return logistic(scaled, *found)
 
 
-def plcc_logistic(predicted: ArrayLike, target: ArrayLike) -> float:
-    """PLCC after the four-parameter logistic. Raises as `logistic_fit` and `plcc`."""
-    x, y = pair(predicted, target, least=5)
-    return plcc(logistic_fit(x, y), y)
+def plcc_logistic(x: Vector, y: Vector, weights: Vector) -> Vector:
+    """PLCC after the curve that all rows gave: the interval is that of the correlation, not of the fit."""
+    return plcc(logistic_fit(x, y), y, weights)
 
 
-def _weighted_plcc_logistic(x: Vector, y: Vector, weights: Vector) -> Vector:
-    """With the curve that all rows gave: the interval is that of the correlation, not of the fit."""
-    return weighted_pearson(logistic_fit(x, y), y, weights)
-
-
-def accuracy(predicted: ArrayLike, target: ArrayLike) -> float:
+def accuracy(x: Vector, y: Vector, weights: Vector) -> Vector:
     """Share of rows on the right side of 0: give both minus the cut. A value at the cut counts as below it."""
-    x, y = pair(predicted, target, least=1)
-    return float(((x > 0) == (y > 0)).mean())
-
-
-def _weighted_accuracy(x: Vector, y: Vector, weights: Vector) -> Vector:
     return weighted_mean(((x > 0) == (y > 0)).astype(np.float64), weights)
 
 
@@ -90,17 +67,12 @@ def bins(predicted: ArrayLike, count: int = BINS) -> NDArray[np.intp]:
     return found
 
 
-def calibration_error(predicted: ArrayLike, target: ArrayLike) -> float:
+def calibration_error(x: Vector, y: Vector, weights: Vector) -> Vector:
     """Mean over rows of |mean predicted - mean given| of the row's bin, in points: 0 means that levels are right.
 
-    Noise alone makes it positive: about the deviation of the targets over the root of a bin's rows.
+    Bins stay those of all rows. Noise alone makes it positive: about the deviation of the targets over the root of a
+    bin's rows.
     """
-    x, y = pair(predicted, target, least=1)
-    return float(_weighted_calibration(x, y, np.ones((1, len(x))))[0])
-
-
-def _weighted_calibration(x: Vector, y: Vector, weights: Vector) -> Vector:
-    """Bins stay those of all rows."""
     index = bins(x)
     gaps = np.zeros((len(x), index.max() + 1))
     gaps[np.arange(len(x)), index] = x - y
@@ -144,6 +116,12 @@ def emd(shares: Sequence[float], votes: Sequence[float], low: float, high: float
     return float(stats.wasserstein_distance(steps, positions, list(shares), list(votes)))
 
 
-PLCC_LOGISTIC = Metric("plcc_logistic", plcc_logistic, _weighted_plcc_logistic)
-ACCURACY = Metric("accuracy", accuracy, _weighted_accuracy)
-CALIBRATION = Metric("calibration_error", calibration_error, _weighted_calibration)
+PLCC_LOGISTIC = Metric(
+    "plcc_logistic",
+    "PLCC after a logistic",
+    plcc_logistic,
+    least=5,  # a row more than the curve has parameters
+    correlation=True,
+)
+ACCURACY = Metric("accuracy", "accuracy at the middle", accuracy)
+CALIBRATION = Metric("calibration_error", "calibration error", calibration_error)

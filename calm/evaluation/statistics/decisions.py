@@ -6,13 +6,13 @@ threshold, which is chosen on the other half of the photographs' groups: nobody'
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from calm.evaluation.statistics.metrics import Bootstrap, Estimate, mean
+from calm.evaluation.statistics.metrics import Bootstrap, mean, ratio
 
 Labels = Sequence[Sequence[str]]
 CUTS = 201  # thresholds that are tried, at most
@@ -22,6 +22,16 @@ KINDS = ("attribute", "state")  # named by its attribute; by attribute and state
 def key(label: str, kind: str) -> str:
     """'tilt: clockwise' -> 'tilt' or itself."""
     return label.split(": ")[0] if kind == "attribute" else label
+
+
+def keys(labels: Iterable[str], kind: str) -> set[str]:
+    """`key` of every label."""
+    return {key(label, kind) for label in labels}
+
+
+def hits(edits: Labels, told: Labels, kind: str) -> list[float]:
+    """1 for each photograph of which a real edit is told, else 0."""
+    return [float(bool(keys(real, kind) & keys(labels, kind))) for real, labels in zip(edits, told, strict=True)]
 
 
 def cross_fitted(
@@ -76,32 +86,17 @@ def figures(made: Labels, edits: Labels, groups: Sequence[Hashable], bootstrap: 
     edited = np.array([bool(one) for one in edits])
     result: dict[str, Any] = {}
     for kind in KINDS:
-        wanted = [{key(label, kind) for label in one} for one in edits]
-        given = [{key(label, kind) for label in one} for one in made]
-        right = np.array([len(a & b) for a, b in zip(wanted, given, strict=True)], dtype=float)
-        counts = np.stack([right, [len(one) for one in given], [len(one) for one in wanted]], axis=1)
-        result[kind] = _pooled(counts, bootstrap.weights(groups), bootstrap)
+        there, told = ([keys(labels, kind) for labels in every] for every in (edits, made))
+        right = np.array([len(a & b) for a, b in zip(there, told, strict=True)], dtype=float)
+        real, given = (np.array([len(labels) for labels in every], dtype=float) for every in (there, told))
+        f1 = ratio(2 * right, given + real, groups, bootstrap, "nothing was suggested and no photograph is edited")
+        result[kind] = {
+            "precision": ratio(right, given, groups, bootstrap, "nothing was suggested").to_json(),
+            "recall": ratio(right, real, groups, bootstrap, "no photograph is edited").to_json(),
+            "f1": replace(f1, n=len(made)).to_json(),
+        }
     left = np.array([not one for one in made], dtype=float)
     for name, rows in (("unedited_left_alone", ~edited), ("edited_left_alone", edited)):
         chosen = [group for group, row in zip(groups, rows, strict=True) if row]
         result[name] = mean(left[rows], chosen, bootstrap).to_json()
     return result
-
-
-def _pooled(counts: NDArray[np.float64], weights: NDArray[np.float64], bootstrap: Bootstrap) -> dict[str, Any]:
-    """Of counts (N, 3) = right, suggested, there: ratios of their sums, with intervals over groups."""
-
-    def ratios(right: Any, made: Any, there: Any) -> list[Any]:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return [np.divide(right, made), np.divide(right, there), np.divide(2 * right, made + there)]
-
-    values, draws = ratios(*counts.sum(axis=0)), ratios(*(weights @ counts).T)
-    reasons = ("nothing was suggested", "no photograph is edited", "nothing was suggested and no photograph is edited")
-    sizes = (counts[:, 1].sum(), counts[:, 2].sum(), len(counts))
-    found = {}
-    for name, value, drawn, reason, n in zip(("precision", "recall", "f1"), values, draws, reasons, sizes, strict=True):
-        if np.isnan(value):
-            found[name] = Estimate(None, n=int(n), reason=reason).to_json()
-        else:
-            found[name] = Estimate(float(value), *bootstrap.interval(drawn), int(n)).to_json()
-    return found

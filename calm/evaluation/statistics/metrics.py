@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from calm.seeds import stream
 
@@ -53,15 +52,31 @@ def _rounded(value: float | None) -> float | None:
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of paired values and the same figure under integer row weights (a resample), batched.
+    """A figure of paired values, defined under integer row weights: a resample holds a row as often as its weight says.
 
-    `point(predicted, target)` returns a float; `weighted(predicted, target, weights)` takes weights (S, N) and returns
-    (S,), NaN where a resample leaves the figure undefined.
+    `weighted(predicted, target, weights)` takes weights (S, N) and returns (S,), NaN where a resample leaves the figure
+    undefined.
     """
 
     name: str
-    point: Callable[[Vector, Vector], float]
+    label: str
     weighted: Callable[[Vector, Vector, Vector], Vector]
+    least: int = 1  # rows without which there is no such figure
+    correlation: bool = False  # constants have none
+
+    def point(self, predicted: ArrayLike, target: ArrayLike) -> float:
+        """The figure of all rows.
+
+        Raises:
+            ValueError: not vectors of one length, or a value that is NaN or infinite (the first row is named).
+            UndefinedMetric: fewer than `least` rows, or a correlation of a constant.
+        """
+        x, y = pair(predicted, target, self.least)
+        if self.correlation:
+            for name, values in (("predictions", x), ("targets", y)):
+                if np.ptp(values) == 0:
+                    raise UndefinedMetric(f"all {name} are equal, so a correlation is not defined")
+        return float(self.weighted(x, y, np.ones((1, len(x))))[0])
 
 
 @dataclass(frozen=True)
@@ -124,40 +139,6 @@ def pair(predicted: ArrayLike, target: ArrayLike, least: int) -> tuple[Vector, V
     return x, y
 
 
-def varied(x: Vector, y: Vector) -> None:
-    """Refuse constants: raises UndefinedMetric."""
-    for name, values in (("predictions", x), ("targets", y)):
-        if np.ptp(values) == 0:
-            raise UndefinedMetric(f"all {name} are equal, so a correlation is not defined")
-
-
-def srcc(predicted: ArrayLike, target: ArrayLike) -> float:
-    """Spearman's rank correlation, -1..1 (SRCC). Raises as `pair`, and UndefinedMetric on constants."""
-    x, y = pair(predicted, target, least=2)
-    varied(x, y)
-    return float(stats.spearmanr(x, y).statistic)
-
-
-def plcc(predicted: ArrayLike, target: ArrayLike) -> float:
-    """Pearson's linear correlation, -1..1 (PLCC), without any fitted mapping. Raises as `srcc`."""
-    x, y = pair(predicted, target, least=2)
-    varied(x, y)
-    return float(stats.pearsonr(x, y).statistic)
-
-
-def krcc(predicted: ArrayLike, target: ArrayLike) -> float:
-    """Kendall's rank correlation tau-b, which allows for ties, -1..1 (KRCC). Raises as `srcc`."""
-    x, y = pair(predicted, target, least=2)
-    varied(x, y)
-    return float(stats.kendalltau(x, y).statistic)
-
-
-def mae(predicted: ArrayLike, target: ArrayLike) -> float:
-    """Mean absolute error in the units of the scale. Raises as `pair`."""
-    x, y = pair(predicted, target, least=1)
-    return float(np.abs(x - y).mean())
-
-
 def weighted_ranks(values: Vector, weights: Vector) -> Vector:
     """Average rank of each row in the sample that repeats row i weights[s, i] times: (S, N)."""
     _, inverse = np.unique(values, return_inverse=True)
@@ -168,8 +149,8 @@ def weighted_ranks(values: Vector, weights: Vector) -> Vector:
     return ranks
 
 
-def weighted_pearson(x: Vector, y: Vector, weights: Vector) -> Vector:
-    """Pearson's correlation under each row of weights; x and y are (N,) or (S, N). NaN where constant."""
+def plcc(x: Vector, y: Vector, weights: Vector) -> Vector:
+    """Pearson's linear correlation, -1..1 (PLCC), without any fitted mapping; x and y are (N,) or (S, N)."""
     total = weights.sum(axis=1, keepdims=True)
     dx = x - (weights * x).sum(axis=1, keepdims=True) / total
     dy = y - (weights * y).sum(axis=1, keepdims=True) / total
@@ -182,12 +163,16 @@ def weighted_pearson(x: Vector, y: Vector, weights: Vector) -> Vector:
     return result
 
 
-def _weighted_srcc(x: Vector, y: Vector, weights: Vector) -> Vector:
-    return weighted_pearson(weighted_ranks(x, weights), weighted_ranks(y, weights), weights)
+def srcc(x: Vector, y: Vector, weights: Vector) -> Vector:
+    """Spearman's rank correlation, -1..1 (SRCC)."""
+    return plcc(weighted_ranks(x, weights), weighted_ranks(y, weights), weights)
 
 
-def _weighted_krcc(x: Vector, y: Vector, weights: Vector) -> Vector:
-    """Tau-b of each resample. Rows that a resample repeats are tied with one another in both vectors."""
+def krcc(x: Vector, y: Vector, weights: Vector) -> Vector:
+    """Kendall's rank correlation tau-b, which allows for ties, -1..1 (KRCC).
+
+    Rows that a resample repeats are tied with one another in both vectors.
+    """
     concordance = np.zeros(len(weights))
     for start in range(0, len(x), step := max(1, CELLS // len(x))):
         block = slice(start, start + step)
@@ -209,7 +194,8 @@ def _tied_pairs(values: Vector, weights: Vector) -> Vector:
     return pairs
 
 
-def _weighted_mae(x: Vector, y: Vector, weights: Vector) -> Vector:
+def mae(x: Vector, y: Vector, weights: Vector) -> Vector:
+    """Mean absolute error in the units of the scale."""
     return weighted_mean(np.abs(x - y), weights)
 
 
@@ -220,10 +206,10 @@ def weighted_mean(values: Vector, weights: Vector) -> Vector:
     return result
 
 
-SRCC = Metric("srcc", srcc, _weighted_srcc)
-PLCC = Metric("plcc", plcc, weighted_pearson)
-KRCC = Metric("krcc", krcc, _weighted_krcc)
-MAE = Metric("mae", mae, _weighted_mae)
+SRCC = Metric("srcc", "SRCC", srcc, least=2, correlation=True)
+PLCC = Metric("plcc", "PLCC", plcc, least=2, correlation=True)
+KRCC = Metric("krcc", "KRCC", krcc, least=2, correlation=True)
+MAE = Metric("mae", "MAE", mae)
 
 
 def _draws(metric: Metric, predicted: Vector, target: Vector, weights: Vector) -> Vector:
@@ -241,13 +227,7 @@ def estimate(
     Raises:
         ValueError: values that are NaN, or vectors of different length.
     """
-    x, y = pair(predicted, target, least=0)
-    try:
-        value = metric.point(x, y)
-    except UndefinedMetric as error:
-        return Estimate(None, n=len(x), reason=str(error))
-    low, high = bootstrap.interval(_draws(metric, x, y, bootstrap.weights(groups)))
-    return Estimate(value, low, high, len(x), None if low is not None else "too few groups for an interval")
+    return mean_over_seeds(metric, [predicted], target, groups, bootstrap)
 
 
 def paired_difference(
@@ -259,15 +239,7 @@ def paired_difference(
     bootstrap: Bootstrap,
 ) -> Estimate:
     """`metric` of `first` minus that of `second` on the same rows, each resample shared by both (paired bootstrap)."""
-    a, y = pair(first, target, least=0)
-    b, _ = pair(second, target, least=0)
-    try:
-        value = metric.point(a, y) - metric.point(b, y)
-    except UndefinedMetric as error:
-        return Estimate(None, n=len(y), reason=str(error))
-    weights = bootstrap.weights(groups)
-    draws = _draws(metric, a, y, weights) - _draws(metric, b, y, weights)
-    return Estimate(value, *bootstrap.interval(draws), len(y), p=bootstrap.two_sided(draws))
+    return mean_over_seeds(metric, [first], target, groups, bootstrap, minus=[second])
 
 
 def mean_over_seeds(
@@ -276,16 +248,15 @@ def mean_over_seeds(
     target: ArrayLike,
     groups: Sequence[Hashable],
     bootstrap: Bootstrap,
-    minus: Sequence[ArrayLike] | None = None,
+    minus: Sequence[ArrayLike] = (),
 ) -> Estimate:
     """Mean of the figures of several runs on the same rows, or of their paired differences from as many others.
 
     Every resample of the rows is shared by all runs: the interval is over photographs, for the mean of these runs.
     """
-    runs = [pair(run, target, least=0)[0] for run in predicted]
-    others = [pair(run, target, least=0)[0] for run in minus or ()]
-    if minus is not None and len(others) != len(runs):
-        raise ValueError(f"{len(runs)} runs cannot be compared with {len(others)}")
+    if len(minus) not in (0, len(predicted)):
+        raise ValueError(f"{len(predicted)} runs cannot be compared with {len(minus)}")
+    runs, others = ([pair(run, target, least=0)[0] for run in several] for several in (predicted, minus))
     y = np.asarray(target, np.float64)
     try:
         value = np.mean([metric.point(run, y) for run in runs])
@@ -295,25 +266,34 @@ def mean_over_seeds(
         return Estimate(None, n=len(y), reason=str(error))
     weights = bootstrap.weights(groups)
     draws = np.mean([_draws(metric, run, y, weights) for run in runs], axis=0)
-    if not others:
-        return Estimate(float(value), *bootstrap.interval(draws), len(y))
-    draws = draws - np.mean([_draws(metric, run, y, weights) for run in others], axis=0)
-    return Estimate(float(value), *bootstrap.interval(draws), len(y), p=bootstrap.two_sided(draws))
+    if others:
+        draws = draws - np.mean([_draws(metric, run, y, weights) for run in others], axis=0)
+    low, high = bootstrap.interval(draws)
+    reason = "too few groups for an interval" if low is None else None
+    return Estimate(float(value), low, high, len(y), reason, bootstrap.two_sided(draws) if others else None)
 
 
-def mean(values: ArrayLike, groups: Sequence[Hashable], bootstrap: Bootstrap) -> Estimate:
-    """Mean of per-row values with its interval over groups. Raises ValueError on NaN; null with a reason when empty."""
+def mean(values: ArrayLike, groups: Sequence[Hashable], bootstrap: Bootstrap, *, difference: bool = False) -> Estimate:
+    """Mean of per-row values with its interval over groups, for differences with their two-sided p.
+
+    Null with a reason when empty.
+
+    Raises:
+        ValueError: a value that is NaN.
+    """
     x, _ = pair(values, values, least=0)
     if not len(x):
         return Estimate(None, reason="no rows")
-    low, high = bootstrap.interval(weighted_mean(x, bootstrap.weights(groups)))
-    return Estimate(float(x.mean()), low, high, len(x))
+    draws = weighted_mean(x, bootstrap.weights(groups))
+    p = bootstrap.two_sided(draws) if difference else None
+    return Estimate(float(x.mean()), *bootstrap.interval(draws), len(x), p=p)
 
 
-def mean_difference(values: ArrayLike, groups: Sequence[Hashable], bootstrap: Bootstrap) -> Estimate:
-    """As `mean` for paired differences of rows, with the two-sided p of a difference."""
-    x, _ = pair(values, values, least=0)
-    found = mean(x, groups, bootstrap)
-    if found.value is None:
-        return found
-    return replace(found, p=bootstrap.two_sided(weighted_mean(x, bootstrap.weights(groups))))
+def ratio(part: Vector, whole: Vector, groups: Sequence[Hashable], bootstrap: Bootstrap, reason: str) -> Estimate:
+    """Sum of `part` (N,) over that of `whole`, with its interval over groups; where `whole` is nothing, the reason."""
+    if not whole.sum():
+        return Estimate(None, reason=reason)
+    weights = bootstrap.weights(groups)
+    total = weights @ whole
+    draws = np.divide(weights @ part, total, out=np.full(len(weights), np.nan), where=total > 0)
+    return Estimate(part.sum() / whole.sum(), *bootstrap.interval(draws), int(whole.sum()))

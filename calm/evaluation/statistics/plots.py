@@ -1,4 +1,4 @@
-"""Figures as SVG bytes that are the same on every run; colours are named once, so that the report can theme them."""
+"""Figures as SVG and CSV bytes that are the same on every run; colours are named once: the report themes them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from calm.evaluation.statistics.metrics import Estimate
@@ -67,6 +68,13 @@ def svg(drawn: Figure) -> bytes:
     nothing: dict[str, str | None] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     drawn.savefig(buffer, format="svg", metadata=nothing)
     return buffer.getvalue()
+
+
+def csv(frame: pd.DataFrame) -> bytes:
+    """A table for `dvc plots`, figures rounded so that the bytes do not hang on the last bit of a sum."""
+    buffer = io.StringIO()
+    frame.round(6).to_csv(buffer, index=False, lineterminator="\n")
+    return buffer.getvalue().encode("utf-8")
 
 
 def scatter(

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from calm.evaluation.base import Bench, EvaluationError, Headline, Outcome, Task, csv_bytes, group_keys, load_model
+from calm.evaluation.base import Bench, EvaluationError, Headline, Outcome, Task, group_keys, load_model
 from calm.evaluation.editing import edited_copies, lacking
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics import plots
@@ -170,7 +170,7 @@ def _of_attribute(
 
 def _plots(predictions: pd.DataFrame, known: Taxonomy, table: pd.DataFrame) -> dict[str, bytes]:
     figures = {
-        "attributes.csv": csv_bytes(table),
+        "attributes.csv": plots.csv(table),
         "attributes.svg": plots.bars(
             list(table["attribute"]),
             [Estimate(*row) for row in table[["value", "low", "high"]].astype(float).to_numpy().tolist()],
@@ -179,7 +179,7 @@ def _plots(predictions: pd.DataFrame, known: Taxonomy, table: pd.DataFrame) -> d
             xlabel="balanced accuracy, with interval over photographs",
             colours=[LEVEL_COLOURS[level] for level in table["level"]],
         ),
-        "confusion.csv": csv_bytes(predictions[["attribute", "state", "recognised"]]),
+        "confusion.csv": plots.csv(predictions[["attribute", "state", "recognised"]]),
     }
     for attribute in known.attributes:
         rows = predictions[predictions["attribute"] == attribute.name]

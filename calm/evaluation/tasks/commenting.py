@@ -6,7 +6,7 @@ nothing about the photograph in front of them score that much.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,23 +14,15 @@ import pandas as pd
 import pyarrow as pa
 
 from calm.attributes.naming import Rules, naming_rules, states_named
-from calm.evaluation.base import (
-    Bench,
-    EvaluationError,
-    Headline,
-    Outcome,
-    Task,
-    csv_bytes,
-    elsewhere,
-    group_keys,
-    origin_of_labels,
-)
+from calm.evaluation.base import Bench, EvaluationError, Headline, Outcome, Task, group_keys, origin_of_labels
 from calm.evaluation.captions.ngrams import BLEU
 from calm.evaluation.captions.scores import CaptionScores, scored, spice, tokenised
 from calm.evaluation.editing import edit_labels
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics import plots
-from calm.evaluation.statistics.metrics import Bootstrap, Estimate, Vector, mean
+from calm.evaluation.statistics.baselines import elsewhere
+from calm.evaluation.statistics.decisions import KINDS, hits
+from calm.evaluation.statistics.metrics import Bootstrap, Estimate, Vector, mean, ratio
 from calm.settings import PositiveInt
 
 METRICS = {
@@ -171,30 +163,15 @@ def _naming(predictions: pd.DataFrame, rules: Rules, bootstrap: Bootstrap) -> di
         return {"value": None, "reason": NO_EDITS}
     groups = group_keys(rows)
     result: dict[str, Any] = {}
-    for kind, part in (("attribute", 0), ("state", 1)):
-        own = [_hit(edits, named, part) for edits, named in zip(rows["edits"], rows["named"], strict=True)]
-        others = [states_named(text, rules) for text in rows["shuffled"]]
-        chance = [_hit(edits, named, part) for edits, named in zip(rows["edits"], others, strict=True)]
+    others = [states_named(text, rules) for text in rows["shuffled"]]
+    for kind in KINDS:
+        own, chance = (hits(list(rows["edits"]), named, kind) for named in (list(rows["named"]), others))
         result[kind] = mean(own, groups, bootstrap).to_json() | {"shuffled": round(float(np.mean(chance)), 6)}
-    there = [len(set(edits) & set(named)) for edits, named in zip(rows["edits"], rows["named"], strict=True)]
-    weights = bootstrap.weights(groups)
-    for name, all_ in (("precision", rows["named"]), ("recall", rows["edits"])):
-        result[name] = _share(np.array(there, float), np.array([len(one) for one in all_], float), weights, bootstrap)
+    right = np.array([len(set(edits) & set(named)) for edits, named in zip(rows["edits"], rows["named"], strict=True)])
+    for name, labels in (("precision", rows["named"]), ("recall", rows["edits"])):
+        whole = np.array([len(one) for one in labels], dtype=float)
+        result[name] = ratio(right.astype(float), whole, groups, bootstrap, "no comment names a state").to_json()
     return result
-
-
-def _share(part: Vector, whole: Vector, weights: Vector, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Of all states named (or there), the share that is there (or named): pooled over photographs."""
-    if not whole.sum():
-        return {"value": None, "n": 0, "reason": "no comment names a state"}
-    draws = np.divide(weights @ part, total := weights @ whole, out=np.full(len(weights), np.nan), where=total > 0)
-    return Estimate(part.sum() / whole.sum(), *bootstrap.interval(draws), int(whole.sum())).to_json()
-
-
-def _hit(edits: Iterable[str], named: Iterable[str], part: int) -> float:
-    """1 if an edit is named: by its attribute (part 0) or by attribute and state (part 1)."""
-    keys = [{label.split(": ")[0] if part == 0 else label for label in labels} for labels in (edits, named)]
-    return float(bool(keys[0] & keys[1]))
 
 
 def _plots(metrics: dict[str, Any]) -> dict[str, bytes]:
@@ -209,7 +186,7 @@ def _plots(metrics: dict[str, Any]) -> dict[str, bytes]:
             beside_label="comments shuffled between photographs",
             xlabel="score against the reference comments",
         ),
-        "captions.csv": csv_bytes(pd.DataFrame(table, columns=["metric", "value", "shuffled"])),
+        "captions.csv": plots.csv(pd.DataFrame(table, columns=["metric", "value", "shuffled"])),
     }
 
 
@@ -217,24 +194,13 @@ TASK = Task(
     title="Aesthetic commenting",
     about="Do generated comments say what the reference comments of the same photograph say?",
     headlines=(
-        *(
-            Headline(
-                f"names a real edit ({kind})",
-                f"names_an_edit.{kind}",
-                (("shuffled", f"names_an_edit.{kind}.shuffled"),),
-            )
-            for kind in ("state", "attribute")
-        ),
-        *(Headline(label, name, (("shuffled", f"{name}.shuffled"),)) for name, label in METRICS.items()),
+        *(Headline.shuffled(f"names a real edit ({kind})", f"names_an_edit.{kind}") for kind in ("state", "attribute")),
+        *(Headline.shuffled(label, name) for name, label in METRICS.items()),
         Headline("CIDEr-D, minus shuffled", "cider.over_shuffled"),
         Headline("different comments", "diversity.different_comments"),
         Headline("SPICE", "spice"),
         *(
-            Headline(
-                f"{METRICS[name]}, best over references",
-                f"best_over_references.{name}",
-                (("shuffled", f"best_over_references.{name}.shuffled"),),
-            )
+            Headline.shuffled(f"{METRICS[name]}, best over references", f"best_over_references.{name}")
             for name in ("cider", "meteor", "rouge_l", *BLEU)
         ),
         Headline("states named that are there (precision)", "names_an_edit.precision"),

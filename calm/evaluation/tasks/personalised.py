@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -17,20 +18,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from calm.evaluation.base import (
-    Bench,
-    EvaluationError,
-    Headline,
-    Outcome,
-    Task,
-    csv_bytes,
-    item_keys,
-    origin_of_labels,
-)
+from calm.evaluation.base import Bench, EvaluationError, Headline, Outcome, Task, item_keys, origin_of_labels
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics import plots
 from calm.evaluation.statistics.baselines import expected_error
-from calm.evaluation.statistics.metrics import Bootstrap, UndefinedMetric, mae, mean, mean_difference, srcc
+from calm.evaluation.statistics.metrics import MAE, SRCC, Bootstrap, UndefinedMetric, mean
 from calm.evaluation.statistics.piaa import Basis, RaterFactors, Scaling, fit_rater_factors, ridge
 from calm.instructions.wording import rescale
 from calm.settings import PositiveInt
@@ -93,6 +85,11 @@ class Seen:
     def rows(self, frame: pd.DataFrame) -> NDArray[np.intp]:
         """Row of each of the frame's items."""
         return np.array([self.place[key] for key in item_keys(frame)], dtype=np.intp)
+
+    @cached_property
+    def features(self) -> NDArray[np.float64]:
+        """(N, F), the pooled features scaled to these photographs."""
+        return Scaling.fit(self.observed.pooled)(self.observed.pooled)
 
 
 @dataclass(frozen=True)
@@ -230,12 +227,11 @@ def predict(
     given = shown["rating"].to_numpy(dtype=float)
     a, b = seen.rows(shown), seen.rows(asked)
     generic, observed = seen.generic, seen.observed
-    scaling = Scaling.fit(observed.pooled)
     left_over = given - generic[a]
     found: dict[str, Any] = dict.fromkeys(METHODS)
     found["generic"] = generic[b]
     found["rater_mean"] = np.full(len(b), given.mean())
-    found["ridge"] = generic[b] + ridge(scaling(observed.pooled[a]), left_over, scaling(observed.pooled[b]))
+    found["ridge"] = generic[b] + ridge(seen.features[a], left_over, seen.features[b])
     if learnt is not None:
         phi_shown, phi_asked = (learnt.basis(generic[rows], observed.pooled[rows]) for rows in (a, b))
         weights, _ = learnt.factors.posterior(phi_shown, left_over)
@@ -260,14 +256,14 @@ def per_rater(predictions: pd.DataFrame) -> pd.DataFrame:
         for method in METHODS:
             applied = [draw for draw in draws if draw[method].notna().all()]
             ranked = [value for draw in applied if (value := _srcc(draw[method], draw["rating"])) is not None]
-            errors = [mae(draw[method], draw["rating"]) for draw in applied]
+            errors = [MAE.point(draw[method], draw["rating"]) for draw in applied]
             rows.append((dataset, rater, shots, method, _mean(ranked), _mean(errors)))
     return pd.DataFrame(rows, columns=["dataset", "rater_id", "shots", "method", "srcc", "mae"])
 
 
 def _srcc(predicted: pd.Series, rating: pd.Series) -> float | None:
     try:
-        return srcc(predicted, rating)
+        return SRCC.point(predicted, rating)
     except UndefinedMetric:
         return None
 
@@ -303,7 +299,7 @@ def _gain(wide: pd.DataFrame, method: str, base: str, bootstrap: Bootstrap) -> d
     if method == base or wide.empty:
         return {"value": None, "n": 0, "reason": "the same method" if method == base else "no rater"}
     gain = (wide[method] - wide[base]).dropna()
-    return mean_difference(gain, list(gain.index), bootstrap).to_json()
+    return mean(gain, list(gain.index), bootstrap, difference=True).to_json()
 
 
 def _not_asked(shots: int) -> dict[str, Any]:
@@ -314,7 +310,7 @@ def _not_asked(shots: int) -> dict[str, Any]:
 
 
 def _plots(table: pd.DataFrame, labels: str) -> dict[str, bytes]:
-    drawn = {"raters.csv": csv_bytes(table.dropna(subset=["mae"]))}
+    drawn = {"raters.csv": plots.csv(table.dropna(subset=["mae"]))}
     for shots, rows in table.groupby("shots"):
         values = {name: rows.loc[rows["method"] == method, "srcc"].dropna() for method, name in METHODS.items()}
         drawn[f"raters-{shots}.svg"] = plots.strips(

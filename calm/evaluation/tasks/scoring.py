@@ -13,16 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from calm.evaluation.base import (
-    Bench,
-    EvaluationError,
-    Headline,
-    Outcome,
-    Task,
-    csv_bytes,
-    group_keys,
-    origin_of_labels,
-)
+from calm.evaluation.base import Bench, EvaluationError, Headline, Outcome, Task, group_keys, origin_of_labels
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics import plots
 from calm.evaluation.statistics.baselines import BASELINES, RIDGE, ridge_scores
@@ -43,15 +34,6 @@ from calm.settings import PositiveInt
 
 READOUTS = ("text", "expectation", "regression")
 METRICS = (SRCC, PLCC, PLCC_LOGISTIC, KRCC, MAE, ACCURACY, CALIBRATION)
-LABELS = {
-    "srcc": "SRCC",
-    "plcc": "PLCC",
-    "plcc_logistic": "PLCC after a logistic",
-    "krcc": "KRCC",
-    "mae": "MAE",
-    "accuracy": "accuracy at the middle",
-    "calibration_error": "calibration error",
-}
 COMPARED = (
     ("regression", "expectation"),
     ("regression", "text"),
@@ -231,9 +213,9 @@ def _plots(predictions: pd.DataFrame) -> dict[str, bytes]:
     long = predictions.melt(["item_id", "score"], list(READOUTS), "readout", "predicted")
     return {
         "scatter.svg": plots.scatter(predictions["score"], series, xlabel=target, ylabel="score read from the model"),
-        "scatter.csv": csv_bytes(long),
+        "scatter.csv": plots.csv(long),
         "reliability.svg": plots.reliability(bins, xlabel="mean score read from the model", ylabel=target),
-        "reliability.csv": csv_bytes(
+        "reliability.csv": plots.csv(
             pd.DataFrame([{"readout": name} | asdict(one) for name, rows in bins.items() for one in rows])
         ),
     }
@@ -251,7 +233,7 @@ TASK = Task(
     about="Does the score rank held-out photographs as the given scores do? Three ways of reading it.",
     headlines=(
         *(
-            Headline(f"{LABELS[metric.name]}, {readout}", f"{readout}.{metric.name}", _beside(metric))
+            Headline(f"{metric.label}, {readout}", f"{readout}.{metric.name}", _beside(metric))
             for metric in METRICS
             for readout in ("expectation", "regression", "text")
         ),

@@ -15,29 +15,20 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from calm.evaluation.base import (
-    Bench,
-    EvaluationError,
-    Headline,
-    Outcome,
-    Task,
-    csv_bytes,
-    elsewhere,
-    group_keys,
-    item_keys,
-)
+from calm.evaluation.base import Bench, EvaluationError, Headline, Outcome, Task, group_keys, item_keys
 from calm.evaluation.editing import edit_labels, edited_copies, labels_of, lacking
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics import plots
-from calm.evaluation.statistics.decisions import KINDS, cross_fitted, figures, key
+from calm.evaluation.statistics.baselines import elsewhere
+from calm.evaluation.statistics.decisions import KINDS, cross_fitted, figures, hits, key, keys
 from calm.evaluation.statistics.metrics import Bootstrap, Estimate, mean
 from calm.settings import PositiveInt
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from calm.assistant import Remedy, Suggestion
     from calm.attributes.taxonomy import Taxonomy
-    from calm.evaluation.base import Remedy, Suggestion
 
 TOP = (1, 3)
 PROTOCOL = "calm-suggesting-2"
@@ -178,21 +169,16 @@ def hit_table(edited: pd.DataFrame, known: Taxonomy, swap: Sequence[int], rankin
     photograph's suggestions (`shuffled`), and the exact probability of a random ranking of all states (`uniform`).
     """
     labels = [f"{attribute.name}: {state.name}" for attribute in known.attributes for state in attribute.states]
-    suggested = list(edited[ranking])
     table: dict[str, list[float]] = {}
     for kind in KINDS:
-        wanted = [{key(label, kind) for label in edits} for edits in edited["edits"]]
         for top in TOP:
             name = f"{kind}_top{top}"
-            table[name] = [_hit(w, suggested[i], kind, top) for i, w in enumerate(wanted)]
-            table[f"{name}_shuffled"] = [_hit(w, suggested[swap[i]], kind, top) for i, w in enumerate(wanted)]
-            right = [sum(key(label, kind) in w for label in labels) for w in wanted]
+            first = [ranked[:top] for ranked in edited[ranking]]
+            table[name] = hits(list(edited["edits"]), first, kind)
+            table[f"{name}_shuffled"] = hits(list(edited["edits"]), [first[index] for index in swap], kind)
+            right = [sum(key(label, kind) in keys(edits, kind) for label in labels) for edits in edited["edits"]]
             table[f"{name}_uniform"] = [1 - comb(len(labels) - r, top) / comb(len(labels), top) for r in right]
     return pd.DataFrame(table)
-
-
-def _hit(wanted: set[str], suggested: Sequence[str], kind: str, top: int) -> float:
-    return float(any(key(label, kind) in wanted for label in suggested[:top]))
 
 
 def measure(hits: pd.DataFrame, groups: Sequence[Hashable], bootstrap: Bootstrap) -> dict[str, Any]:
@@ -237,55 +223,46 @@ def _plots(metrics: dict[str, Any]) -> dict[str, bytes]:
             beside_label="another photograph's suggestions",
             xlabel="share of edited photographs with a real edit named",
         ),
-        "hits.csv": csv_bytes(pd.DataFrame(table, columns=["figure", "value", "chance", "shuffled"])),
+        "hits.csv": plots.csv(pd.DataFrame(table, columns=["figure", "value", "chance", "shuffled"])),
     }
 
 
-def _shuffled(way: str, figure: str) -> tuple[str, str]:
-    return "shuffled", f"decided.{way}.shuffled.{figure}.value"
-
-
+DECIDED = {
+    "state.precision": "precision by state",
+    "state.recall": "recall by state",
+    "unedited_left_alone": "unedited left as they are",
+    "edited_left_alone": "edited left as they are",
+}
 TASK = Task(
     title="Suggesting",
     about="Is the remedy of a photograph's known edit suggested, and is a photograph without any left alone?",
     headlines=(
         *(
-            Headline(
+            Headline.shuffled(
                 f"{kind} named, top {top}",
                 f"{kind}_top{top}",
-                (
-                    ("shuffled", f"{kind}_top{top}.shuffled"),
-                    ("random", f"{kind}_top{top}.chance"),
-                    ("language model alone", f"language.{kind}_top{top}.value"),
-                ),
+                ("random", f"{kind}_top{top}.chance"),
+                ("language model alone", f"language.{kind}_top{top}.value"),
             )
             for kind in KINDS
             for top in TOP
         ),
-        Headline(
+        Headline.shuffled(
             "attribute named, top 3, language model alone",
             "language.attribute_top3",
-            (("shuffled", "language.attribute_top3.shuffled"), ("random", "language.attribute_top3.chance")),
+            ("random", "language.attribute_top3.chance"),
         ),
         Headline("the same, minus shuffled", "language.attribute_top3.over_shuffled"),
-        Headline(
-            "state named, top 1, the first three ranked again by the language model",
-            "reranked.state_top1",
-            (("shuffled", "reranked.state_top1.shuffled"),),
+        Headline.shuffled(
+            "state named, top 1, the first three ranked again by the language model", "reranked.state_top1"
         ),
         *(
             Headline(
-                f"{figure} by state, {name}", f"decided.{way}.state.{figure}", (_shuffled(way, f"state.{figure}"),)
+                f"{label}, {name}",
+                f"decided.{way}.{figure}",
+                (("shuffled", f"decided.{way}.shuffled.{figure}.value"),),
             )
-            for figure in ("precision", "recall")
-            for way, name in WAYS.items()
-        ),
-        *(
-            Headline(f"{label}, {name}", f"decided.{way}.{figure}", (_shuffled(way, figure),))
-            for figure, label in (
-                ("unedited_left_alone", "unedited left as they are"),
-                ("edited_left_alone", "edited left as they are"),
-            )
+            for figure, label in DECIDED.items()
             for way, name in WAYS.items()
         ),
     ),
