@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from calm.data.store.text import clean
-from calm.evaluation.base import group_keys, item_keys
+from calm.evaluation.base import Bench, group_keys, item_keys
 from calm.evaluation.editing import edit_labels
-from calm.evaluation.stage import Bench
 from calm.evaluation.tasks.scoring import rated
 from calm.report import plots
 from calm.report.settings import ReportParams

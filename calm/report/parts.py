@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from calm.evaluation.statistics.metrics import Estimate
@@ -14,21 +13,9 @@ from calm.params import Params
 from calm.report.tables import Comparison, at, number, read_cross_validation, read_metrics, signed, verdict
 
 
-@dataclass(frozen=True)
-class Part:
-    """A part of the method: a figure with it and without it, their paired difference, what that allows to say."""
-
-    part: str
-    figure: str
-    with_it: str
-    without: str
-    difference: str
-    verdict: str
-
-
-def parts(params: Params, layout: Layout, ablations: Mapping[str, Sequence[Comparison]]) -> list[Part]:
+def parts(params: Params, layout: Layout, ablations: Mapping[str, Sequence[Comparison]]) -> list[Comparison]:
     """Rows of every ablation, readout and personal method that results/ has."""
-    rows = list(_ablated(ablations))
+    rows = [row for rows in ablations.values() for row in rows if row.figure.startswith("SRCC")]
     for name in params.cross_validations:
         rows += _cross_validated(name, read_cross_validation(layout, name))
     if "scoring" in params.evaluation.tasks:
@@ -38,32 +25,24 @@ def parts(params: Params, layout: Layout, ablations: Mapping[str, Sequence[Compa
     return rows
 
 
-def _ablated(ablations: Mapping[str, Sequence[Comparison]]) -> Iterator[Part]:
-    for name, rows in ablations.items():
-        for row in rows:
-            if row.label.startswith("SRCC"):
-                label = f"full recipe, not {name.replace('_', ' ')}"
-                yield Part(label, row.label, row.full, row.without, row.difference, row.verdict)
-
-
-def _cross_validated(name: str, metrics: Mapping[str, Any]) -> Iterator[Part]:
+def _cross_validated(name: str, metrics: Mapping[str, Any]) -> Iterator[Comparison]:
     figure = f"SRCC of the regression, cross-validation by {metrics['by']}, {len(metrics['seeds'])} seeds"
     first, *others = metrics["order"]
     ours = number(at(metrics, f"recipes.{first}.regression.srcc.value"))
     for other in others:
         theirs = number(at(metrics, f"recipes.{other}.regression.srcc.value"))
         gap = at(metrics, f"compared.{first}_minus_{other}")
-        yield Part(f"{name}: {first} instead of {other}".replace("_", " "), figure, ours, theirs, *_said(gap))
+        yield Comparison(f"{name}: {first} instead of {other}".replace("_", " "), figure, ours, theirs, *_said(gap))
 
 
-def _readouts(metrics: Mapping[str, Any]) -> Iterator[Part]:
+def _readouts(metrics: Mapping[str, Any]) -> Iterator[Comparison]:
     for first, second in COMPARED:
         gap = at(metrics, f"compared.{first}_minus_{second}.srcc")
         ours, theirs = (number(at(metrics, f"{name}.srcc.value")) for name in (first, second))
-        yield Part(f"readout: {first} instead of {second}", "SRCC", ours, theirs, *_said(gap))
+        yield Comparison(f"readout: {first} instead of {second}", "SRCC", ours, theirs, *_said(gap))
 
 
-def _personal(metrics: Mapping[str, Any]) -> Iterator[Part]:
+def _personal(metrics: Mapping[str, Any]) -> Iterator[Comparison]:
     shots = [key.removeprefix("at_") for key in metrics if key.startswith("at_")]
     for count in sorted(shots, key=int):
         for method in PERSONAL:
@@ -76,7 +55,7 @@ def _personal(metrics: Mapping[str, Any]) -> Iterator[Part]:
                     beside = number(at(metrics, f"at_{count}.{base}.srcc.value"))
                     label = f"personal: {METHODS[method]} instead of {METHODS[base]}"
                     where = f"SRCC per rater, {count} shown"
-                    yield Part(label, where, number(figure["value"]), beside, *_said(gap))
+                    yield Comparison(label, where, number(figure["value"]), beside, *_said(gap))
 
 
 def _said(figure: Mapping[str, Any]) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,14 +42,10 @@ def inline(drawing: bytes, number: int, label: str) -> str:
     text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>f{number}-", text)
     text = re.sub(r'<svg (.*?)width="[^"]*"', r"<svg \1", text, count=1, flags=re.DOTALL)
     text = re.sub(r'(<svg .*?)height="[^"]*"', r"\1", text, count=1, flags=re.DOTALL)
-    text = text.replace("<svg ", f'<svg role="img" aria-label="{_escaped(label)}" ', 1)
+    text = text.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
     for colour, name in THEME.items():
         text = text.replace(colour, name)
     return re.sub(r"font: ([\d.]+px)[^;\"]*", r"font: \1 var(--sans)", text)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
 
 
 def task_figures(folder: Path) -> list[tuple[str, bytes]]:

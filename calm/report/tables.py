@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from calm.data.store import aspects, tables
-from calm.evaluation.stage import Task, find_task
+from calm.evaluation.base import Task, group_keys
+from calm.evaluation.stage import find_task
 from calm.evaluation.statistics.baselines import BASELINES, RIDGE
 from calm.evaluation.statistics.metrics import MAE, PLCC, SRCC, Bootstrap, Estimate, paired_difference
 from calm.evaluation.tasks.scoring import PREDICTIONS, READOUTS
@@ -24,21 +25,6 @@ from calm.version import __version__
 
 SHOWN = 3  # figures of each task where there is little room, the first of its headlines; the report has them all
 PACKAGES = ("torch", "transformers", "peft", "numpy", "scipy", "scikit-learn", "pandas", "pillow", "pycocoevalcap")
-ORIGINS = {
-    "human": "given by people",
-    "synthetic_edits": "synthetic: computed from the known edits of the picture; nobody rated it",
-    "synthetic_rater": "synthetic: simulated raters with hidden preferences; no person behind them",
-    "synthetic_grammar": "synthetic: composed by a seeded grammar from the known edits",
-    "synthetic_ratings": "synthetic: composed from the mean ratings and the theme; nobody wrote them",
-    "synthetic_blip": "synthetic: captions by BLIP",
-    "synthetic_gpt4v": "synthetic: captions by GPT-4V",
-    "synthetic_share_captioner": "synthetic: captions by Share-Captioner, a model trained on GPT-4V's",
-    "synthetic_gpt4": "synthetic: written by GPT-4 from what people had said",
-    "synthetic_llava_mix": "synthetic in part: answers of people and of GPT-4, which the set does not tell apart",
-    "file_name": "captions from file names",
-    "theme": "captions from the theme and subject noted for each photograph",
-    "imagenet_class": "captions from the visual encoder's own ImageNet classes",
-}
 
 
 class ReportError(ValueError):
@@ -69,10 +55,11 @@ class Section:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One figure of the full recipe beside that of an ablation, with their paired difference."""
+    """A part of the method: a figure with it and without it, their paired difference, what that allows to say."""
 
-    label: str
-    full: str
+    part: str
+    figure: str
+    with_it: str
     without: str
     difference: str
     verdict: str
@@ -205,20 +192,17 @@ def _compare(name: str, full: pd.DataFrame, without: pd.DataFrame, bootstrap: Bo
     both = full.merge(without, on=keys, suffixes=("", "_without"), validate="one_to_one")
     if not len(both) == len(full) == len(without):
         raise ReportError(f"ablation '{name}' scored other photographs than the full recipe: run `dvc repro` again")
+    part = f"full recipe, not {name.replace('_', ' ')}"
     rows = []
     for readout in READOUTS:
         known = both[both[readout].notna() & both[f"{readout}_without"].notna()]
-        groups = list(zip(known["dataset"], known["group"], strict=True))
+        groups = group_keys(known)
         a, b, target = (known[column].to_numpy(dtype=float) for column in (readout, f"{readout}_without", "score"))
         for metric in (SRCC, PLCC, MAE):
             gap = paired_difference(metric, a, b, target, groups, bootstrap)
-            values = (
-                (number(metric.point(a, target)), number(metric.point(b, target)))
-                if gap.value is not None
-                else ("", "")
-            )
+            ours, theirs = ("" if gap.value is None else number(metric.point(scores, target)) for scores in (a, b))
             said = verdict(gap, higher_is_better=metric is not MAE)
-            rows.append(Comparison(f"{metric.name.upper()}, {readout}", *values, signed(gap), said))
+            rows.append(Comparison(part, f"{metric.label}, {readout}", ours, theirs, signed(gap), said))
     return rows
 
 
@@ -241,7 +225,7 @@ def verdict(gap: Estimate, *, higher_is_better: bool) -> str:
 
 def sources(params: Params, layout: Layout) -> list[tuple[str, str, str]]:
     """(dataset, what, how it came about) for every kind of photograph and label that was used."""
-    rows = []
+    rows, origins = [], words("origins")
     for dataset in params.data.datasets:
         items = tables.items(layout, dataset)
         edited = int(items["synthetic_edits"].notna().sum())
@@ -258,7 +242,7 @@ def sources(params: Params, layout: Layout) -> list[tuple[str, str, str]]:
         )
         for what, labels in kinds:
             for origin, count in labels["origin"].value_counts().sort_index().items():
-                rows.append((dataset, f"{count:,} {what}", ORIGINS.get(str(origin), str(origin))))
+                rows.append((dataset, f"{count:,} {what}", origins.get(str(origin), str(origin))))
     return rows
 
 
@@ -275,11 +259,11 @@ def leakage(layout: Layout) -> str:
 
 
 @cache
-def reported() -> dict[str, Any]:
-    """calm/report/reported.yaml: figures of the paper and of others."""
+def words(name: str) -> dict[str, Any]:
+    """calm/report/NAME.yaml: `reported`, figures of the paper and of others; `origins`, how labels came about."""
     from ruamel.yaml import YAML
 
-    text = resources.files("calm.report").joinpath("reported.yaml").read_text(encoding="utf-8")
+    text = resources.files("calm.report").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     found: dict[str, Any] = YAML(typ="safe").load(text)
     return found
 

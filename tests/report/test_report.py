@@ -120,7 +120,7 @@ def test_text_of_a_model_cannot_break_the_page(world: World) -> None:
 
 
 def test_examples_pair_a_photograph_with_a_view_of_it(world: World) -> None:
-    from calm.evaluation.stage import Bench
+    from calm.evaluation.base import Bench
     from calm.evaluation.tasks.scoring import rated
 
     bench = Bench("report", world.params, world.layout, world.oracle(), world.params.report)
@@ -133,8 +133,10 @@ def test_examples_pair_a_photograph_with_a_view_of_it(world: World) -> None:
 
 def test_an_ablation_is_compared_row_by_row(world: World) -> None:
     found = tables.ablations(world.params, world.layout)["no_selfsupervision"]
-    by_label = {row.label: row for row in found}
-    assert by_label["SRCC, expectation"].full == "1.000" and by_label["SRCC, expectation"].verdict == "better with it"
+    by_label = {row.figure: row for row in found}
+    assert (
+        by_label["SRCC, expectation"].with_it == "1.000" and by_label["SRCC, expectation"].verdict == "better with it"
+    )
     assert by_label["MAE, regression"].difference.startswith("-")
     assert by_label["MAE, regression"].verdict == "better with it"
     shutil.copytree(world.layout.result("scoring"), world.layout.ablation("no_selfsupervision"), dirs_exist_ok=True)
@@ -204,7 +206,7 @@ def test_unknown_figures_are_words_and_never_zero() -> None:
 
 
 def test_reported_figures_name_source_and_data_and_never_guess_calms() -> None:
-    found = tables.reported()
+    found = tables.words("reported")
     for table in found["tables"]:
         assert table["data"]
         for row in table["rows"]:
