@@ -68,14 +68,13 @@ def together(trained_template: Any, tmp_path_factory: pytest.TempPathFactory) ->
         begin_alone(out)
         own = command(Strategy(kind="ddp", launcher=launcher, processes=2), threads=1)  # type: ignore[arg-type]
         described = json.dumps(asdict(trained_template.parts))
-        done = subprocess.run(
+        done = subprocess.run(  # a process that hangs ends itself, and says where it stood
             [*own, "tests.distributed.two", str(out), str(root), described, *names],
             cwd=root,
             env=environment(CLUSTER),
             capture_output=True,
             text=True,
             check=False,
-            timeout=1800,
         )
 
         def seen(name: str) -> Any:

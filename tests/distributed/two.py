@@ -6,6 +6,7 @@ Each writes what it saw as OUT/NAME.json (rank 0), or OUT/NAME.txt with the reas
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import hashlib
 import importlib.util
 import json
@@ -33,6 +34,7 @@ KINDS = {
     "zero2": {"kind": "deepspeed", "zero": 2},
     "zero3": {"kind": "deepspeed", "zero": 3},
 }
+HANGS = 900.0  # seconds after which each process tells where it stands; all scenarios take some 150
 EVERY_STEP: dict[str, dict[str, int]] = {
     "": {},
     "-accumulated": {"micro_batch": 2},
@@ -218,6 +220,7 @@ def few_resumes(out: Path, kind: str) -> dict[str, Any]:
 
 
 def main(out: Path, root: Path, parts: dict[str, str], only: list[str]) -> None:
+    faulthandler.dump_traceback_later(HANGS, exit=True)
     torch.set_num_threads(1)
     processes: Processes = join()
     for name, scenario in scenarios(out, root, parts):

@@ -1,16 +1,17 @@
-"""Workers change nothing of what is read, and one that never starts is replaced."""
+"""Workers change nothing of what is read, and one that falls silent is replaced."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from multiprocessing import Value
-from multiprocessing.synchronize import Semaphore
 
 import pytest
 
 from calm.training.loop import reading
 from calm.training.loop.errors import TrainingError
 from calm.training.loop.order import Part
+from calm.training.loop.reading import Read
 
 WANTED = [(step, Part(number, 2)) for step in range(5) for number in range(2)]
 READ = [f"{step}, {part.number} of {part.of}" for step, part in WANTED]
@@ -25,28 +26,40 @@ def test_results_come_in_the_order_in_which_they_are_wanted(workers: int) -> Non
     assert list(reading.ahead(read, WANTED, workers)) == READ
 
 
-def hanging(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    """The first `count` workers never come to life."""
-    left = Value("i", count)
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Read]:
+    """A reader that hangs so many times, and is given up after seconds."""
+    monkeypatch.setattr(reading, "SILENCE", 3.0)
 
-    def tell(ready: Semaphore, worker: int) -> None:
-        with left.get_lock():
-            left.value -= 1
-            hangs = left.value >= 0
-        if hangs:
-            time.sleep(600)
-        ready.release()
+    def start(times: int) -> Read:
+        left = Value("i", times)
 
-    monkeypatch.setattr(reading, "_tell", tell)
-    monkeypatch.setattr(reading, "TO_START", 1.0)
+        def read_or_hang(step: int, part: Part) -> str:
+            with left.get_lock():
+                hangs = step == 2 and left.value > 0
+                left.value -= hangs
+            if hangs:
+                time.sleep(600)
+            return read(step, part)
+
+        return read_or_hang
+
+    return start
 
 
-def test_a_worker_that_does_not_start_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    hanging(monkeypatch, 1)
-    assert list(reading.ahead(read, WANTED, 2)) == READ
+def test_a_worker_that_falls_silent_is_replaced_and_no_result_is_lost(silent: Callable[[int], Read]) -> None:
+    assert list(reading.ahead(silent(1), WANTED, 2)) == READ
 
 
-def test_workers_that_never_start_are_an_error_and_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    hanging(monkeypatch, 100)
-    with pytest.raises(TrainingError, match=r"strategy\.workers: 1 processes did not start within 1 s, 3 times"):
-        list(reading.ahead(read, WANTED, 1))
+def test_workers_that_stay_silent_are_an_error_and_no_silence(silent: Callable[[int], Read]) -> None:
+    results = reading.ahead(silent(100), WANTED, 1)
+    with pytest.raises(TrainingError, match=r"strategy\.workers: 1 processes read nothing within 3 s, 3 times"):
+        list(results)
+
+
+def test_an_error_while_reading_is_no_silence() -> None:
+    def damaged(step: int, part: Part) -> str:
+        raise RuntimeError(f"step {step}")
+
+    with pytest.raises(RuntimeError, match="step 0"):
+        list(reading.ahead(damaged, WANTED, 1))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from multiprocessing import get_context
-from multiprocessing.synchronize import Semaphore
 from typing import Any
 
 import torch
@@ -14,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from calm.training.loop.errors import TrainingError
 from calm.training.loop.order import Part
 
-TO_START = 60.0  # seconds until another worker has started
+SILENCE = 180.0  # seconds without a result after which workers are replaced
 TRIES = 3
 
 Read = Callable[[int, Part], Any]
@@ -24,44 +22,40 @@ Wanted = Sequence[tuple[int, Part]]
 def ahead(read: Read, wanted: Wanted, workers: int) -> Iterator[Any]:
     """What `read` gives for each of `wanted`, in their order: by this process when asked, or by `workers` before.
 
-    Every result is a function of (step, part) alone and made by one thread, so workers change no bit.
+    Every result is a function of (step, part) alone and made by one thread, so workers change no bit, and workers that
+    fall silent can be replaced: until 3.11.10, Python may fork one while another thread holds a lock, for which it then
+    waits for ever, and the training with it (python/cpython issue 112275; seen beside gloo's threads).
+
+    Raises:
+        TrainingError: workers gave no result, however often they were forked.
     """
     if not workers:
         yield from map(_by_one_thread(read), wanted)
         return
-    yield from _started(_Results(read, wanted), workers)
+    done = tries = 0
+    while done < len(wanted):
+        try:
+            for result in _forked(_Results(read, wanted[done:]), workers):
+                yield result
+                done, tries = done + 1, 0
+        except RuntimeError as error:
+            if "DataLoader timed out" not in str(error):
+                raise
+            tries += 1
+            if tries == TRIES:
+                said = f"{workers} processes read nothing within {SILENCE:.0f} s, {TRIES} times"
+                raise TrainingError(f"strategy.workers: {said}: is the disk with the photographs there?") from error
 
 
-def _started(results: _Results, workers: int) -> Iterator[Any]:
-    """Results by workers that have all started.
-
-    Until 3.11.10, Python may fork a worker while another thread holds a lock that the worker then waits for, for ever,
-    and the training with it (python/cpython issue 112275); seen beside gloo's threads.
-
-    Raises:
-        TrainingError: workers did not start, however often they were forked.
-    """
-    fork = get_context("fork")
-    for _ in range(TRIES):
-        ready = fork.Semaphore(0)
-        own = torch.Generator()  # or the loader would draw from torch's
-        loader: DataLoader[Any] = DataLoader(
-            results,
-            batch_size=None,
-            num_workers=workers,
-            generator=own,
-            multiprocessing_context=fork,
-            worker_init_fn=partial(_tell, ready),
-        )
-        found = iter(loader)
-        if all(ready.acquire(timeout=TO_START) for _ in range(workers)):
-            return found
-        del found  # ends its workers
-    raise TrainingError(f"strategy.workers: {workers} processes did not start within {TO_START:.0f} s, {TRIES} times")
-
-
-def _tell(ready: Semaphore, worker: int) -> None:
-    ready.release()
+def _forked(results: _Results, workers: int) -> DataLoader[Any]:
+    return DataLoader(
+        results,
+        batch_size=None,
+        num_workers=workers,
+        timeout=SILENCE,
+        generator=torch.Generator(),  # or the loader would draw from torch's own
+        multiprocessing_context=get_context("fork"),
+    )
 
 
 class _Results(Dataset[Any]):
