@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from calm.evaluation.settings import TaskSettings
 from calm.io import atomic_dir, write_json, write_table
 from calm.layout import Layout
 from calm.params import Params
+from calm.plugins import defined
 from calm.settings import checked
 
 if TYPE_CHECKING:
@@ -59,19 +59,12 @@ def find_task(name: str) -> Task:
     Raises:
         EvaluationError: there is no such file, or it defines no TASK.
     """
-    where = f"calm/evaluation/tasks/{name}.py"
     if not name.isidentifier():
         raise EvaluationError(f"'{name}' cannot be a task: a task is named after its file in calm/evaluation/tasks")
     try:
-        module = importlib.import_module(f"{tasks.__name__}.{name}")
-    except ModuleNotFoundError as error:
-        if error.name != f"{tasks.__name__}.{name}":
-            raise
-        raise EvaluationError(f"no task '{name}': {where} does not exist") from None
-    task = getattr(module, "TASK", None)
-    if not isinstance(task, Task):
-        raise EvaluationError(f"no task '{name}': {where} defines no TASK = Task(...)")
-    return task
+        return defined(tasks.__name__, name, "TASK", Task)
+    except LookupError as error:
+        raise EvaluationError(f"no task '{name}': {error}") from None
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:

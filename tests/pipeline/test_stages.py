@@ -18,6 +18,7 @@ from typer.main import get_command
 from calm.cli import app
 from calm.layout import Layout
 from calm.params import load_params
+from tests.imports import MODULES, imported
 from tests.pipeline.conftest import REPOSITORY
 
 PARAMS = load_params(REPOSITORY / "params.yaml")
@@ -46,6 +47,7 @@ PLUMBING = {
     "calm.data.settings",
     "calm.data.sources",
     "calm.evaluation.settings",
+    "calm.plugins",
     "calm.report.settings",
     "calm.io",
     "calm.layout",
@@ -211,7 +213,7 @@ def test_a_stage_depends_on_all_code_that_it_imports(stages: dict[str, Any]) -> 
 
 def covers(path: Path, module: str) -> bool:
     """True if the file or folder `path` holds the module."""
-    found = source(module)
+    found = MODULES.get(module)
     return found is not None and (REPOSITORY / path == found or REPOSITORY / path in found.parents)
 
 
@@ -224,7 +226,7 @@ def closure(modules: list[str]) -> set[str]:
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
-        path = source(module)
+        path = MODULES.get(module)
         if path is None or module in found or module == "calm.params" or says_nothing(path):
             continue
         found.add(module)
@@ -236,26 +238,6 @@ def closure(modules: list[str]) -> set[str]:
 def says_nothing(path: Path) -> bool:
     """A package's file that holds its docstring alone."""
     return len(ast.parse(path.read_text()).body) == 1
-
-
-def imported(path: Path) -> Iterator[str]:
-    """Modules of calm that a file imports, but not those for type checkers alone."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            node.body = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.startswith("calm"))
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("calm"):
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def source(module: str) -> Path | None:
-    """The file of a module of calm."""
-    base = REPOSITORY.joinpath(*module.split("."))
-    return next((path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file()), None)
 
 
 def test_cluster_profiles_name_rules_that_exist(stages: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -13,6 +12,7 @@ import torch
 from calm.attributes.texts import TextBank
 from calm.model.build import Assembly
 from calm.model.recognition import UNCHANGED
+from calm.plugins import defined
 from calm.settings import checked
 from calm.training.settings import LossSettings
 from calm.training.views import View
@@ -79,16 +79,10 @@ def further_loss(name: str, raw: object) -> tuple[Loss[Any], LossSettings]:
     Raises:
         ValueError: there is no such file in calm/training/losses, or it defines no LOSS, or a setting is wrong.
     """
-    where = f"calm/training/losses/{name}.py"
     try:
-        module = importlib.import_module(f"calm.training.losses.{name}")
-    except ModuleNotFoundError as error:
-        if error.name != f"calm.training.losses.{name}":
-            raise
-        raise ValueError(f"pretrain.attributes.losses.{name}: {where} does not exist") from None
-    loss = getattr(module, "LOSS", None)
-    if not isinstance(loss, Loss):
-        raise ValueError(f"pretrain.attributes.losses.{name}: {where} defines no LOSS = Loss(...)")
+        loss: Loss[Any] = defined("calm.training.losses", name, "LOSS", Loss)
+    except LookupError as error:
+        raise ValueError(f"pretrain.attributes.losses.{name}: {error}") from None
     return loss, checked(loss.settings, raw, "params", prefix=f"pretrain.attributes.losses.{name}.")
 
 
