@@ -98,26 +98,40 @@ def score_answer(
 
 @torch.inference_mode()
 def answer_log_likelihood(
-    model: CalmForConditionalGeneration, prompt: torch.Tensor, answers: torch.Tensor, lengths: torch.Tensor
+    model: CalmForConditionalGeneration, prompt: torch.Tensor, answers: Sequence[Sequence[int]]
 ) -> torch.Tensor:
-    """Mean log-likelihood per token of every answer after one prompt, which is read once.
+    """Mean log-likelihood per token of every answer after one prompt.
+
+    All are read in one pass, as a tree: what several answers begin with is read once.
 
     Args:
         prompt: (1, L, D) embeddings.
-        answers: (A, T) right-padded token ids.
-        lengths: (A,) tokens of each answer.
+        answers: token ids of each, at least one.
 
     Returns:
         (A,)
     """
+    beginnings = {tuple(answer[:end]) for answer in answers for end in range(1, len(answer))}
+    place = {beginning: number for number, beginning in enumerate([(), *sorted(beginnings)])}
+    nodes, length, device = list(place)[1:], prompt.shape[1], prompt.device
+    sees = torch.ones(length + len(nodes), length + len(nodes), dtype=torch.bool).tril()
+    sees[length:, length:] = False
+    for node in nodes:
+        before = [length - 1 + place[node[:end]] for end in range(1, len(node) + 1)]
+        sees[before[-1], before] = True
+    mask = torch.zeros(sees.shape, dtype=prompt.dtype).masked_fill(~sees, torch.finfo(prompt.dtype).min)
+    positions = torch.tensor([*range(length), *(length - 1 + len(node) for node in nodes)], device=device)
     language_model = model.language_model
-    read = language_model.model(inputs_embeds=prompt, use_cache=True)
-    cache = read.past_key_values
-    cache.batch_repeat_interleave(len(answers))
-    rest = language_model.model(input_ids=answers[:, :-1], past_key_values=cache, use_cache=True)
-    states = torch.cat([read.last_hidden_state[:, -1:].expand(len(answers), -1, -1), rest.last_hidden_state], dim=1)
-    counted = torch.arange(answers.shape[1], device=answers.device) < lengths.unsqueeze(1)
-    logits = language_model.lm_head(states[counted])  # the head, half of the work, is not asked about padding
-    surprise = torch.nn.functional.cross_entropy(logits.float(), answers[counted], reduction="none")
-    per_token = torch.zeros(counted.shape, device=answers.device).masked_scatter(counted, surprise)
-    return -per_token.sum(1) / lengths
+    last = torch.tensor([node[-1] for node in nodes], dtype=torch.long, device=device)
+    read = language_model.model(
+        inputs_embeds=torch.cat([prompt, language_model.get_input_embeddings()(last).unsqueeze(0)], dim=1),
+        attention_mask=mask[None, None].to(device),
+        position_ids=positions.unsqueeze(0),
+        use_cache=False,
+    )
+    log_shares = language_model.lm_head(read.last_hidden_state[0, length - 1 :]).float().log_softmax(-1)
+    likely = []
+    for answer in answers:
+        after = [place[tuple(answer[:end])] for end in range(len(answer))]
+        likely.append(log_shares[after, list(answer)].mean())
+    return torch.stack(likely)
