@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -169,6 +172,23 @@ def test_longest_common_subsequences_are_pycocoevalcaps(sizes: tuple[int, int]) 
     for words in (2, 5, 40):
         first, second = ([str(w) for w in RNG.integers(0, words, size=size)] for size in sizes)
         assert ngrams.lcs_length(first, second) == my_lcs(first, second) == ngrams.lcs_length(second, first)
+
+
+def test_meteor_runs_in_a_folder_with_a_space_in_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    own = Path(inspect.getfile(Meteor)).parent
+    copy = shutil.copytree(own, tmp_path / "a clone" / own.name)
+    given = ["a dark photo"], [["the photo is dark"]], captions.java(), 1
+    usual, _ = meteor.meteor(*given)
+    monkeypatch.setattr(meteor, "find_spec", lambda name: SimpleNamespace(origin=str(copy / "meteor.py")))
+    assert meteor.meteor(*given)[0].score == usual.score > 0
+
+
+def test_what_meteor_complains_of_is_told(tmp_path: Path) -> None:
+    program = tmp_path / "java"
+    program.write_text("#!/bin/sh\necho 'no memory left' >&2\n")
+    program.chmod(0o755)
+    with pytest.raises(meteor.MeteorError, match="no memory left"):
+        meteor.meteor(["a"], [["a"]], program, 1)
 
 
 def test_captions_that_break_meteors_protocol_are_scored_as_what_they_say() -> None:

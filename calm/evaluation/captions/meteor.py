@@ -7,13 +7,14 @@ what a single process would have read. Counts add up, which gives intervals with
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from subprocess import PIPE, Popen
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO
 
 import numpy as np
@@ -88,6 +89,7 @@ class _Jar:
 
     stdin: IO[bytes]
     stdout: IO[bytes]
+    said: IO[bytes]
 
     def ask(self, lines: Sequence[str]) -> list[str]:
         """An answer for each line."""
@@ -108,13 +110,17 @@ class _Jar:
             self.stdin.write(text.encode("utf-8"))
             self.stdin.flush()
         except BrokenPipeError:
-            raise MeteorError("METEOR stopped while it was asked") from None
+            raise MeteorError(f"METEOR stopped while it was asked: {self._complaint()}") from None
 
     def _read(self) -> str:
         line = self.stdout.readline().decode("utf-8")
         if not line.endswith("\n"):
-            raise MeteorError(f"METEOR stopped, after: {line!r}")
+            raise MeteorError(f"METEOR stopped, after {line!r}: {self._complaint()}")
         return line.strip()
+
+    def _complaint(self) -> str:
+        self.said.seek(0)
+        return self.said.read().decode("utf-8", "replace").strip()[-1000:] or "it did not say why"
 
 
 @contextmanager
@@ -122,16 +128,14 @@ def _started(java: Path) -> Iterator[_Jar]:
     """The jar with pycocoevalcap's flags; ended with the block, whatever happens in it."""
     spec = find_spec("pycocoevalcap.meteor.meteor")
     assert spec is not None and spec.origin is not None
-    command = [str(java), "-jar", "-Xmx2G", JAR, "-", "-", "-stdio", "-l", "en", "-norm"]
-    with subprocess.Popen(
-        command,
-        cwd=Path(spec.origin).parent,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        try:
-            assert process.stdin is not None and process.stdout is not None
-            yield _Jar(process.stdin, process.stdout)
-        finally:
-            process.kill()
+    with TemporaryDirectory() as folder, TemporaryFile() as said:
+        # By a link: in a folder with a space in its name, the jar does not find its tables.
+        link = Path(folder, "meteor")
+        link.symlink_to(Path(spec.origin).parent)
+        command = [str(java), "-jar", "-Xmx2G", str(link / JAR), "-", "-", "-stdio", "-l", "en", "-norm"]
+        with Popen(command, stdin=PIPE, stdout=PIPE, stderr=said) as process:
+            try:
+                assert process.stdin is not None and process.stdout is not None
+                yield _Jar(process.stdin, process.stdout, said)
+            finally:
+                process.kill()
