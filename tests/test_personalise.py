@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,33 @@ def test_another_scale_gives_the_same_scores_on_it(album: Path, trained_template
         ("file,score\np0.png,1\np0.png,2\n", "line 3, column 'file': 'p0.png' is scored twice"),
         ("file,score\np0.png,1\np1.png,2\n", "2 photographs are scored, at least 3"),
         ("file,score\np0.png,1\np1.png,1\np2.png,1\n", "the same score"),
+        ("PK\x03\x04", "a workbook: save its sheet as csv"),
+        ("", "not a table"),
     ],
 )
 def test_what_is_wrong_with_a_csv_is_said_with_its_place(text: str, message: str, album: Path) -> None:
     (album / "ratings.csv").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         read_ratings(album / "ratings.csv", 1, 10)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "separator", "decimal"),
+    [("utf-8", ",", "."), ("utf-8-sig", ";", ","), ("utf-16", "\t", ","), ("cp1252", ";", ",")],
+)
+@pytest.mark.parametrize("accents", ["NFC", "NFD"])
+def test_a_csv_is_read_as_any_spreadsheet_saves_it(
+    encoding: str, separator: str, decimal: str, accents: str, album: Path
+) -> None:
+    (album / unicodedata.normalize(accents, "été")).mkdir()
+    for number in range(3):
+        (album / f"p{number}.png").rename(album / unicodedata.normalize(accents, f"été/p{number}.png"))
+    rows = ["file/score", *(f"été\\p{number}.png/{number + 1}.5" for number in range(3))]
+    text = "\r\n".join(rows).replace(".5", f"{decimal}5").replace("/", separator)
+    (album / "ratings.csv").write_bytes(text.encode(encoding))
+    given, _ = read_ratings(album / "ratings.csv", 1, 10)
+    assert given.scores == (1.5, 2.5, 3.5)
+    assert [path.name for path in given.paths] == ["p0.png", "p1.png", "p2.png"]
 
 
 def test_scores_stay_inside_the_scale_and_keep_their_order() -> None:

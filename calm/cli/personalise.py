@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import math
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +14,7 @@ import numpy as np
 import typer
 
 from calm.cli.photographs import read_photographs
+from calm.data.reading.cells import read_spreadsheet, require
 from calm.evaluation.statistics.metrics import SRCC, UndefinedMetric
 from calm.evaluation.statistics.piaa import Scaling, ridge
 from calm.instructions.wording import rescale
@@ -37,7 +38,7 @@ class Given:
 
 
 def read_ratings(path: Path, low: float, high: float) -> tuple[Given, list[str]]:
-    """A csv with columns file and score; names are relative to the csv.
+    """A csv with columns file and score, as any spreadsheet saves it; names are relative to the csv.
 
     Returns:
         What is scored, and the photographs of rows with an empty score.
@@ -52,27 +53,31 @@ def read_ratings(path: Path, low: float, high: float) -> tuple[Given, list[str]]
         raise FileNotFoundError(f"{path} does not exist: a csv with columns file, score")
     scored: dict[Path, float] = {}
     unscored: list[str] = []
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        if missing := {"file", "score"} - set(reader.fieldnames or ()):
-            raise ValueError(f"{path}, line 1: no column '{min(missing)}'; needed are file, score")
-        for row in reader:
-            where = f"{path}, line {reader.line_num}"
-            photograph = path.parent / (row["file"] or "").strip()
-            if not photograph.is_file():
-                raise ValueError(f"{where}, column 'file': no photograph '{row['file']}' beside the csv")
-            text = (row["score"] or "").strip()
-            if not text:
-                unscored.append(str(photograph))
-            elif photograph in scored:
-                raise ValueError(f"{where}, column 'file': '{row['file']}' is scored twice")
-            else:
-                scored[photograph] = rescale(_number(text, low, high, where), low, high)
+    cells = read_spreadsheet(path)
+    require(cells, ("file", "score"), path)
+    for line, name, text in zip(cells.index, cells["file"], cells["score"], strict=True):
+        where = f"{path}, line {line}"
+        photograph = _beside(path, name)
+        if photograph is None:
+            raise ValueError(f"{where}, column 'file': no photograph '{name}' beside the csv")
+        if not text:
+            unscored.append(str(photograph))
+        elif photograph in scored:
+            raise ValueError(f"{where}, column 'file': '{name}' is scored twice")
+        else:
+            scored[photograph] = rescale(_number(text.replace(",", "."), low, high, where), low, high)
     if len(scored) < LEAST:
         raise ValueError(f"{path}: {len(scored)} photographs are scored, at least {LEAST} are needed")
     if len(set(scored.values())) == 1:
         raise ValueError(f"{path}: every photograph has the same score: there is nothing to learn")
     return Given(tuple(scored), tuple(scored.values())), unscored
+
+
+def _beside(path: Path, name: str) -> Path | None:
+    """The file that a csv calls so, with either slash and either way to write an accent."""
+    names = (name, name.replace("\\", "/"))
+    ways = (path.parent / unicodedata.normalize(form, one) for one in names for form in ("NFC", "NFD"))
+    return next((way for way in ways if way.is_file()), None)
 
 
 def _number(text: str, low: float, high: float, where: str) -> float:
@@ -114,8 +119,7 @@ def within(scores: np.ndarray) -> list[float]:
 
 @cache
 def _observed(calm: Calm, given: Given, readout: str) -> tuple[Observed, np.ndarray]:
-    """The scored photographs that can be read, looked at once, and their scores; how well they predict one another is
-    told.
+    """The scored photographs that can be read, and their scores. Tells how well they predict one another.
 
     Raises:
         ValueError: too few of them can be read.

@@ -6,6 +6,7 @@ and so that neither the machine's locale nor a guess at a column's type changes 
 
 from __future__ import annotations
 
+import codecs
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +20,10 @@ from calm.data.errors import SourceError
 BLANKS = r"\s+"  # separator: any run of blanks, as in AVA.txt
 
 
-def read_cells(path: Path, separator: str = ",", names: Sequence[str] | None = None) -> pd.DataFrame:
-    """Every cell of a table in UTF-8 as text without the blanks around it; empty lines are left out.
+def read_cells(
+    path: Path, separator: str = ",", names: Sequence[str] | None = None, encoding: str = "utf-8-sig"
+) -> pd.DataFrame:
+    """Every cell of a table as text without the blanks around it; empty lines are left out.
 
     Args:
         names: of the columns, where the file has no header; else they are the header's cells, stripped too.
@@ -43,14 +46,35 @@ def read_cells(path: Path, separator: str = ",", names: Sequence[str] | None = N
                 dtype=str,
                 na_filter=False,
                 skip_blank_lines=False,
-                encoding="utf-8-sig",
+                encoding=encoding,
             )
     except (UnicodeDecodeError, EmptyDataError, ParserError, ParserWarning) as error:
-        raise SourceError(f"{path}: not a table in UTF-8 with separator {separator!r}: {str(error).strip()}") from None
+        named = encoding.upper().removesuffix("-SIG")
+        raise SourceError(
+            f"{path}: not a table in {named} with separator {separator!r}: {str(error).strip()}"
+        ) from None
     cells.columns = pd.Index([str(name).strip() for name in cells.columns])
     cells.index = pd.RangeIndex(first := 2 if names is None else 1, first + len(cells))
     cells = cells.apply(lambda column: column.str.strip())
     return cells[(cells != "").any(axis=1)]
+
+
+def read_spreadsheet(path: Path) -> pd.DataFrame:
+    """As `read_cells`, of a csv as spreadsheets save it: UTF-8, UTF-16 or Windows-1252, with `,`, `;` or tabs between.
+
+    Raises:
+        SourceError: as `read_cells`, or it is a workbook (xlsx, ods).
+    """
+    data = path.read_bytes()
+    if data.startswith(b"PK\x03\x04"):
+        raise SourceError(f"{path}: a workbook: save its sheet as csv")
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        encoding, text = "cp1252", data.decode("cp1252", errors="replace")
+    header = text.partition("\n")[0]
+    return read_cells(path, max(",;\t", key=header.count), encoding=encoding)
 
 
 def require(cells: pd.DataFrame, columns: Sequence[str], path: Path) -> None:
