@@ -9,10 +9,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -223,7 +224,12 @@ def test_csv_is_quoted_and_has_one_line_per_suggestion() -> None:
 
 
 @pytest.mark.usefixtures("photographs")
-def test_a_csv_that_is_stopped_holds_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("form", "read"), [("--csv", lambda text: list(csv.DictReader(io.StringIO(text)))), ("--json", json.loads)]
+)
+def test_a_run_that_is_stopped_leaves_what_was_found(
+    form: str, read: Callable[[str], list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def score(calm: FakeCalm, images: Sequence[Image.Image], batch_size: int) -> list[SimpleNamespace]:
         if images[0].width == 300:
             raise KeyboardInterrupt
@@ -232,9 +238,20 @@ def test_a_csv_that_is_stopped_holds_what_was_found(monkeypatch: pytest.MonkeyPa
     whole = FakeCalm.score
     monkeypatch.setattr(FakeCalm, "score", score)
     monkeypatch.setattr("calm.cli.people.BATCH", 1)
-    result = run("score", "--csv", "a.jpg", "b.PNG", "album")
-    assert [row["file"] for row in csv.DictReader(io.StringIO(result.stdout))] == ["a.jpg"]
+    result = run("score", form, "a.jpg", "b.PNG", "album")
+    assert [row["file"] for row in read(result.stdout)] == ["a.jpg"]
     assert result.exit_code != 0
+
+
+@pytest.mark.usefixtures("photographs")
+@pytest.mark.parametrize("form", ["--csv", "--json", None])
+def test_a_name_that_no_letters_can_say_costs_no_row(form: str | None) -> None:
+    strange = os.fsdecode(b"caf\xe9.jpg")  # Latin-1, on a disk that elsewhere holds UTF-8
+    shutil.copy("a.jpg", strange)
+    result = run("score", *([form] if form else []), strange, "a.jpg")
+    assert result.exit_code == 0 and r"caf\udce9.jpg" in result.stdout
+    if form == "--json":
+        assert [row["file"] for row in json.loads(result.stdout)][1] == "a.jpg"
 
 
 @pytest.mark.usefixtures("photographs")

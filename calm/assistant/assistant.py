@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from calm.assistant.inputs import MAX_SIDE, Photographs, listed, opened
 from calm.assistant.personal import InContext, Observed, read_last
 from calm.attributes.taxonomy import LEVELS, taxonomy
-from calm.data.store.images import upright_srgb
 from calm.instructions.wording import COMMENT_PROMPT, SCORE_PROMPT, SUGGESTION_PROMPT, messages, parse_score
 from calm.model.build import checkpoint_sha256, load_complete, load_pretrained_mfam
 from calm.model.mfam import LevelTokens
@@ -87,7 +87,11 @@ class Remedy:
 
 
 class Calm:
-    """A trained CALM, or the encoder and MFAM of a pre-trained one (which can look, but not speak)."""
+    """A trained CALM, or the encoder and MFAM of a pre-trained one (which can look, but not speak).
+
+    Photographs are given as paths, images opened by Pillow, uint8 arrays (H, W, 3) or floating tensors (3, H, W) of
+    values from 0 to 1; one, several, or a batch (B, ...). Answers come as a list, one for each.
+    """
 
     def __init__(
         self,
@@ -125,12 +129,14 @@ class Calm:
             "size": [self._images.size["height"], self._images.size["width"]],
             "mean": list(self._images.image_mean),
             "std": list(self._images.image_std),
+            "resampling": Image.Resampling(self._images.resample).name.lower(),
+            "max_side": MAX_SIDE,
         }
         parts = self.model.config.provenance
         return {"parts": parts, "checkpoint_sha256": checkpoint_sha256(self._path), "preprocessing": preprocessing}
 
     @torch.inference_mode()
-    def score(self, images: Sequence[Image.Image], batch_size: int = 16) -> list[Score]:
+    def score(self, images: Photographs, batch_size: int = 16) -> list[Score]:
         """Score photographs: one forward pass for expectation and regression, a few more tokens for the text."""
         tokenizer = self._speaker.tokenizer
         end, point = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(".")
@@ -146,7 +152,7 @@ class Calm:
         return scores
 
     @torch.inference_mode()
-    def comment(self, images: Sequence[Image.Image], batch_size: int = 16, max_new_tokens: int = 40) -> list[str]:
+    def comment(self, images: Photographs, batch_size: int = 16, max_new_tokens: int = 40) -> list[str]:
         """One comment on each photograph, decoded greedily."""
         tokenizer = self._speaker.tokenizer
         texts: list[str] = []
@@ -160,7 +166,7 @@ class Calm:
         return texts
 
     @torch.inference_mode()
-    def suggest(self, images: Sequence[Image.Image], top: int = 3, batch_size: int = 16) -> list[list[Suggestion]]:
+    def suggest(self, images: Photographs, top: int = 3, batch_size: int = 16) -> list[list[Suggestion]]:
         """What to change, likeliest flaw first; a single `LEAVE` where no flaw is likely enough.
 
         The Q-formers' calibrated recognition decides what: states of at least `config.told_probability`, and others of
@@ -181,7 +187,7 @@ class Calm:
         return suggestions
 
     @torch.inference_mode()
-    def recognise(self, images: Sequence[Image.Image], batch_size: int = 32) -> list[list[tuple[str, str, float]]]:
+    def recognise(self, images: Photographs, batch_size: int = 32) -> list[list[tuple[str, str, float]]]:
         """(attribute, state, calibrated probability) of each attribute's likeliest change, likeliest first.
 
         Raises:
@@ -201,7 +207,7 @@ class Calm:
         """Each state's remedy that the language model finds likeliest after the prompt (1, L, D)."""
         remedies = [taxonomy().attribute(attribute).state(state).remedies for attribute, state, _ in states]
         texts = [SUGGESTION_FORM.format(remedy=remedy) for of_state in remedies for remedy in of_state]
-        likely = answer_log_likelihood(self.model, prompt, *self._answers(texts)).split([*map(len, remedies)])
+        likely = answer_log_likelihood(self.model, prompt, self._answers(texts)).split([*map(len, remedies)])
         said = [of_state[int(scores.argmax())] for of_state, scores in zip(remedies, likely, strict=True)]
         return [
             Suggestion(attribute, state, SUGGESTION_FORM.format(remedy=remedy), probability)
@@ -209,7 +215,7 @@ class Calm:
         ]
 
     @torch.inference_mode()
-    def rank_remedies(self, images: Sequence[Image.Image], batch_size: int = 16) -> list[list[Remedy]]:
+    def rank_remedies(self, images: Photographs, batch_size: int = 16) -> list[list[Remedy]]:
         """Every remedy of the taxonomy, ranked by the language model alone (paper: zero-shot), most called for first.
 
         By how much likelier its text is per token after the photograph than after the same question without one.
@@ -217,11 +223,11 @@ class Calm:
         states = [(attribute.name, state) for attribute in taxonomy().attributes for state in attribute.states]
         remedies = [(name, state.name, SUGGESTION_FORM.format(remedy=state.remedies[0])) for name, state in states]
         answers = self._answers([text for _, _, text in remedies])
-        unseen = answer_log_likelihood(self.model, self._without_photograph(SUGGESTION_PROMPT), *answers)
+        unseen = answer_log_likelihood(self.model, self._without_photograph(SUGGESTION_PROMPT), answers)
         ranked = []
         for tokens in self._encoded(images, batch_size):
             for prompt in self._prompt(SUGGESTION_PROMPT, self.model.mfam(tokens)).split(1):
-                odds = answer_log_likelihood(self.model, prompt, *answers) - unseen
+                odds = answer_log_likelihood(self.model, prompt, answers) - unseen
                 judged = [
                     (*remedies[row], odds[row].item()) for row in odds.argsort(descending=True, stable=True).tolist()
                 ]
@@ -229,7 +235,7 @@ class Calm:
         return ranked
 
     @torch.inference_mode()
-    def attributes(self, images: Sequence[Image.Image], batch_size: int = 32) -> list[dict[str, dict[str, float]]]:
+    def attributes(self, images: Photographs, batch_size: int = 32) -> list[dict[str, dict[str, float]]]:
         """Every state of every attribute by how well it fits: a level's queries against the states' guidance texts.
 
         Shares sum to 1 within an attribute, as if its states were equally common; `recognise` knows how common each is.
@@ -246,7 +252,7 @@ class Calm:
         return photographs
 
     @torch.inference_mode()
-    def attention(self, images: Sequence[Image.Image], batch_size: int = 32) -> dict[str, np.ndarray]:
+    def attention(self, images: Photographs, batch_size: int = 32) -> dict[str, np.ndarray]:
         """Where each level's queries looked: level -> (B, h, w), each map summing to 1."""
         maps: dict[str, list[np.ndarray]] = {level: [] for level in LEVELS}
         for tokens in self._encoded(images, batch_size):
@@ -257,13 +263,13 @@ class Calm:
         return {level: np.concatenate(parts) for level, parts in maps.items()}
 
     @torch.inference_mode()
-    def pooled_features(self, images: Sequence[Image.Image], batch_size: int = 32) -> np.ndarray:
+    def pooled_features(self, images: Photographs, batch_size: int = 32) -> np.ndarray:
         """What content reads of photographs, pooled over the places: (B, F) float32 (`MFAM.pooled_features`)."""
         parts = [self.model.mfam.pooled_features(tokens) for tokens in self._encoded(images, batch_size)]
         return torch.cat(parts).cpu().numpy()
 
     @torch.inference_mode()
-    def observe(self, images: Sequence[Image.Image], batch_size: int = 16) -> Observed:
+    def observe(self, images: Photographs, batch_size: int = 16) -> Observed:
         """Everything that personal scores are made of, each photograph looked at once; no text is written."""
         parts = []
         for tokens in self._encoded(images, batch_size):
@@ -292,11 +298,10 @@ class Calm:
             )
         return self._processor
 
-    def _encoded(self, images: Sequence[Image.Image], batch_size: int) -> Iterator[LevelTokens]:
-        if not images:
-            raise ValueError("no photographs were given")
-        for start in range(0, len(images), batch_size):
-            chunk = [upright_srgb(image) for image in images[start : start + batch_size]]
+    def _encoded(self, images: Photographs, batch_size: int) -> Iterator[LevelTokens]:
+        photographs = listed(images)
+        for start in range(0, len(photographs), batch_size):
+            chunk = [opened(photograph) for photograph in photographs[start : start + batch_size]]
             pixels = self._images(chunk, return_tensors="pt")["pixel_values"]
             yield self.model.encode_images(pixels.to(self.model.mfam.thematic.weight.device))
 
@@ -313,9 +318,6 @@ class Calm:
         ids = self._speaker.tokenizer(text, return_tensors="pt").input_ids
         return self.model.embed_prompt(ids.to(self.model.mfam.thematic.weight.device), None)
 
-    def _answers(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids (A, T), padded, and lengths (A,)."""
-        device = self.model.mfam.thematic.weight.device
-        ids = [self._speaker.tokenizer(text, add_special_tokens=False).input_ids for text in texts]
-        padded = torch.nn.utils.rnn.pad_sequence([*map(torch.tensor, ids)], batch_first=True)
-        return padded.to(device), torch.tensor([*map(len, ids)], device=device)
+    def _answers(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each."""
+        return [self._speaker.tokenizer(text, add_special_tokens=False).input_ids for text in texts]

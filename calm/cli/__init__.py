@@ -6,7 +6,9 @@ instant, and the thread settings of a stage are in place before any library read
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +44,9 @@ def calm(
     version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True)] = False,
 ) -> None:
     """Scores, comments and suggestions for photographs, and the pipeline that trains them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # files may have names that are no UTF-8: say them, lose no row
+            stream.reconfigure(errors="backslashreplace")
     if directory is not None:
         if not directory.is_dir():
             raise typer.BadParameter(f"{directory} is not a folder", param_hint="--directory")

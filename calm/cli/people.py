@@ -13,7 +13,7 @@ import typer
 
 from calm.cli.errors import tell
 from calm.cli.photographs import find_photographs, read_photographs
-from calm.cli.printing import Row, print_csv, print_json, print_results
+from calm.cli.printing import Row, print_csv, print_json_rows, print_results
 from calm.cli.stages import quiet_libraries
 
 if TYPE_CHECKING:
@@ -157,9 +157,9 @@ def run(names: Sequence[str], model: Path, device: str, judge: Judge, as_json: b
     unreadable: list[str] = []
     results = ({**row, **made_by} for row in judged(calm, paths, judge, unreadable))
     if as_csv:
-        print_csv(results)  # line by line: a run that is stopped has told what it had found
+        print_csv(results)  # row by row, as --json: a run that is stopped has told what it had found
     elif as_json:
-        print_json(list(results))
+        print_json_rows(results)
     else:
         print_results(results, made_by)
     if missing or unreadable:

@@ -19,7 +19,6 @@ UNREAD = {  # formats of phones and cameras
     *(".3fr", ".arw", ".avif", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".hif", ".jp2", ".jxl", ".nef", ".nrw"),
     *(".orf", ".pef", ".psd", ".raf", ".raw", ".rw2", ".srw", ".x3f"),
 }
-MAX_PIXELS = 200_000_000  # width times height of one photograph; more is refused before it is decoded
 
 
 def find_photographs(names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -65,10 +64,11 @@ def tell_passed_over(folder: str, files: Iterable[Path]) -> None:
 
 def read_photographs(paths: Sequence[str]) -> Iterator[tuple[str, Image]]:
     """Read photographs; tell of those that cannot be read and leave them out."""
-    from calm.data.store.images import ImageError, read_image
+    from calm.assistant.inputs import opened
+    from calm.data.store.images import ImageError
 
     for path in paths:
         try:
-            yield path, read_image(Path(path), max_pixels=MAX_PIXELS)
+            yield path, opened(path)
         except ImageError as error:
             tell(str(error))

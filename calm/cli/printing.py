@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,19 @@ _UNCUT = 4096  # columns of a table that no terminal shows
 def print_json(value: object) -> None:
     """Indented, letters of all languages as they are."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_json_rows(results: Iterable[Row]) -> None:
+    """A JSON list, each row as soon as it is there; valid too where a run is stopped on its way."""
+    between = ""
+    sys.stdout.write("[")
+    try:
+        for row in results:
+            sys.stdout.write(f"{between}\n{textwrap.indent(json.dumps(row, indent=2, ensure_ascii=False), '  ')}")
+            between = ","
+    finally:
+        sys.stdout.write("\n]\n" if between else "]\n")
+        sys.stdout.flush()
 
 
 def print_csv(results: Iterable[Row]) -> None:

@@ -7,6 +7,7 @@ Half a photograph is never returned: truncated files are errors.
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -35,13 +36,16 @@ class _NoRangeError(ValueError):
     """Numbers of which nobody says which is white."""
 
 
-def read_image(source: Path | bytes, *, max_pixels: int, name: str | None = None) -> Image.Image:
+def read_image(
+    source: Path | bytes, *, max_pixels: int, name: str | None = None, max_side: int | None = None
+) -> Image.Image:
     """Decode one photograph completely.
 
     Args:
         source: a file, or its bytes.
         max_pixels: width times height allowed; checked before any pixel is decoded.
         name: how errors call it, when `source` is bytes.
+        max_side: pixels of the longer side at most; a JPEG is then decoded at a smaller scale, in less time and memory.
 
     Returns:
         Mode RGB, 8 bits, sRGB. Of an animation, the first frame.
@@ -62,8 +66,12 @@ def read_image(source: Path | bytes, *, max_pixels: int, name: str | None = None
             width, height = image.size
             if width * height > max_pixels:
                 raise ImageError(f"{name}: {width}x{height} pixels, more than the {max_pixels} allowed")
+            if max_side is not None:
+                scale = max_side / max(width, height)
+                image.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))  # for a JPEG; at least that
             image.load()
-            return upright_srgb(image)
+            whole = upright_srgb(image)
+            return whole if max_side is None else fit(whole, max_side)
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
