@@ -29,7 +29,7 @@ REPOSITORY = Path(__file__).parents[1]
 class FakeCalm:
     """Stands for `calm.assistant.Calm`: judges a photograph by its width."""
 
-    provenance = {"checkpoint_sha256": "c0ffee" * 10, "preprocessing": {"size": [224, 224]}}  # noqa: RUF012
+    provenance = {"model": "fake", "checkpoint_sha256": "c0ffee" * 10, "preprocessing": {"size": [224, 224]}}  # noqa: RUF012
 
     @classmethod
     def from_pretrained(cls, path: Path, *, device: str = "auto") -> FakeCalm:
@@ -220,7 +220,8 @@ def test_csv_is_quoted_and_has_one_line_per_suggestion() -> None:
         ("b.PNG", "Turn 0."),
         ("b.PNG", "Turn 1."),
     ]
-    assert set(suggestions[0]) == {"file", "attribute", "state", "text", "probability", "checkpoint", "preprocessing"}
+    told = {"file", "attribute", "state", "text", "probability", "model", "checkpoint", "preprocessing"}
+    assert set(suggestions[0]) == told
 
 
 @pytest.mark.usefixtures("photographs")

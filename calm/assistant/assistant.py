@@ -25,6 +25,7 @@ from calm.model.modeling import CalmForConditionalGeneration
 from calm.model.processing import CalmImageProcessor, CalmProcessor
 from calm.model.readouts import answer_log_likelihood, distribution, expectation, score_answer
 from calm.model.recognition import Recogniser, attribute_rows, passing
+from calm.model.released import FOLDER, is_released, load_released, metadata
 from calm.model.settings import Runtime
 
 SUGGESTION_FORM = "I would {remedy}."
@@ -105,26 +106,30 @@ class Calm:
 
     @classmethod
     def from_pretrained(
-        cls, path: Path | str, *, device: str = "auto", dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+        cls,
+        path: Path | str | None = None,
+        *,
+        device: str = "auto",
+        dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     ) -> Calm:
-        """Load a checkpoint of this pipeline.
+        """Load the model that comes with calm, or a checkpoint of this pipeline.
 
         Args:
-            path: a whole model (models/finetune/scores), or models/pretrain.
+            path: a whole model (models/finetune/scores), or models/pretrain; None is the one that comes with calm.
 
         Raises:
             FileNotFoundError: there is no model; the message says what to run.
         """
-        path, runtime = Path(path), Runtime(device=device, dtype=dtype)
+        path, runtime = FOLDER if path is None else Path(path), Runtime(device=device, dtype=dtype)
         if (path / "attributes").is_dir():
             model, preprocessing = load_pretrained_mfam(path, runtime)
             return cls(model, None, CalmImageProcessor.of(preprocessing), path)
-        assembly = load_complete(path, runtime)
+        assembly = load_released(path, runtime) if is_released(path) else load_complete(path, runtime)
         return cls(assembly.model, assembly.processor, assembly.processor.image_processor, path)
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        """Parts (name, source, sha256), hash of the weights, preprocessing: printed with every score."""
+        """Model, parts (name, source, sha256), hash of the weights, preprocessing: printed with every score."""
         preprocessing = {
             "size": [self._images.size["height"], self._images.size["width"]],
             "mean": list(self._images.image_mean),
@@ -132,8 +137,14 @@ class Calm:
             "resampling": Image.Resampling(self._images.resample).name.lower(),
             "max_side": MAX_SIDE,
         }
-        parts = self.model.config.provenance
-        return {"parts": parts, "checkpoint_sha256": checkpoint_sha256(self._path), "preprocessing": preprocessing}
+        return {
+            "model": "{name}, {public}".format_map(metadata(self._path))
+            if is_released(self._path)
+            else str(self._path),
+            "parts": self.model.config.provenance,
+            "checkpoint_sha256": checkpoint_sha256(self._path),
+            "preprocessing": preprocessing,
+        }
 
     @torch.inference_mode()
     def score(self, images: Photographs, batch_size: int = 16) -> list[Score]:

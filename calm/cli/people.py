@@ -23,14 +23,18 @@ if TYPE_CHECKING:
 
     Judge = Callable[[Calm, Sequence[Image]], Iterable[Row]]  # a row for each photograph
 
-DEFAULT_MODEL = Path("models/finetune/scores")
 BATCH = 16  # photographs held in memory at a time
 
 app = typer.Typer()
 verb = app.command(rich_help_panel="Photographs")
 
 Files = Annotated[list[str], typer.Argument(help="Photographs, folders, or quoted globs.", show_default=False)]
-Model = Annotated[Path, typer.Option("--model", help="Folder of a trained checkpoint.")]
+Model = Annotated[
+    Path | None,
+    typer.Option(
+        "--model", help="Folder of a checkpoint (models/finetune/scores); without it, the model that comes with calm."
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, ...")]
 AsJson = Annotated[bool, typer.Option("--json", help="A JSON list with one object per photograph.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Comma-separated values with a header.")]
@@ -54,7 +58,7 @@ class How(StrEnum):
 @verb
 def score(
     files: Files,
-    model: Model = DEFAULT_MODEL,
+    model: Model = None,
     device: Device = "auto",
     readout: Annotated[Readout, typer.Option(help="Which readout is called `score`.")] = Readout.regression,
     as_json: AsJson = False,
@@ -73,7 +77,7 @@ def score(
 @verb
 def comment(
     files: Files,
-    model: Model = DEFAULT_MODEL,
+    model: Model = None,
     device: Device = "auto",
     as_json: AsJson = False,
     as_csv: AsCsv = False,
@@ -89,7 +93,7 @@ def comment(
 @verb
 def suggest(
     files: Files,
-    model: Model = DEFAULT_MODEL,
+    model: Model = None,
     device: Device = "auto",
     top: Annotated[int, typer.Option(min=1, help="Suggestions for each photograph.")] = 3,
     as_json: AsJson = False,
@@ -115,7 +119,7 @@ def personalise(
         How.ridge
     ),
     readout: Annotated[Readout, typer.Option(help="Which readout the generic score is.")] = Readout.regression,
-    model: Model = DEFAULT_MODEL,
+    model: Model = None,
     device: Device = "auto",
     as_json: AsJson = False,
     as_csv: AsCsv = False,
@@ -135,7 +139,7 @@ def personalise(
     run(files or unscored, model, device, judge, as_json, as_csv)
 
 
-def run(names: Sequence[str], model: Path, device: str, judge: Judge, as_json: bool, as_csv: bool) -> None:
+def run(names: Sequence[str], model: Path | None, device: str, judge: Judge, as_json: bool, as_csv: bool) -> None:
     """Judge every photograph and print the results; unreadable ones are told and cost exit code 1 at the end.
 
     Raises:
@@ -182,9 +186,10 @@ def judged(calm: Calm, paths: Sequence[str], judge: Judge, unreadable: list[str]
 
 
 def origin(calm: Calm) -> dict[str, str]:
-    """Short hashes of the weights and of how photographs are brought to the model: other hashes, other scores."""
+    """Which model answered; short hashes of its weights and of how it gets photographs: with others, other scores."""
     preprocessing = json.dumps(calm.provenance["preprocessing"], sort_keys=True)
     return {
+        "model": str(calm.provenance["model"]),
         "checkpoint": str(calm.provenance["checkpoint_sha256"])[:12],
         "preprocessing": hashlib.sha256(preprocessing.encode()).hexdigest()[:12],
     }

@@ -1,6 +1,6 @@
 """`calm metrics`: the figures of all tasks as one table (`dvc metrics show` prints every number there is).
 
-`calm fetch-spice` brings what one of these figures needs.
+`calm release` writes the trained model as one file with its card, `calm fetch-spice` brings what a figure needs.
 """
 
 from __future__ import annotations
@@ -37,6 +37,22 @@ def metrics(
         console.print("All figures: calm metrics --all", style="dim")
     if layout.report.exists():
         console.print(f"With curves and photographs: {layout.report}", style="dim")
+
+
+@verb
+def release(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Without it, where calm looks for the model that comes with it.")
+    ] = None,
+) -> None:
+    """Write what was trained into one file, with its model card."""
+    from calm.layout import Layout
+    from calm.model.released import FOLDER
+    from calm.params import load_params
+    from calm.report.card import release as write
+
+    write(folder or FOLDER, load_params(), Layout())
+    typer.echo(f"{folder or FOLDER}: the model and its card")
 
 
 @verb

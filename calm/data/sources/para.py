@@ -2,7 +2,7 @@
 
 Two layouts are read. The authors' own: PARA-GiaaTrain.csv and PARA-GiaaTest.csv (means, and histograms in steps of .5),
 beside PARA-Images.csv with every person's rating, where it is there. And a part of it: items.csv (file, session, mean,
-n) of training photographs.
+n) of training photographs, which are then split as `data.split` says.
 """
 
 from __future__ import annotations
@@ -68,6 +68,8 @@ class Para(ScoredFolder):
             SourceError: a cell is wrong, or a photograph is there twice; the message names file, row and column.
         """
         found = pd.concat([read_scores(path).assign(split=split) for split, path in self.tables.items()])
+        if self.maybe(_PART):
+            found["split"] = None
         refuse_doubles(found.index.to_series(index=pd.RangeIndex(len(found))), "imageName", [*self.tables.values()][-1])
         return found
 

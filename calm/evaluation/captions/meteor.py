@@ -7,15 +7,17 @@ what a single process would have read. Counts add up, which gives intervals with
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from subprocess import PIPE, Popen
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,13 +131,15 @@ def _started(java: Path) -> Iterator[_Jar]:
     spec = find_spec("pycocoevalcap.meteor.meteor")
     assert spec is not None and spec.origin is not None
     with TemporaryDirectory() as folder, TemporaryFile() as said:
-        # By a link: in a folder with a space in its name, the jar does not find its tables.
-        link = Path(folder, "meteor")
-        link.symlink_to(Path(spec.origin).parent)
-        command = [str(java), "-jar", "-Xmx2G", str(link / JAR), "-", "-", "-stdio", "-l", "en", "-norm"]
-        with Popen(command, stdin=PIPE, stdout=PIPE, stderr=said) as process:
+        place = Path(spec.origin).parent
+        if quote(str(place)) != str(place):  # in a folder with a space in its name, the jar does not find its tables
+            place = shutil.copytree(place, Path(folder, "meteor"))
+        command = [str(java), "-jar", "-Xmx2G", JAR, "-", "-", "-stdio", "-l", "en", "-norm"]
+        with Popen(command, cwd=place, stdin=PIPE, stdout=PIPE, stderr=said) as process:
+            assert process.stdin is not None and process.stdout is not None
             try:
-                assert process.stdin is not None and process.stdout is not None
                 yield _Jar(process.stdin, process.stdout, said)
             finally:
                 process.kill()
+                with suppress(BrokenPipeError):
+                    process.stdin.close()

@@ -76,7 +76,7 @@ def test_a_part_of_the_set_is_training_photographs(tmp_path: Path) -> None:
     picture(1, (256, 192)).save(tmp_path / "images/iaa_pub1_.jpg")
     found = source(tmp_path)
     (photograph,) = found.photographs()
-    assert (photograph.item_id, photograph.split, photograph.split_rule) == ("iaa_pub1_", "train", "PARA items.csv")
+    assert (photograph.item_id, photograph.split, photograph.split_rule) == ("iaa_pub1_", None, None)
     assert found.scores.loc["iaa_pub1_", ["score", "n"]].tolist() == [2.32, 25]
 
 

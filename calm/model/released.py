@@ -1,0 +1,132 @@
+"""The model that comes with calm: one file of what was trained, read around the frozen parts that the wheels bring.
+
+The file holds the MFAM and the score head in float32, the adapter of the language model as `adapter.MODULE.lora_A` and
+`lora_B`, and the ids of the words that tell recognised states. Its metadata say the model's name and whose taste it
+has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from calm.attributes.taxonomy import taxonomy
+from calm.io import atomic_file
+from calm.model.build import ADAPTER, Assembly, CheckpointError, assemble_parts, load_config, resolve_dtype
+from calm.model.parts.pretrained import load_language, load_vision
+from calm.model.processing import CalmProcessor
+from calm.model.settings import Runtime
+from calm.model.words import embedded, word_ids
+
+FOLDER = Path(__file__).parents[1] / "released"
+WEIGHTS = "released.safetensors"
+WORDS = "mfam.words"  # kept as ids: the words' embeddings are the language model's
+OWN = ("mfam.", "score_head.")
+IN_TRAINING = "mfam.text_to_contrast."  # read by a loss alone
+A, B = "lora_A", "lora_B"
+
+
+def write_released(source: Path, folder: Path, metadata: Mapping[str, str]) -> None:
+    """Write what was trained of the whole model in `source`; the same model always gives the same bytes.
+
+    Args:
+        metadata: `name` of the model and its `public`: whose taste it has.
+
+    Raises:
+        CheckpointError: it was not trained with an adapter.
+    """
+    config = load_config(source)
+    if not (source / ADAPTER).is_dir():
+        raise CheckpointError(
+            f"{source}: only a model trained with an adapter can be released: finetune.tuning.kind: lora"
+        )
+    state = load_file(source / "model.safetensors")
+    own = ("mfam.", "score_head.")
+    kept = {name: tensor for name, tensor in state.items() if name.startswith(own) and not name.startswith(IN_TRAINING)}
+    if WORDS in kept:
+        tokenizer = CalmProcessor.from_pretrained(source).tokenizer
+        del kept[WORDS]
+        kept[WORDS] = torch.tensor(word_ids(tokenizer, taxonomy(), config.attribute_states, config.told_length))
+    for name, tensor in load_file(source / ADAPTER / "adapter_model.safetensors").items():
+        kept[f"adapter.{name.removeprefix('base_model.model.').removesuffix('.weight')}"] = tensor
+    scaling = _scaling(source)
+    with atomic_file(folder / WEIGHTS) as part:
+        save_file(dict(sorted(kept.items())), part, metadata={"format": "pt", "scaling": str(scaling), **metadata})
+    with atomic_file(folder / "config.json") as part:
+        config.to_json_file(part, use_diff=False)
+
+
+def _is_kept(name: str) -> bool:
+    return name.startswith(OWN) and not name.startswith(IN_TRAINING)
+
+
+def _scaling(source: Path) -> float:
+    from peft import LoraConfig
+
+    adapter = LoraConfig.from_pretrained(source / ADAPTER)
+    return float(adapter.lora_alpha) / int(adapter.r)
+
+
+def is_released(folder: Path) -> bool:
+    """Whether a folder holds such a file instead of a whole model."""
+    return (folder / WEIGHTS).is_file()
+
+
+def metadata(folder: Path) -> dict[str, str]:
+    """What the file says of itself: `name`, `public`."""
+    with _opened(folder / WEIGHTS) as file:
+        found: dict[str, str] = file.metadata()
+    return found
+
+
+def load_released(folder: Path, runtime: Runtime) -> Assembly:
+    """The model around the parts that its configuration names, with the adapter merged.
+
+    Raises:
+        CheckpointError: the file is damaged, of another model, or a part has other weights than the one trained with.
+    """
+    config = load_config(folder)
+    named, dtype = dict(config.provenance), resolve_dtype(runtime)
+    vision, language = load_vision(named["vision"]["name"], dtype), load_language(named["language"]["name"], dtype)
+    for key, part in (("vision", vision), ("language", language)):
+        if part.provenance.as_dict() != named[key]:
+            found = part.provenance.as_dict()
+            raise CheckpointError(f"{folder}: it was trained with {key} part {named[key]}, but here is {found}")
+    assembly = assemble_parts(config, vision, language, runtime, seed=0)
+    with _opened(folder / WEIGHTS) as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        scaling = float(file.metadata()["scaling"])
+    adapter = {name: state.pop(name) for name in list(state) if name.startswith("adapter.")}
+    model = assembly.model
+    if WORDS in state:
+        state[WORDS] = embedded(state[WORDS].tolist(), model.get_input_embeddings())
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # torch's, of shapes
+        raise CheckpointError(f"{folder / WEIGHTS}: of another model: {error}") from None
+    if wrong := [*filter(_is_kept, missing), *unexpected]:
+        raise CheckpointError(f"{folder / WEIGHTS}: of another model: {wrong[0]}")
+    _merge(model.language_model, adapter, scaling)
+    return assembly
+
+
+@torch.no_grad()
+def _merge(language_model: torch.nn.Module, adapter: Mapping[str, torch.Tensor], scaling: float) -> None:
+    """As peft does, whose import takes seconds."""
+    for name in adapter:
+        module, _, kind = name.removeprefix("adapter.").rpartition(".")
+        if kind == A:
+            weight = language_model.get_parameter(f"{module}.weight")
+            change = (adapter[f"adapter.{module}.{B}"] @ adapter[name]) * scaling
+            weight += change.to(weight.device)
+
+
+def _opened(path: Path) -> safe_open:
+    try:
+        return safe_open(path, "pt")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged or not there ({error}): install calm again") from None

@@ -1,0 +1,93 @@
+"""The one file of what was trained gives back the very model, and says so where it cannot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from calm.assistant import Calm
+from calm.model.build import CheckpointError, load_complete
+from calm.model.released import FOLDER, WEIGHTS, load_released, write_released
+from calm.model.settings import Runtime
+from tests import tiny
+
+CPU = Runtime(device="cpu", dtype="auto")
+SAYS = {"name": "tiny", "public": "scored as by nobody"}
+
+
+@pytest.fixture(scope="module")
+def source(trained_template: Any) -> Path:
+    found: Path = trained_template.layout.finetuned("scores")
+    return found
+
+
+@pytest.fixture
+def released(source: Path, tmp_path: Path) -> Path:
+    write_released(source, tmp_path / "released", SAYS)
+    return tmp_path / "released"
+
+
+def test_the_file_holds_the_very_model(source: Path, released: Path) -> None:
+    whole, again = (
+        load(folder, CPU).model.state_dict() for load, folder in ((load_complete, source), (load_released, released))
+    )
+    left_out = {name for name in whole if name.startswith("mfam.text_to_contrast")}
+    assert whole.keys() == again.keys()
+    assert [name for name in whole if name not in left_out and not torch.equal(whole[name], again[name])] == []
+    assert (released / WEIGHTS).stat().st_size < (source / "model.safetensors").stat().st_size
+
+
+def test_it_answers_as_the_whole_model_and_says_who_it_is(source: Path, released: Path) -> None:
+    photographs = [tiny.picture(number) for number in range(2)]
+    whole, again = (Calm.from_pretrained(folder, device="cpu") for folder in (source, released))
+    assert whole.score(photographs) == again.score(photographs)
+    assert whole.suggest(photographs) == again.suggest(photographs)
+    assert again.provenance["model"] == "tiny, scored as by nobody"
+    assert whole.provenance["model"] == str(source)
+
+
+def test_the_same_model_is_the_same_bytes(source: Path, released: Path, tmp_path: Path) -> None:
+    write_released(source, tmp_path / "again", SAYS)
+    assert (tmp_path / "again" / WEIGHTS).read_bytes() == (released / WEIGHTS).read_bytes()
+
+
+def test_what_cannot_be_read_is_told_with_its_file(released: Path) -> None:
+    weights = released / WEIGHTS
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="damaged or not there"):
+        load_released(released, CPU)
+    weights.write_bytes(whole)
+    tensors = load_file(weights)
+    bias = tensors.pop("score_head.language.bias")
+    save_file(tensors, weights, metadata={"scaling": "2", **SAYS})
+    with pytest.raises(CheckpointError, match=r"of another model: score_head\.language\.bias"):
+        load_released(released, CPU)
+    save_file(tensors | {"score_head.language.bias": bias.repeat(2)}, weights, metadata={"scaling": "2", **SAYS})
+    with pytest.raises(CheckpointError, match="of another model"):
+        load_released(released, CPU)
+
+
+def test_parts_of_other_weights_are_refused(released: Path) -> None:
+    config = json.loads((released / "config.json").read_text())
+    config["provenance"]["vision"]["sha256"] = "0" * 64
+    (released / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="it was trained with vision part"):
+        load_released(released, CPU)
+
+
+def test_calm_comes_with_a_model_that_answers_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (FOLDER / WEIGHTS).stat().st_size <= 25_000_000
+    calm = Calm.from_pretrained(device="cpu")
+    grey = Image.new("RGB", (320, 240), (128, 128, 128))
+    (score,), (said,) = calm.score(grey), calm.suggest(grey)
+    low, high = calm.score_range
+    assert low <= score.regression <= high and score.text is not None and said
+    assert "PARA" in calm.provenance["model"]
