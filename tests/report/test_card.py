@@ -1,0 +1,40 @@
+"""The card of a released model: whose taste, which data under which terms, which figures, which file."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calm.io import sha256_file
+from calm.model.released import FOLDER, WEIGHTS, metadata
+from calm.report import tables
+from calm.report.card import CARD, release
+from tests.evaluation.calm_world import World
+
+
+def test_a_card_says_whose_taste_it_is_and_how_well_it_does(
+    world: World, trained_template: Any, tmp_path: Path
+) -> None:
+    shutil.copytree(trained_template.layout.finetuned("scores"), world.layout.finetuned("scores"))
+    release(tmp_path / "released", world.params, world.layout)
+    card = (tmp_path / "released" / CARD).read_text(encoding="utf-8")
+    rows = [row for section in tables.sections(world.params, world.layout) for row in section.rows]
+    assert rows and all(row.label in card and row.value in card for row in rows)
+    assert sha256_file(tmp_path / "released" / WEIGHTS) in card
+    assert metadata(tmp_path / "released")["public"] in card
+
+
+def test_without_results_it_is_told_what_to_run(world: World, tmp_path: Path) -> None:
+    shutil.rmtree(world.layout.result("scoring"))
+    with pytest.raises(FileNotFoundError, match="calm evaluate scoring"):
+        release(tmp_path / "released", world.params, world.layout)
+    assert not (tmp_path / "released").exists()
+
+
+def test_the_card_in_the_package_is_of_the_file_beside_it() -> None:
+    card = (FOLDER / CARD).read_text(encoding="utf-8")
+    assert sha256_file(FOLDER / WEIGHTS) in card
+    assert "for research and learning only" in card and "PARA" in metadata(FOLDER)["public"]
