@@ -171,7 +171,12 @@ class Calm:
             embeddings = self._prompt(COMMENT_PROMPT, self.model.mfam(tokens))
             mask = torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
             ids = self.model.generate(
-                inputs_embeds=embeddings, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False
+                inputs_embeds=embeddings,
+                attention_mask=mask,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                # A number is no comment; a photograph like those that only scores were learnt from would get one.
+                begin_suppress_tokens=self.model.config.digit_token_ids,
             )
             texts += [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
         return texts

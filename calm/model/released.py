@@ -7,6 +7,7 @@ has.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,8 +27,8 @@ FOLDER = Path(__file__).parents[1] / "released"
 WEIGHTS = "released.safetensors"
 WORDS = "mfam.words"  # kept as ids: the words' embeddings are the language model's
 OWN = ("mfam.", "score_head.")
-IN_TRAINING = "mfam.text_to_contrast."  # read by a loss alone
 A, B = "lora_A", "lora_B"
+KEY = "calm"  # of the file's metadata
 
 
 def write_released(source: Path, folder: Path, metadata: Mapping[str, str]) -> None:
@@ -45,8 +46,7 @@ def write_released(source: Path, folder: Path, metadata: Mapping[str, str]) -> N
             f"{source}: only a model trained with an adapter can be released: finetune.tuning.kind: lora"
         )
     state = load_file(source / "model.safetensors")
-    own = ("mfam.", "score_head.")
-    kept = {name: tensor for name, tensor in state.items() if name.startswith(own) and not name.startswith(IN_TRAINING)}
+    kept = {name: tensor for name, tensor in state.items() if name.startswith(OWN)}
     if WORDS in kept:
         tokenizer = CalmProcessor.from_pretrained(source).tokenizer
         del kept[WORDS]
@@ -55,13 +55,10 @@ def write_released(source: Path, folder: Path, metadata: Mapping[str, str]) -> N
         kept[f"adapter.{name.removeprefix('base_model.model.').removesuffix('.weight')}"] = tensor
     scaling = _scaling(source)
     with atomic_file(folder / WEIGHTS) as part:
-        save_file(dict(sorted(kept.items())), part, metadata={"format": "pt", "scaling": str(scaling), **metadata})
+        # Under one key: safetensors writes several in any order.
+        save_file(dict(sorted(kept.items())), part, metadata={KEY: json.dumps({"scaling": scaling, **metadata})})
     with atomic_file(folder / "config.json") as part:
         config.to_json_file(part, use_diff=False)
-
-
-def _is_kept(name: str) -> bool:
-    return name.startswith(OWN) and not name.startswith(IN_TRAINING)
 
 
 def _scaling(source: Path) -> float:
@@ -79,8 +76,7 @@ def is_released(folder: Path) -> bool:
 def metadata(folder: Path) -> dict[str, str]:
     """What the file says of itself: `name`, `public`."""
     with _opened(folder / WEIGHTS) as file:
-        found: dict[str, str] = file.metadata()
-    return found
+        return _metadata(file)
 
 
 def load_released(folder: Path, runtime: Runtime) -> Assembly:
@@ -99,7 +95,7 @@ def load_released(folder: Path, runtime: Runtime) -> Assembly:
     assembly = assemble_parts(config, vision, language, runtime, seed=0)
     with _opened(folder / WEIGHTS) as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        scaling = float(file.metadata()["scaling"])
+        scaling = float(_metadata(file)["scaling"])
     adapter = {name: state.pop(name) for name in list(state) if name.startswith("adapter.")}
     model = assembly.model
     if WORDS in state:
@@ -108,9 +104,10 @@ def load_released(folder: Path, runtime: Runtime) -> Assembly:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:  # torch's, of shapes
         raise CheckpointError(f"{folder / WEIGHTS}: of another model: {error}") from None
-    if wrong := [*filter(_is_kept, missing), *unexpected]:
+    if wrong := [*(name for name in missing if name.startswith(OWN)), *unexpected]:
         raise CheckpointError(f"{folder / WEIGHTS}: of another model: {wrong[0]}")
     _merge(model.language_model, adapter, scaling)
+    _exact_frequencies(model.language_model)
     return assembly
 
 
@@ -123,6 +120,21 @@ def _merge(language_model: torch.nn.Module, adapter: Mapping[str, torch.Tensor],
             weight = language_model.get_parameter(f"{module}.weight")
             change = (adapter[f"adapter.{module}.{B}"] @ adapter[name]) * scaling
             weight += change.to(weight.device)
+
+
+def _exact_frequencies(language_model: torch.nn.Module) -> None:
+    """Frequencies of positions in float32, as in a whole model that transformers reads; a part's loader rounds them."""
+    for module in list(language_model.modules()):
+        rounded = module.__dict__.get("_buffers", {}).get("inv_freq")
+        if rounded is not None and rounded.dtype != torch.float32:
+            exact = type(module)(config=module.config)  # type: ignore[call-arg]
+            module.inv_freq = exact.inv_freq.to(rounded.device)
+            module.original_inv_freq = exact.original_inv_freq.to(rounded.device)
+
+
+def _metadata(file: safe_open) -> dict[str, str]:
+    found: dict[str, str] = json.loads(file.metadata()[KEY])
+    return found
 
 
 def _opened(path: Path) -> safe_open:

@@ -17,7 +17,7 @@ from calm.model.released import FOLDER, WEIGHTS, load_released, write_released
 from calm.model.settings import Runtime
 from tests import tiny
 
-CPU = Runtime(device="cpu", dtype="auto")
+CPU = Runtime(device="cpu", dtype="float32")
 SAYS = {"name": "tiny", "public": "scored as by nobody"}
 
 
@@ -37,17 +37,20 @@ def test_the_file_holds_the_very_model(source: Path, released: Path) -> None:
     whole, again = (
         load(folder, CPU).model.state_dict() for load, folder in ((load_complete, source), (load_released, released))
     )
-    left_out = {name for name in whole if name.startswith("mfam.text_to_contrast")}
     assert whole.keys() == again.keys()
-    assert [name for name in whole if name not in left_out and not torch.equal(whole[name], again[name])] == []
+    assert [name for name in whole if not torch.equal(whole[name], again[name])] == []
     assert (released / WEIGHTS).stat().st_size < (source / "model.safetensors").stat().st_size
 
 
 def test_it_answers_as_the_whole_model_and_says_who_it_is(source: Path, released: Path) -> None:
     photographs = [tiny.picture(number) for number in range(2)]
-    whole, again = (Calm.from_pretrained(folder, device="cpu") for folder in (source, released))
-    assert whole.score(photographs) == again.score(photographs)
-    assert whole.suggest(photographs) == again.suggest(photographs)
+    whole, again = (Calm.from_pretrained(folder, device="cpu", dtype="float32") for folder in (source, released))
+    for one, other in zip(whole.score(photographs), again.score(photographs), strict=True):
+        # The same weights elsewhere in memory: a matrix library may add up in another order.
+        assert (one.raw, other.expectation) == (other.raw, pytest.approx(one.expectation, abs=1e-4))
+        assert other.regression == pytest.approx(one.regression, abs=1e-4)
+    said = [[[one.text for one in of] for of in calm.suggest(photographs)] for calm in (whole, again)]
+    assert said[0] == said[1]
     assert again.provenance["model"] == "tiny, scored as by nobody"
     assert whole.provenance["model"] == str(source)
 
@@ -64,12 +67,12 @@ def test_what_cannot_be_read_is_told_with_its_file(released: Path) -> None:
     with pytest.raises(CheckpointError, match="damaged or not there"):
         load_released(released, CPU)
     weights.write_bytes(whole)
-    tensors = load_file(weights)
+    tensors, said = load_file(weights), {"calm": json.dumps({"scaling": 2, **SAYS})}
     bias = tensors.pop("score_head.language.bias")
-    save_file(tensors, weights, metadata={"scaling": "2", **SAYS})
+    save_file(tensors, weights, metadata=said)
     with pytest.raises(CheckpointError, match=r"of another model: score_head\.language\.bias"):
         load_released(released, CPU)
-    save_file(tensors | {"score_head.language.bias": bias.repeat(2)}, weights, metadata={"scaling": "2", **SAYS})
+    save_file(tensors | {"score_head.language.bias": bias.repeat(2)}, weights, metadata=said)
     with pytest.raises(CheckpointError, match="of another model"):
         load_released(released, CPU)
 
