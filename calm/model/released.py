@@ -119,7 +119,7 @@ def _merge(language_model: torch.nn.Module, adapter: Mapping[str, torch.Tensor],
         if kind == A:
             weight = language_model.get_parameter(f"{module}.weight")
             change = (adapter[f"adapter.{module}.{B}"] @ adapter[name]) * scaling
-            weight += change.to(weight.device)
+            weight.add_(change.to(weight.device))
 
 
 def _exact_frequencies(language_model: torch.nn.Module) -> None:
@@ -127,7 +127,7 @@ def _exact_frequencies(language_model: torch.nn.Module) -> None:
     for module in list(language_model.modules()):
         rounded = module.__dict__.get("_buffers", {}).get("inv_freq")
         if rounded is not None and rounded.dtype != torch.float32:
-            exact = type(module)(config=module.config)  # type: ignore[call-arg]
+            exact = type(module)(config=module.config)
             module.inv_freq = exact.inv_freq.to(rounded.device)
             module.original_inv_freq = exact.original_inv_freq.to(rounded.device)
 
