@@ -137,10 +137,9 @@ class Calm:
             "resampling": Image.Resampling(self._images.resample).name.lower(),
             "max_side": MAX_SIDE,
         }
+        name = "{name}, {public}".format_map(metadata(self._path)) if is_released(self._path) else str(self._path)
         return {
-            "model": "{name}, {public}".format_map(metadata(self._path))
-            if is_released(self._path)
-            else str(self._path),
+            "model": name,
             "parts": self.model.config.provenance,
             "checkpoint_sha256": checkpoint_sha256(self._path),
             "preprocessing": preprocessing,

@@ -125,7 +125,7 @@ def _merge(language_model: torch.nn.Module, adapter: Mapping[str, torch.Tensor],
 def _exact_frequencies(language_model: torch.nn.Module) -> None:
     """Frequencies of positions in float32, as in a whole model that transformers reads; a part's loader rounds them."""
     for module in list(language_model.modules()):
-        rounded = module.__dict__.get("_buffers", {}).get("inv_freq")
+        rounded = getattr(module, "inv_freq", None)
         if rounded is not None and rounded.dtype != torch.float32:
             exact = type(module)(config=module.config)
             module.inv_freq = exact.inv_freq.to(rounded.device)
