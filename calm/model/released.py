@@ -107,7 +107,6 @@ def load_released(folder: Path, runtime: Runtime) -> Assembly:
     if wrong := [*(name for name in missing if name.startswith(OWN)), *unexpected]:
         raise CheckpointError(f"{folder / WEIGHTS}: of another model: {wrong[0]}")
     _merge(model.language_model, adapter, scaling)
-    _exact_frequencies(model.language_model)
     return assembly
 
 
@@ -120,16 +119,6 @@ def _merge(language_model: torch.nn.Module, adapter: Mapping[str, torch.Tensor],
             weight = language_model.get_parameter(f"{module}.weight")
             change = (adapter[f"adapter.{module}.{B}"] @ adapter[name]) * scaling
             weight.add_(change.to(weight.device))
-
-
-def _exact_frequencies(language_model: torch.nn.Module) -> None:
-    """Frequencies of positions in float32, as in a whole model that transformers reads; a part's loader rounds them."""
-    for module in list(language_model.modules()):
-        rounded = getattr(module, "inv_freq", None)
-        if rounded is not None and rounded.dtype != torch.float32:
-            exact = type(module)(config=module.config)
-            module.inv_freq = exact.inv_freq.to(rounded.device)
-            module.original_inv_freq = exact.original_inv_freq.to(rounded.device)
 
 
 def _metadata(file: safe_open) -> dict[str, str]:

@@ -62,7 +62,8 @@ def load(path: Path, dtype: torch.dtype) -> tuple[LlamaForCausalLM, PreTrainedTo
     names = {tensor.name for tensor in reader.tensors}
     config = _config(fields, tied="output.weight" not in names)
     with no_init_weights():  # every weight is read from the file; drawing them first would take seconds
-        model = LlamaForCausalLM(config).to(dtype)
+        # not `.to(dtype)`, which would round the frequencies of positions too
+        model = LlamaForCausalLM._from_config(config, dtype=dtype)
     weights = {}
     for tensor in reader.tensors:
         values = np.array(dequantize(tensor.data, tensor.tensor_type))
