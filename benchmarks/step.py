@@ -20,7 +20,8 @@ import torch
 from torch import nn
 
 from benchmarks.machine import Machine, processor_seconds, use_threads
-from calm.attributes.taxonomy import LEVELS, taxonomy
+from calm.attributes import LEVELS
+from calm.attributes.taxonomy import taxonomy
 from calm.data.store import tables
 from calm.layout import Layout
 from calm.model.build import Assembly, add_lora, assemble, resolve_dtype, use_plain_attention

@@ -1,5 +1,6 @@
 """A trained model for people and for evaluation: scores, comments, suggestions, personal scores."""
 
-from calm.assistant.assistant import Calm, Remedy, Score, Suggestion
+from calm.assistant.answers import Remedy, Score, Suggestion
+from calm.assistant.assistant import Calm
 
 __all__ = ["Calm", "Remedy", "Score", "Suggestion"]

@@ -6,7 +6,6 @@ The command line, the evaluation and the report all call this class, so what is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +14,19 @@ import numpy as np
 import torch
 from PIL import Image
 
+from calm.assistant.answers import Remedy, Score, Suggestion
 from calm.assistant.inputs import MAX_SIDE, Photographs, listed, opened
 from calm.assistant.personal import InContext, Observed, read_last
-from calm.attributes.taxonomy import LEVELS, taxonomy
-from calm.instructions.wording import COMMENT_PROMPT, SCORE_PROMPT, SUGGESTION_PROMPT, messages, parse_score
+from calm.attributes import LEVELS
+from calm.attributes.taxonomy import taxonomy
+from calm.instructions.wording import (
+    COMMENT_PROMPT,
+    SCORE_PROMPT,
+    SUGGESTION_PROMPT,
+    as_public,
+    messages,
+    parse_score,
+)
 from calm.model.build import checkpoint_sha256, load_complete, load_pretrained_mfam
 from calm.model.mfam import LevelTokens
 from calm.model.modeling import CalmForConditionalGeneration
@@ -30,61 +38,6 @@ from calm.model.settings import Runtime
 
 SUGGESTION_FORM = "I would {remedy}."
 LEAVE = "Leave it as it is."
-
-
-@dataclass(frozen=True)
-class Score:
-    """One photograph's score, read in three ways, on `Calm.score_range`.
-
-    Attributes:
-        text: the number in the model's answer; None if the answer holds none.
-        expectation: probability-weighted over the digits of the first answer token.
-        regression: of the head on the language model's last state and, where it has that part, on the visual tokens.
-        raw: the answer itself.
-        distribution: shares of the steps 1 to 10 of the scale; their mean is `expectation`.
-    """
-
-    text: float | None
-    expectation: float
-    regression: float
-    raw: str
-    distribution: tuple[float, ...]
-
-    @property
-    def spread(self) -> float:
-        """Standard deviation of the distribution, in points: how far apart the model thinks that people would be."""
-        steps = np.arange(1, len(self.distribution) + 1)
-        return float(np.sqrt(np.square(steps - self.expectation) @ self.distribution))
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """One way to improve a photograph, or the advice to leave it alone.
-
-    Attributes:
-        attribute, state: what is taken to be wrong; None where nothing is.
-        text: what to do about it.
-        probability: that the photograph is in this state; that it is in none, where nothing is wrong.
-    """
-
-    attribute: str | None
-    state: str | None
-    text: str
-    probability: float
-
-
-@dataclass(frozen=True)
-class Remedy:
-    """A remedy of the taxonomy as the language model alone judges it.
-
-    Attributes:
-        log_odds: how much likelier the model finds its text with the photograph than without any, per token.
-    """
-
-    attribute: str
-    state: str
-    text: str
-    log_odds: float
 
 
 class Calm:
@@ -110,12 +63,14 @@ class Calm:
         path: Path | str | None = None,
         *,
         device: str = "auto",
-        dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+        dtype: Literal["auto", "float32", "bfloat16"] = "float32",
     ) -> Calm:
         """Load the model that comes with calm, or a checkpoint of this pipeline.
 
         Args:
             path: a whole model (models/finetune/scores), or models/pretrain; None is the one that comes with calm.
+            dtype: what the frozen parts compute in. In bfloat16 (auto: where the processor has it) answers are faster
+                and depend on what else is in the batch.
 
         Raises:
             FileNotFoundError: there is no model; the message says what to run.
@@ -127,6 +82,28 @@ class Calm:
         assembly = load_released(path, runtime) if is_released(path) else load_complete(path, runtime)
         return cls(assembly.model, assembly.processor, assembly.processor.image_processor, path)
 
+    @property
+    def publics(self) -> list[str]:
+        """Whose taste the model can be asked for: the datasets whose raters it learnt from, the default first."""
+        return [public["name"] for public in self.model.config.publics]
+
+    def public(self, name: str | None = None) -> str | None:
+        """The public that is asked: this one, by default the model's first; None of a model whose public has no name.
+
+        Raises:
+            ValueError: the model does not know it.
+        """
+        if name is not None and name not in self.publics:
+            known = ", ".join(self.publics) or "none by name"
+            raise ValueError(f"this model does not know the taste of '{name}'; it knows: {known}")
+        return name or next(iter(self.publics), None)
+
+    def _percentile(self, score: float, public: str | None) -> float | None:
+        if public is None:
+            return None
+        steps = self.model.config.publics[self.model.config.public(public)]["steps"]
+        return float(np.interp(score, steps, np.linspace(0, 100, len(steps))))
+
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """Model, parts (name, source, sha256), hash of the weights, preprocessing: printed with every score."""
@@ -136,29 +113,41 @@ class Calm:
             "std": list(self._images.image_std),
             "resampling": Image.Resampling(self._images.resample).name.lower(),
             "max_side": MAX_SIDE,
+            "dtype": str(self.model.language_model.dtype).removeprefix("torch."),
         }
-        name = "{name}, {public}".format_map(metadata(self._path)) if is_released(self._path) else str(self._path)
         return {
-            "model": name,
+            "model": metadata(self._path)["name"] if is_released(self._path) else str(self._path),
+            "publics": {public["name"]: public["origin"] for public in self.model.config.publics},
             "parts": self.model.config.provenance,
             "checkpoint_sha256": checkpoint_sha256(self._path),
             "preprocessing": preprocessing,
         }
 
     @torch.inference_mode()
-    def score(self, images: Photographs, batch_size: int = 16) -> list[Score]:
-        """Score photographs: one forward pass for expectation and regression, a few more tokens for the text."""
+    def score(self, images: Photographs, batch_size: int = 16, public: str | None = None) -> list[Score]:
+        """Score photographs: one forward pass for expectation and regression, a few more tokens for the text.
+
+        Args:
+            public: one of `publics`, whose taste is asked for; by default the first.
+
+        Raises:
+            ValueError: the model does not know this public.
+        """
+        asked = self.public(public)
+        number = self.model.config.public(asked) if asked else 0
+        prompt = as_public(SCORE_PROMPT, asked if number else None)
         tokenizer = self._speaker.tokenizer
         end, point = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(".")
         scores = []
         for tokens in self._encoded(images, batch_size):
             visual = self.model.mfam(tokens)
-            embeddings = self._prompt(SCORE_PROMPT, visual, score=True)
-            shares, regressed, ids = score_answer(self.model, embeddings, visual, end, point)
+            embeddings = self._prompt(prompt, visual, score=True)
+            shares, regressed, ids = score_answer(self.model, embeddings, visual, end, point, public=number)
             numbers = zip(expectation(shares).tolist(), regressed.tolist(), distribution(shares).tolist(), strict=True)
             answers = tokenizer.batch_decode(ids, skip_special_tokens=True)
             for raw, (expected, regression, steps) in zip(answers, numbers, strict=True):
-                scores.append(Score(parse_score(raw), expected, regression, raw.strip(), tuple(steps)))
+                below = self._percentile(regression, asked)
+                scores.append(Score(parse_score(raw), expected, regression, raw.strip(), tuple(steps), below))
         return scores
 
     @torch.inference_mode()

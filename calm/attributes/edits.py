@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from calm.attributes import LEVELS
 from calm.attributes.measures import chroma
-from calm.attributes.taxonomy import LEVELS, STEPS, Attribute, State, Taxonomy, taxonomy
+from calm.attributes.taxonomy import STEPS, Attribute, State, Taxonomy, taxonomy
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from calm.attributes import LEVELS
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-LEVELS = ("low", "middle", "high")
 
 # Order in which the edits of one photograph are applied, as light meets scene, lens, film, print and file.
 STEPS = ("scene", "lens", "tone", "print", "file")

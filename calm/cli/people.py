@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,10 +24,17 @@ if TYPE_CHECKING:
 
     Judge = Callable[[Calm, Sequence[Image]], Iterable[Row]]  # a row for each photograph
 
-BATCH = 16  # photographs held in memory at a time
-
 app = typer.Typer()
 verb = app.command(rich_help_panel="Photographs")
+
+
+class NumberFormat(StrEnum):
+    """What the frozen parts compute in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    auto = "auto"  # bfloat16 where the processor has it
+
 
 Files = Annotated[list[str], typer.Argument(help="Photographs, folders, or quoted globs.", show_default=False)]
 Model = Annotated[
@@ -36,6 +44,10 @@ Model = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, ...")]
+Dtype = Annotated[
+    NumberFormat, typer.Option("--dtype", help="float32 gives a photograph one score in any batch; bfloat16 is faster.")
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Photographs in memory at a time.")]
 AsJson = Annotated[bool, typer.Option("--json", help="A JSON list with one object per photograph.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Comma-separated values with a header.")]
 
@@ -46,6 +58,19 @@ class Readout(StrEnum):
     text = "text"
     expectation = "expectation"
     regression = "regression"
+
+
+@dataclass(frozen=True)
+class Way:
+    """Who is asked, of how many photographs at a time, and how the answers are printed."""
+
+    model: Path | None
+    device: str
+    dtype: NumberFormat
+    batch_size: int
+    as_json: bool
+    as_csv: bool
+    public: str | None = None  # None is the model's first
 
 
 class How(StrEnum):
@@ -60,18 +85,28 @@ def score(
     files: Files,
     model: Model = None,
     device: Device = "auto",
+    dtype: Dtype = NumberFormat.float32,
+    batch_size: BatchSize = 16,
+    public: Annotated[
+        str | None, typer.Option(help="Whose taste: para, oasis, ... as the model knows them; by default its first.")
+    ] = None,
     readout: Annotated[Readout, typer.Option(help="Which readout is called `score`.")] = Readout.regression,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """Aesthetic scores, by all three readouts."""
+    """Aesthetic scores, by all three readouts; and how many of 100 photographs that public gave less."""
 
     def judge(calm: Calm, images: Sequence[Image]) -> Iterator[Row]:
-        for result in calm.score(images, batch_size=BATCH):
+        for result in calm.score(images, batch_size, public):
             values = {name.value: getattr(result, name.value) for name in Readout}
-            yield {"score": values[readout.value], **values, "spread": result.spread}
+            yield {
+                "score": values[readout.value],
+                **values,
+                "spread": result.spread,
+                "percentile": result.percentile,
+            }
 
-    run(files, model, device, judge, as_json, as_csv)
+    run(files, judge, Way(model, device, dtype, batch_size, as_json, as_csv, public))
 
 
 @verb
@@ -79,15 +114,17 @@ def comment(
     files: Files,
     model: Model = None,
     device: Device = "auto",
+    dtype: Dtype = NumberFormat.float32,
+    batch_size: BatchSize = 16,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
     """What is well done and what is not, in a sentence or two."""
 
     def judge(calm: Calm, images: Sequence[Image]) -> list[Row]:
-        return [{"comment": text} for text in calm.comment(images, batch_size=BATCH)]
+        return [{"comment": text} for text in calm.comment(images, batch_size)]
 
-    run(files, model, device, judge, as_json, as_csv)
+    run(files, judge, Way(model, device, dtype, batch_size, as_json, as_csv))
 
 
 @verb
@@ -95,6 +132,8 @@ def suggest(
     files: Files,
     model: Model = None,
     device: Device = "auto",
+    dtype: Dtype = NumberFormat.float32,
+    batch_size: BatchSize = 16,
     top: Annotated[int, typer.Option(min=1, help="Suggestions for each photograph.")] = 3,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
@@ -102,9 +141,11 @@ def suggest(
     """What to change, the likeliest flaw first; "Leave it as it is." where none is likely enough."""
 
     def judge(calm: Calm, images: Sequence[Image]) -> list[Row]:
-        return [{"suggestions": [vars(one) for one in suggestions]} for suggestions in calm.suggest(images, top=top)]
+        return [
+            {"suggestions": [vars(one) for one in suggestions]} for suggestions in calm.suggest(images, top, batch_size)
+        ]
 
-    run(files, model, device, judge, as_json, as_csv)
+    run(files, judge, Way(model, device, dtype, batch_size, as_json, as_csv))
 
 
 @verb
@@ -121,6 +162,8 @@ def personalise(
     readout: Annotated[Readout, typer.Option(help="Which readout the generic score is.")] = Readout.regression,
     model: Model = None,
     device: Device = "auto",
+    dtype: Dtype = NumberFormat.float32,
+    batch_size: BatchSize = 16,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
@@ -136,17 +179,18 @@ def personalise(
     def judge(calm: Calm, images: Sequence[Image]) -> Iterator[Row]:
         return rows_of(calm, images, given, scale=(low, high), how=how.value, readout=readout.value)
 
-    run(files or unscored, model, device, judge, as_json, as_csv)
+    run(files or unscored, judge, Way(model, device, dtype, batch_size, as_json, as_csv))
 
 
-def run(names: Sequence[str], model: Path | None, device: str, judge: Judge, as_json: bool, as_csv: bool) -> None:
+def run(names: Sequence[str], judge: Judge, way: Way) -> None:
     """Judge every photograph and print the results; unreadable ones are told and cost exit code 1 at the end.
 
     Raises:
-        ValueError: both formats were asked for, or there is no photograph under `names`.
-        FileNotFoundError: there is no checkpoint in `model`.
+        ValueError: both formats were asked for, there is no photograph under `names`, or the model does not know the
+            public.
+        FileNotFoundError: there is no checkpoint in `way.model`.
     """
-    if as_json and as_csv:
+    if way.as_json and way.as_csv:
         raise ValueError("--json and --csv exclude one another")
     paths, missing = find_photographs(names)
     for problem in missing:
@@ -156,13 +200,13 @@ def run(names: Sequence[str], model: Path | None, device: str, judge: Judge, as_
     quiet_libraries()
     from calm.assistant import Calm
 
-    calm = Calm.from_pretrained(model, device=device)
-    made_by = origin(calm)
+    calm = Calm.from_pretrained(way.model, device=way.device, dtype=way.dtype.value)
+    made_by = origin(calm, way.public)
     unreadable: list[str] = []
-    results = ({**row, **made_by} for row in judged(calm, paths, judge, unreadable))
-    if as_csv:
+    results = ({**row, **made_by} for row in judged(calm, paths, judge, way.batch_size, unreadable))
+    if way.as_csv:
         print_csv(results)  # row by row, as --json: a run that is stopped has told what it had found
-    elif as_json:
+    elif way.as_json:
         print_json_rows(results)
     else:
         print_results(results, made_by)
@@ -170,13 +214,13 @@ def run(names: Sequence[str], model: Path | None, device: str, judge: Judge, as_
         raise typer.Exit(1)
 
 
-def judged(calm: Calm, paths: Sequence[str], judge: Judge, unreadable: list[str]) -> Iterator[Row]:
-    """A row for every photograph that can be read, some photographs in memory at a time; the others go to the list."""
+def judged(calm: Calm, paths: Sequence[str], judge: Judge, batch_size: int, unreadable: list[str]) -> Iterator[Row]:
+    """A row for every photograph that can be read, so many in memory at a time; the others go to the list."""
     from calm.data.progress import progress
 
     with progress("Photographs", len(paths), "photographs") as advance:
-        for start in range(0, len(paths), BATCH):
-            batch = paths[start : start + BATCH]
+        for start in range(0, len(paths), batch_size):
+            batch = paths[start : start + batch_size]
             readable = dict(read_photographs(batch))
             unreadable += [path for path in batch if path not in readable]
             if readable:
@@ -185,11 +229,19 @@ def judged(calm: Calm, paths: Sequence[str], judge: Judge, unreadable: list[str]
             advance(len(batch))
 
 
-def origin(calm: Calm) -> dict[str, str]:
-    """Which model answered; short hashes of its weights and of how it gets photographs: with others, other scores."""
+def origin(calm: Calm, public: str | None = None) -> dict[str, str]:
+    """Which model answered, with whose taste and how their scores came about.
+
+    And short hashes of its weights and of how it gets photographs: with others, other scores.
+
+    Raises:
+        ValueError: the model does not know this public.
+    """
+    asked = calm.public(public)
     preprocessing = json.dumps(calm.provenance["preprocessing"], sort_keys=True)
     return {
         "model": str(calm.provenance["model"]),
+        **({"public": f"{asked} ({calm.provenance['publics'][asked]} scores)"} if asked else {}),
         "checkpoint": str(calm.provenance["checkpoint_sha256"])[:12],
         "preprocessing": hashlib.sha256(preprocessing.encode()).hexdigest()[:12],
     }

@@ -1,6 +1,7 @@
 """`calm metrics`: the figures of all tasks as one table (`dvc metrics show` prints every number there is).
 
-`calm release` writes the trained model as one file with its card, `calm fetch-spice` brings what a figure needs.
+`calm release` writes the trained model as one file with its card, `calm export` a whole checkpoint that transformers
+reads without calm, `calm fetch-spice` brings what a figure needs.
 """
 
 from __future__ import annotations
@@ -53,6 +54,23 @@ def release(
 
     write(folder or FOLDER, load_params(), Layout())
     typer.echo(f"{folder or FOLDER}: the model and its card")
+
+
+@verb
+def export(
+    folder: Annotated[Path, typer.Argument(help="A new folder.", show_default=False)],
+    model: Annotated[
+        Path | None, typer.Option("--model", help="Folder of a checkpoint; without it, the model that comes with calm.")
+    ] = None,
+) -> None:
+    """Write a whole checkpoint, with its code and card, that transformers reads where calm is not installed."""
+    from calm.cli.stages import quiet_libraries
+
+    quiet_libraries()
+    from calm.model.export import export as write
+
+    write(model, folder)
+    typer.echo(f'{folder}: AutoModelForImageTextToText.from_pretrained("{folder}", trust_remote_code=True) reads it')
 
 
 @verb

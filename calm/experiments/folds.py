@@ -22,6 +22,7 @@ from calm.training.features import Features, Key
 from calm.training.finetune import assemble_from, head_beside_language, open_for_training, open_language_model
 from calm.training.loop.engine import Objective, Run, finish, train
 from calm.training.pretrain import attribute_objective
+from calm.training.publics import learnt_publics
 from calm.training.settings import LanguageLoss, Optimisation, PretrainAttributes, Recipe, Strategy
 from calm.training.tuning import InstructionObjective
 from calm.training.visual_scores import VisualScoreObjective, visual_parameters
@@ -39,7 +40,7 @@ class Learner:
     def __init__(self, params: Params, layout: Layout, rows: pd.DataFrame) -> None:
         self.params, self.layout = params, layout
         start = [layout.pretrained("attributes"), layout.pretrained("alignment")]
-        self.assembly = assemble_from(start, params)
+        self.assembly = assemble_from(start, params, learnt_publics(rows, params.data.roles.scores))
         open_language_model(self.assembly, start[-1], params)
         self.parameters = self._open("language", "visual")
         state = self.assembly.model.state_dict()
@@ -147,6 +148,7 @@ class Learner:
             half = (model.config.score_max - model.config.score_min) / 2
             with torch.inference_mode():
                 raw = model.score_head.look(model.mfam(self.features(_keys(rows)))).double()
+            raw = raw[range(len(rows)), [model.config.public(dataset) for dataset in rows["dataset"]]]
             regressed = (model.config.score_min + half * (raw + 1)).tolist()
             return pd.DataFrame({"text": float("nan"), "expectation": float("nan"), "regression": regressed})
         calm = Calm(model, self.assembly.processor, self.assembly.processor.image_processor, Path("cross-validation"))

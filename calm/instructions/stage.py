@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 
@@ -18,6 +19,7 @@ from calm.instructions.wording import (
     COMMENT_PROMPT,
     PROMPTS,
     SCORE_PROMPT,
+    as_public,
     format_score,
     messages,
     rescale,
@@ -49,7 +51,7 @@ def build_instructions(params: Params, layout: Layout) -> None:
     ways = ways_of_asking(params, layout)
     with atomic_dir(layout.instructions) as folder:
         for use, rows in uses.items():
-            rows = [_asked(row, ways, params.seed) for row in rows]
+            rows = [_asked(row, ways, params.data.roles.scores, params.seed) for row in rows]
             write_table(folder / f"{use}.parquet", tables.rows_to_frame(_ordered(rows), INSTRUCTION), INSTRUCTION)
 
 
@@ -73,13 +75,18 @@ def ways_of_asking(params: Params, layout: Layout) -> dict[str, list[str]]:
     return found
 
 
-def _asked(row: Row, ways: dict[str, list[str]], seed: int) -> Row:
-    """The row asked for in words drawn by seed; test rows keep the words that evaluation uses."""
-    prompts = ways.get(row["task"], ())  # none for questions: their words are people's or a model's already
-    if row["split"] != "train" or len(prompts) <= 1:
+def _asked(row: Row, ways: dict[str, list[str]], publics: Sequence[str], seed: int) -> Row:
+    """The row asked for in words drawn by seed; test rows keep the words that evaluation uses.
+
+    A score is asked for as the raters of its dataset give it, where that is not the first of `publics`.
+    """
+    prompts = ways.get(row["task"], ())
+    if not prompts:  # a question's words are people's or a model's already
         return row
     names = (row["task"], row["dataset"], *row["item_ids"], row["answer"])
-    return {**row, "messages": messages(prompts[derive(seed, "prompt", *names) % len(prompts)])}
+    drawn = derive(seed, "prompt", *names) % len(prompts) if row["split"] == "train" else 0
+    public = row["dataset"] if row["task"] == "score" and row["dataset"] != publics[0] else None
+    return {**row, "messages": messages(as_public(prompts[drawn], public))}
 
 
 def _comment_rows(layout: Layout, per_item: int, seed: int) -> list[Row]:

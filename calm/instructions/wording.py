@@ -33,6 +33,11 @@ _NUMBER = re.compile(r"(?<![\w.-])(\d+(?:\.\d+)?)(?!\w)")
 Message = dict[str, str]
 
 
+def as_public(prompt: str, public: str | None) -> str:
+    """A prompt for a score, meant as the raters of a dataset give it; None: of the public that is asked by default."""
+    return prompt if public is None else f"{prompt} Answer as the raters of {public} would."
+
+
 def messages(prompt: str) -> list[Message]:
     """One photograph and a prompt."""
     return [{"role": "user", "content": f"{IMAGE_TOKEN}\n{prompt}"}]

@@ -22,7 +22,6 @@ from calm.attributes.taxonomy import taxonomy
 from calm.io import sha256_file, sha256_text
 from calm.model.configuration import CalmConfig
 from calm.model.modeling import CalmForConditionalGeneration
-from calm.model.parts.known import Preprocessing
 from calm.model.parts.pretrained import (
     Language,
     Vision,
@@ -34,6 +33,7 @@ from calm.model.parts.pretrained import (
     text_part,
     vision_part,
 )
+from calm.model.preprocessing import Preprocessing
 from calm.model.processing import CalmImageProcessor, CalmProcessor, add_placeholders
 from calm.model.settings import LoRATuning, Runtime
 from calm.model.words import embedded, word_ids

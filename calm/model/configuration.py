@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig, PreTrainedConfig
 
-from calm.attributes.taxonomy import LEVELS
+from calm.attributes import LEVELS
 from calm.model.sources import CLASS_SOURCES, LEVEL_SOURCES, WHOLE_SOURCES
 
 THEMATIC = "thematic"
@@ -84,6 +84,9 @@ class CalmConfig(PreTrainedConfig):
     digit_token_ids: list[int] = field(default_factory=list)  # of "0" to "9"
     score_width: int = 0  # hidden units of the score head's visual part; 0: it reads the language model alone
     score_dropout: float = 0.0  # of that part, while it is trained alone
+    # Publics whose mean scores were learnt, the one to be asked by default first: `name`, `origin` of their scores, and
+    # `steps`, the 0th, 5th, ..., 100th percentile of those learnt from. Empty: there is one, without a name.
+    publics: list[dict[str, Any]] = field(default_factory=list)
     score_mean: bool = False  # of its parts is the score; of a checkpoint by an earlier calm it was their sum
     score_min: float = 1.0
     score_max: float = 10.0
@@ -148,6 +151,11 @@ class CalmConfig(PreTrainedConfig):
                 shapes = [(self.vision_config.hidden_size, self.side or 0) for _ in indices]
             widths[level] = sum(channels * (2 if self.grid and side > self.grid else 1) for channels, side in shapes)
         return widths
+
+    def public(self, name: str) -> int:
+        """Place of a public among those learnt; 0 for a dataset that is none, whose rows have no score."""
+        names = [public["name"] for public in self.publics]
+        return names.index(name) if name in names else 0
 
     @property
     def maps(self) -> list[tuple[int, int]] | None:

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
-from calm.attributes.taxonomy import LEVELS
+from calm.attributes import LEVELS
 from calm.model.attention import attending
 from calm.model.configuration import THEMATIC, CalmConfig
 from calm.model.recognition import Recogniser, passing
@@ -264,7 +264,7 @@ class MFAM(nn.Module):
                 parts.append(_as_map(last, self.config.side).float().flatten(2).std(-1, correction=0))
             else:
                 assert logits is not None
-                parts.append((SHARPNESS * logits.float()).softmax(-1) @ self.of_classes[source])
+                parts.append((SHARPNESS * logits.float()).softmax(-1) @ self.of_classes[source].float())
         return torch.cat(parts, dim=-1)
 
     @property
@@ -307,7 +307,10 @@ class MFAM(nn.Module):
         """A token (B, 1, D) of every source of content, its channels in deviations from their mean."""
         values = (self.pooled_features(tokens) - self.content_mean) / self.content_deviation
         parts = values.split(list(self.config.content_widths.values()), dim=-1)
-        return [layer(part).unsqueeze(1) for layer, part in zip(self.content.values(), parts, strict=True)]
+        return [
+            layer(part.to(self.thematic.weight.dtype)).unsqueeze(1)
+            for layer, part in zip(self.content.values(), parts, strict=True)
+        ]
 
     def pooled(self, tokens: LevelTokens) -> dict[str, torch.Tensor]:
         """Each level's query states, averaged over its queries: (B, width)."""

@@ -10,11 +10,12 @@ from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache
+from transformers.generation.candidate_generator import CandidateGenerator, PromptLookupCandidateGenerator
 from transformers.modeling_outputs import ModelOutput
 
 from calm.model.configuration import CalmConfig
 from calm.model.mfam import MFAM, LevelTokens, level_tokens
-from calm.model.score_head import Line, ScoreHead
+from calm.model.score_head import Lines, ScoreHead
 
 IGNORED = -100  # label of positions that are not learned
 
@@ -55,7 +56,7 @@ class CalmPreTrainedModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         """The parts initialise themselves; the layers between them as in BERT. Scores begin in the middle."""
-        if isinstance(module, Line):
+        if isinstance(module, Lines):
             init.zeros_(module.weight)
             init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
@@ -111,7 +112,7 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         Raises:
             ValueError: the prompt has more or fewer placeholders than there are visual tokens.
         """
-        places = torch.isin(input_ids, torch.tensor(self.config.placeholder_token_ids, device=input_ids.device))
+        places = self._places(input_ids)
         embeddings = self.get_input_embeddings()(input_ids.masked_fill(places, 0))
         wanted = 0 if visual_tokens is None else visual_tokens.shape[0] * visual_tokens.shape[1]
         if (found := int(places.sum())) != wanted:
@@ -121,6 +122,23 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         if visual_tokens is None:
             return embeddings
         return embeddings.masked_scatter(places.unsqueeze(-1), visual_tokens.to(embeddings.dtype))
+
+    def _places(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Where a photograph's tokens go."""
+        return torch.isin(input_ids, torch.tensor(self.config.placeholder_token_ids, device=input_ids.device))
+
+    def _get_candidate_generator(self, *args: Any, **kwargs: Any) -> CandidateGenerator:
+        """Transformers' own; a draft that is looked up in the prompt ends where a photograph begins."""
+        generator: CandidateGenerator = super()._get_candidate_generator(*args, **kwargs)
+        if isinstance(generator, PromptLookupCandidateGenerator):
+            look_up, end = generator.get_candidates, int(self.generation_config.eos_token_id)
+
+            def words(input_ids: torch.Tensor, **rest: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+                found, logits = look_up(input_ids.masked_fill(self._places(input_ids), end), **rest)
+                return torch.cat([input_ids, found[:, input_ids.shape[1] :]], dim=1), logits
+
+            generator.get_candidates = words
+        return generator
 
     def forward(
         self,
@@ -136,6 +154,7 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         digit_targets: torch.Tensor | None = None,
         logits_to_keep: int = 0,
         score_positions: torch.Tensor | None = None,
+        publics: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> CalmOutput:
         """Read photographs and prompts.
@@ -149,13 +168,10 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
             digit_targets: (B, 9), shares of 1 to 9 as an answer's first digit; NaN, the default: as the label says.
             logits_to_keep: last positions to give logits for; 0 means all.
             score_positions: (B,) where the score is read; the last position by default, as left padding has it.
+            publics: (B,) whose score it is, as numbers of `config.publics`; the first by default.
         """
         if inputs_embeds is None:
-            if input_ids is None:
-                raise ValueError("give input_ids or inputs_embeds")
-            if visual_tokens is None and pixel_values is not None:
-                visual_tokens = self.mfam(self.encode_images(pixel_values))
-            inputs_embeds = self.embed_prompt(input_ids, visual_tokens)
+            inputs_embeds, visual_tokens = self._read(input_ids, pixel_values, visual_tokens)
         if labels is not None:
             kwargs.setdefault("use_cache", False)  # nothing follows an answer that is given; the cache is a copy
         outputs = self.language_model.model(
@@ -165,7 +181,7 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
             past_key_values=past_key_values,
             **kwargs,
         )
-        scored = self._scored(states := outputs.last_hidden_state, visual_tokens, score_positions)
+        scored = self._scored(states := outputs.last_hidden_state, visual_tokens, score_positions, publics)
         if labels is not None:
             return CalmOutput(loss=self._language_loss(states, labels, answer_weights, digit_targets), **scored)
         # contiguous, or torch copies the head once for every row of the batch
@@ -173,15 +189,29 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         logits = self.language_model.lm_head(kept)
         return CalmOutput(logits=logits, past_key_values=outputs.past_key_values, **scored)
 
+    def _read(
+        self, input_ids: torch.Tensor | None, pixel_values: torch.Tensor | None, visual_tokens: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Embeddings of a prompt, and the visual tokens in it."""
+        if input_ids is None:
+            raise ValueError("give input_ids or inputs_embeds")
+        if visual_tokens is None and pixel_values is not None:
+            visual_tokens = self.mfam(self.encode_images(pixel_values))
+        return self.embed_prompt(input_ids, visual_tokens), visual_tokens
+
     def _scored(
-        self, states: torch.Tensor, visual_tokens: torch.Tensor | None, positions: torch.Tensor | None
+        self,
+        states: torch.Tensor,
+        visual_tokens: torch.Tensor | None,
+        positions: torch.Tensor | None,
+        publics: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
         """The regression readout of one whole photograph a prompt; a prompt about several, or one level, has none."""
         if visual_tokens is None or visual_tokens.shape[:2] != (len(states), self.config.vision_tokens):
             return {}
         rows = torch.arange(len(states), device=states.device)
         deciding = states[:, -1] if positions is None else states[rows, positions]
-        parts = self.regress_parts(deciding, visual_tokens)
+        parts = self.regress_parts(deciding, visual_tokens, publics)
         return {"score": parts.mean(1), "score_parts": parts}
 
     def _language_loss(
@@ -195,6 +225,7 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
 
         The head, a large share of a small model, is asked only where something is learned.
         """
+        labels = labels.masked_fill(self._places(labels), IGNORED)  # in a copy of the prompt: nobody says them
         learned = labels[:, 1:] != IGNORED
         logits = self.language_model.lm_head(states[:, :-1][learned]).float()
         losses = nn.functional.cross_entropy(logits, labels[:, 1:][learned], reduction="none")
@@ -212,17 +243,25 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         per_answer = (per_token * counts).sum(1) / counts.sum(1).clamp_min(1)
         return (per_answer if weights is None else per_answer * weights).mean()
 
-    def regress(self, states: torch.Tensor, visual_tokens: torch.Tensor) -> torch.Tensor:
+    def regress(
+        self, states: torch.Tensor, visual_tokens: torch.Tensor, publics: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Regression readout (B,), on the score scale: the mean of what `regress_parts` says."""
-        return self.regress_parts(states, visual_tokens).mean(1)
+        return self.regress_parts(states, visual_tokens, publics).mean(1)
 
-    def regress_parts(self, states: torch.Tensor, visual_tokens: torch.Tensor) -> torch.Tensor:
+    def regress_parts(
+        self, states: torch.Tensor, visual_tokens: torch.Tensor, publics: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """What each part of the score head says, (B, parts) on the score scale; 0 of a part is the middle of it.
 
         Args:
             states: (B, D), the language model's where it decides on its answer.
             visual_tokens: (B, tokens, D) of the scored photographs.
+            publics: (B,), whose score it is; the first public's by default.
         """
         half = (self.config.score_max - self.config.score_min) / 2
-        parts: torch.Tensor = self.config.score_min + half + half * self.score_head(states, visual_tokens)
+        publics = torch.zeros(len(states), dtype=torch.long) if publics is None else publics
+        said = self.score_head(states, visual_tokens)
+        rows = torch.arange(len(said), device=said.device)
+        parts: torch.Tensor = self.config.score_min + half + half * said[rows, :, publics.to(said.device)]
         return parts

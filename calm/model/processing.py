@@ -14,7 +14,7 @@ from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import PILImageResampling
 
 from calm.model.configuration import IMAGE_TOKEN, PLACEHOLDERS
-from calm.model.parts.known import CLIP_MEAN, CLIP_STD, Preprocessing
+from calm.model.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing
 
 
 class CalmImageProcessor(PilBackend):

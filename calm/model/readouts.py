@@ -60,6 +60,7 @@ def score_answer(
     visual_tokens: torch.Tensor,
     eos_token_id: int,
     point_token_id: int,
+    public: int = 0,
     max_tokens: int = 5,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Read a batch of prompts of one length (B, L, D), each about one photograph, once, then decode greedily.
@@ -70,12 +71,16 @@ def score_answer(
 
     Args:
         visual_tokens: (B, tokens, D) of those photographs, which the prompts hold too.
+        public: whose score the regression is, a number of `config.publics`.
 
     Returns:
         shares of the digits (B, 9), regression (B,), token ids of the answers (B, at most `max_tokens`).
     """
     language_model = model.language_model
-    output = model(inputs_embeds=embeddings, visual_tokens=visual_tokens, use_cache=True, logits_to_keep=1)
+    publics = torch.full((len(embeddings),), public)
+    output = model(
+        inputs_embeds=embeddings, visual_tokens=visual_tokens, publics=publics, use_cache=True, logits_to_keep=1
+    )
     shares = digit_shares(output.logits[:, -1], model.config.digit_token_ids)
     tokens = [output.logits[:, -1].argmax(-1)]
     cache = output.past_key_values

@@ -1,8 +1,7 @@
 """The model that comes with calm: one file of what was trained, read around the frozen parts that the wheels bring.
 
 The file holds the MFAM and the score head in float32, the adapter of the language model as `adapter.MODULE.lora_A` and
-`lora_B`, and the ids of the words that tell recognised states. Its metadata say the model's name and whose taste it
-has.
+`lora_B`, and the ids of the words that tell recognised states. Its metadata say the model's name.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from calm.model.words import embedded, word_ids
 
 FOLDER = Path(__file__).parents[1] / "released"
 WEIGHTS = "released.safetensors"
+CARD = "MODEL_CARD.md"
 WORDS = "mfam.words"  # kept as ids: the words' embeddings are the language model's
 OWN = ("mfam.", "score_head.")
 A, B = "lora_A", "lora_B"
@@ -35,7 +35,7 @@ def write_released(source: Path, folder: Path, metadata: Mapping[str, str]) -> N
     """Write what was trained of the whole model in `source`; the same model always gives the same bytes.
 
     Args:
-        metadata: `name` of the model and its `public`: whose taste it has.
+        metadata: `name` of the model.
 
     Raises:
         CheckpointError: it was not trained with an adapter.
@@ -74,7 +74,7 @@ def is_released(folder: Path) -> bool:
 
 
 def metadata(folder: Path) -> dict[str, str]:
-    """What the file says of itself: `name`, `public`."""
+    """What the file says of itself: `name`."""
     with _opened(folder / WEIGHTS) as file:
         return _metadata(file)
 

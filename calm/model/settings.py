@@ -6,13 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from calm.model.sources import ContentSource
 from calm.settings import NonNegativeInt, PositiveInt, Section, Share
 
 VisualPart = Literal["low", "middle", "high", "thematic"]
-LevelSource = Literal["low_mean", "low_deviation", "middle_mean", "middle_deviation", "high_mean", "high_deviation"]
-EncoderSource = Literal["summary", "summary_deviation"]  # of the encoder's end
-ClassSource = Literal["words"]  # of the classes that it recognises, by their probabilities
-ContentSource = LevelSource | EncoderSource | ClassSource
 
 
 class Runtime(Section):

@@ -1,13 +1,16 @@
 """Sources of content: what the MFAM's fully connected layers read of a whole photograph, each by a layer of its own.
 
-Their names are types of `calm.params`; what they hold is computed by `calm.model.mfam`.
+What they hold is computed by `calm.model.mfam`.
 """
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Literal, get_args
 
-from calm.model.settings import ClassSource, EncoderSource, LevelSource
+LevelSource = Literal["low_mean", "low_deviation", "middle_mean", "middle_deviation", "high_mean", "high_deviation"]
+EncoderSource = Literal["summary", "summary_deviation"]  # of the encoder's end
+ClassSource = Literal["words"]  # of the classes that it recognises, by their probabilities
+ContentSource = LevelSource | EncoderSource | ClassSource
 
 LEVEL_SOURCES: dict[str, tuple[str, ...]] = {name: tuple(name.split("_")) for name in get_args(LevelSource)}
 """Level and statistic over its places, by name of the source."""

@@ -13,7 +13,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from calm.attributes.taxonomy import LEVELS, taxonomy
+from calm.attributes import LEVELS
+from calm.attributes.taxonomy import taxonomy
 from calm.model.build import add_lora, calm_config
 from calm.model.mfam import LevelTokens
 from calm.model.modeling import CalmForConditionalGeneration

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from calm.data.store import aspects, tables
-from calm.evaluation.base import Task, group_keys
+from calm.evaluation.base import Headline, Task, group_keys
 from calm.evaluation.stage import find_task
 from calm.evaluation.statistics.baselines import BASELINES, RIDGE
 from calm.evaluation.statistics.metrics import MAE, PLCC, SRCC, Bootstrap, Estimate, paired_difference
@@ -106,17 +106,20 @@ def _read(path: Path, command: str) -> dict[str, Any]:
 def section(name: str, metrics: Mapping[str, Any]) -> Section:
     """A task's headlines as rows."""
     task = find_task(name)
-    rows = []
-    for headline in task.headlines:
-        figure = at(metrics, headline.path)
-        known = ((label, at(metrics, path)) for label, path in headline.beside)
-        beside = ", ".join(f"{label} {number(value)}" for label, value in known if isinstance(value, int | float))
-        rows.append(
-            Row(headline.label, number(figure.get("value")), interval(figure), beside, str(figure.get("reason", "")))
-        )
-    counted = ("photographs", "items", "groups", "raters", "support", "draws")
+    rows = [_row(headline, metrics) for headline in task.headlines]
+    for public, figures in metrics.get("publics", {}).items():
+        told = (_row(headline, figures) for headline in task.headlines)
+        rows += [replace(row, label=f"{public}: {row.label}") for row in told if row.interval]
+    counted = ("public", "photographs", "items", "groups", "raters", "support", "draws")
     facts = ", ".join(f"{key}: {metrics[key]}" for key in counted if key in metrics)
     return Section(name, task, tuple(rows), str(metrics.get("labels", "")), facts)
+
+
+def _row(headline: Headline, metrics: Mapping[str, Any]) -> Row:
+    figure = at(metrics, headline.path)
+    known = ((label, at(metrics, path)) for label, path in headline.beside)
+    beside = ", ".join(f"{label} {number(value)}" for label, value in known if isinstance(value, int | float))
+    return Row(headline.label, number(figure.get("value")), interval(figure), beside, str(figure.get("reason", "")))
 
 
 def at(metrics: Mapping[str, Any], path: str) -> Any:

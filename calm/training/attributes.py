@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from calm.attributes.taxonomy import LEVELS, Taxonomy, taxonomy
+from calm.attributes import LEVELS
+from calm.attributes.taxonomy import Taxonomy, taxonomy
 from calm.attributes.texts import TextBank
 from calm.model.build import Assembly
 from calm.model.parts.pretrained import TextEncoder

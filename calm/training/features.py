@@ -13,7 +13,7 @@ from calm.data.store.images import ImageStore
 from calm.layout import Layout
 from calm.model.build import Assembly
 from calm.model.mfam import LevelTokens
-from calm.model.parts.known import Preprocessing
+from calm.model.preprocessing import Preprocessing
 from calm.model.processing import byte_pixels, normalise
 from calm.model.settings import Runtime
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -34,6 +34,7 @@ from calm.training import visual_scores
 from calm.training.features import Features
 from calm.training.loop.engine import Run, finish, train, write_curve
 from calm.training.loop.launch import absolute, launch
+from calm.training.publics import balanced, learnt_publics
 from calm.training.settings import FinetuneScores
 from calm.training.tuning import InstructionObjective
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 RUNS = ("comments", "scores")
+RELEASE = "release"  # label of the training that holds no score back
 CONTRASTIVE = ("text_to_contrast", "to_contrast", "temperature")  # no part of what the language model reads
 
 
@@ -70,6 +72,14 @@ def train_from(start: Sequence[Path], out: Path, params: Params, layout: Layout,
         tune_scores(comments, out, None, params, layout, label)
 
 
+def train_released(out: Path, params: Params, layout: Layout) -> None:
+    """S once more, on the held-out scores too; `out` becomes a whole model, whose scores nothing is left to test with.
+
+    Comments are learnt from the same photographs as ever.
+    """
+    tune_scores(layout.finetuned("comments"), out, None, params, layout, RELEASE)
+
+
 def tune_scores(
     start: Path, out: Path, curve_file: Path | None, params: Params, layout: Layout, label: str = "finetune"
 ) -> None:
@@ -79,11 +89,19 @@ def tune_scores(
         return
     with TemporaryDirectory(prefix="calm-") as temporary:
         begun = Path(temporary) / "begun"
-        assembly = assemble_from([start], params)
+        rows = learnt_rows("scores", layout, label)
+        assembly = assemble_from([start], params, learnt_publics(rows, params.data.roles.scores))
         open_for_training(assembly, head=("visual",), q_formers=params.finetune.q_formers)
-        first = visual_scores.begin(assembly, start, begun, params, layout, label)
+        first = visual_scores.begin(assembly, rows, start, begun, params, layout, label)
         del assembly
         tune("scores", [begun], out, curve_file, params, layout, label, first)
+
+
+def learnt_rows(run: str, layout: Layout, label: str) -> pd.DataFrame:
+    """Instructions that a run learns from: those of training photographs, and for a release every score."""
+    rows = tables.instructions(layout, run)
+    learnt = rows["split"] == "train"
+    return rows[learnt | rows["score"].notna()] if label == RELEASE else rows[learnt]
 
 
 def tune(
@@ -104,11 +122,14 @@ def tune(
     arguments = {"run": run, "start": absolute(start), "out": str(out.resolve()), "label": label}
     launch("finetune", arguments, params, layout, layout.state(f"{label}-{run}"))
     options = params.finetune.comments if run == "comments" else params.finetune.scores
-    rows = tables.instructions(layout, run)
-    rows = rows[rows["split"] == "train"]
-    assembly = assemble_from(start, params)
+    rows = learnt_rows(run, layout, label)
+    publics: list[dict[str, Any]] = []
+    head: tuple[str, ...] = ()
+    if isinstance(options, FinetuneScores):
+        publics, head = learnt_publics(rows, params.data.roles.scores), head_beside_language(options)
+        rows = balanced(rows, options.balance)
+    assembly = assemble_from(start, params, publics)
     adapter = open_language_model(assembly, start[-1], params)
-    head = head_beside_language(options) if isinstance(options, FinetuneScores) else ()
     trainable = open_for_training(assembly, head=head, q_formers=params.finetune.q_formers)
     features = Features.of(assembly, rows["dataset"], params.runtime, layout)
     objective = InstructionObjective(assembly, features, rows, trainable, options, params.seed, f"{label}-{run}")
@@ -139,9 +160,14 @@ def _continued(before: pd.DataFrame, curve: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(phases, ignore_index=True)[[*dict.fromkeys(["step", "phase", *curve, *before])]]
 
 
-def assemble_from(start: Sequence[Path], params: Params) -> Assembly:
-    """The parts that the first checkpoint names, with what every one of `start` has trained."""
+def assemble_from(start: Sequence[Path], params: Params, publics: Sequence[dict[str, Any]] = ()) -> Assembly:
+    """The parts that the first checkpoint names, with what every one of `start` has trained.
+
+    Args:
+        publics: whose scores are to be learnt (`CalmConfig.publics`).
+    """
     config = load_config(start[0])
+    config.publics = list(publics)
     parts = config.provenance
     dtype = resolve_dtype(params.runtime)
     vision, language = load_vision(parts["vision"]["name"], dtype), load_language(parts["language"]["name"], dtype)
@@ -196,9 +222,9 @@ def open_for_training(assembly: Assembly, *, head: Sequence[str], q_formers: str
 
 
 def _save_between(folder: Path, assembly: Assembly, adapter: PeftModel | None) -> None:
-    """What the next process needs: the MFAM, and the language model's adapter or its tuned weights."""
+    """What S begins with: the MFAM, and the language model's adapter or its tuned weights."""
     model = assembly.model
-    names = [name for name in model.state_dict() if name.startswith(("mfam.", "score_head."))]
+    names = [name for name in model.state_dict() if name.startswith("mfam.")]
     if adapter is not None:
         save_adapter(folder, adapter)
     else:

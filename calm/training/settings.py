@@ -105,6 +105,7 @@ class FinetuneScores(Optimisation):
     """S: image-score pairs."""
 
     spread: NonNegative
+    balance: Share  # of publics of unlike size: `calm.training.publics`
     regression: Regression
     visual: VisualScores
 

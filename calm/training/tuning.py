@@ -37,6 +37,7 @@ class InstructionObjective:
         self._item_ids: list[list[str]] = rows["item_ids"].tolist()
         self._labels: list[list[str] | None] = [None if told is None else list(told) for told in rows["told"]]
         table = assembly.model.config.attribute_states
+        self._publics = torch.tensor([assembly.model.config.public(dataset) for dataset in self._datasets])
         self._rows = {f"{attribute}: {state}": row for row, (_, attribute, state) in enumerate(table)}
         lengths = [len(answer) for answer in self.rows["answer"]]
         self.order = Order(len(self.rows), options.batch_size, seed, name, lengths)
@@ -71,6 +72,7 @@ class InstructionObjective:
             digit_targets=digit_targets(_numbers(chosen["score"], model.device), self.spread) if self.spread else None,
             visual_tokens=model.mfam(tokens, told=[rows for i in picked for rows in self._told(i)]),
             score_positions=batch.prompt_ends.to(model.device),
+            publics=self._publics[picked],
         )
         losses = {"language": output.loss / part.of}
         total = losses["language"]

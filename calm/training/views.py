@@ -9,8 +9,9 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from calm.attributes import LEVELS
 from calm.attributes.edits import Edit, absent
-from calm.attributes.taxonomy import LEVELS, Taxonomy, taxonomy
+from calm.attributes.taxonomy import Taxonomy, taxonomy
 from calm.model.build import Assembly
 from calm.model.mfam import LevelTokens
 from calm.seeds import stream

@@ -14,7 +14,6 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from calm.data.store import tables
 from calm.io import sha256_file
 from calm.layout import Layout
 from calm.model.build import ADAPTER, TRAINED, Assembly, read_trained, save_trained
@@ -23,6 +22,7 @@ from calm.params import Params
 from calm.training.features import Features, Key
 from calm.training.loop.engine import Run, finish, train
 from calm.training.loop.order import WHOLE, Order, Part
+from calm.training.publics import balanced
 from calm.training.settings import Strategy, VisualScores
 
 
@@ -48,6 +48,7 @@ class VisualScoreObjective:
         self.assembly, self.features, self.parameters, self.keys = assembly, features, parameters, list(keys)
         config = assembly.model.config
         half = (config.score_max - config.score_min) / 2
+        self.publics = torch.tensor([config.public(dataset) for dataset, _ in self.keys])
         self.targets = (torch.tensor(scores, dtype=torch.float32) - config.score_min) / half - 1
         self.order = Order(len(self.keys), options.batch_size, seed, name)
         features.prepare(self.keys)
@@ -67,6 +68,7 @@ class VisualScoreObjective:
         model = self.assembly.model
         with forgetting(model.score_head):
             seen = model.score_head.look(model.mfam(self.features([self.keys[i] for i in picked])))
+        seen = seen[torch.arange(len(picked)), self.publics[picked]]
         error = (seen - self.targets[picked]).square().mean()
         return {"loss": error, "regression": error}
 
@@ -87,8 +89,13 @@ def visual_parameters(model: CalmForConditionalGeneration) -> dict[str, torch.nn
     return {n: p for n, p in model.named_parameters() if n.startswith(names) and p.requires_grad}
 
 
-def begin(assembly: Assembly, start: Path, out: Path, params: Params, layout: Layout, label: str) -> pd.DataFrame:
+def begin(
+    assembly: Assembly, rows: pd.DataFrame, start: Path, out: Path, params: Params, layout: Layout, label: str
+) -> pd.DataFrame:
     """Train from the checkpoint `start` of C, loaded and opened in `assembly`, and write one like it to `out`.
+
+    Args:
+        rows: instructions to learn from; those with a score count.
 
     Returns:
         The learning curve.
@@ -96,8 +103,7 @@ def begin(assembly: Assembly, start: Path, out: Path, params: Params, layout: La
     options = params.finetune.scores.visual
     model = assembly.model
     trained = visual_parameters(model)
-    rows = tables.instructions(layout, "scores")
-    rows = rows[(rows["split"] == "train") & rows["score"].notna()]
+    rows = balanced(rows[rows["score"].notna()], params.finetune.scores.balance)
     keys = [(dataset, item_ids[0]) for dataset, item_ids in zip(rows["dataset"], rows["item_ids"], strict=True)]
     features = Features.of(assembly, rows["dataset"], params.runtime, layout)
     objective = VisualScoreObjective(

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from calm.attributes import LEVELS
 from calm.attributes.edits import Edit, EditError, absent, apply_edits, draw_edits, edits_from_json, edits_to_json
-from calm.attributes.taxonomy import LEVELS, TaxonomyError, taxonomy
+from calm.attributes.taxonomy import TaxonomyError, taxonomy
 from calm.seeds import stream
 
 SIZES = [(64, 97), (97, 64), (224, 224), (426, 640)]

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from calm.attributes import catalogue
+from calm.attributes import LEVELS, catalogue
 from calm.attributes.edits import Edit, apply_edits
 from calm.attributes.grammar import all_guidance, comment
-from calm.attributes.taxonomy import LEVELS, STEPS, TaxonomyError, discover, taxonomy
+from calm.attributes.taxonomy import STEPS, TaxonomyError, discover, taxonomy
 from calm.seeds import stream
 
 HALVED = """

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -94,6 +94,8 @@ class FakeContext:
 class FakeCalm:
     """What `calm.assistant.Calm` offers. The oracle answers with the truth, the blind one by the hash of the pixels."""
 
+    publics: ClassVar[list[str]] = []
+
     def __init__(self, world: World, *, knows: bool) -> None:
         self.world, self.knows = world, knows
         self.provenance: dict[str, Any] = {
@@ -105,7 +107,7 @@ class FakeCalm:
     def _rng(self, image: Image.Image) -> np.random.Generator:
         return stream(0, pixel_hash(image))
 
-    def score(self, images: Sequence[Image.Image], batch_size: int = 16) -> list[Score]:
+    def score(self, images: Sequence[Image.Image], batch_size: int = 16, public: str | None = None) -> list[Score]:
         if self.knows:
             values = [self.world.scores[pixel_hash(image)] for image in images]
         else:

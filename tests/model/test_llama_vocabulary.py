@@ -16,7 +16,8 @@ from calm.instructions.wording import (
     parse_score,
     personal_messages,
 )
-from calm.model.parts.known import CHATML, VICUNA, Preprocessing
+from calm.model.parts.known import CHATML, VICUNA
+from calm.model.preprocessing import Preprocessing
 from calm.model.processing import CalmImageProcessor, CalmProcessor, add_placeholders, number_prefix
 from calm.training.conversations import collate
 from calm.training.loop.machines import machines

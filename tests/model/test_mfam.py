@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from calm.attributes.taxonomy import LEVELS
+from calm.attributes import LEVELS
 from calm.model.build import Assembly, assemble, calm_config
 from calm.model.configuration import CalmConfig
 from calm.model.mfam import LevelTokens, level_tokens

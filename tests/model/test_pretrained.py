@@ -12,9 +12,10 @@ from PIL import Image
 from torch import nn
 
 from calm.model.parts.efficientnet_lite import EPSILON, convert_state_dict
-from calm.model.parts.known import LITE0, MINILM, SMOLLM2, PartError, WheelFile
+from calm.model.parts.known import LITE0, MINILM, SMOLLM2, WheelFile
 from calm.model.parts.pretrained import Language, load_language, load_text_encoder, text_part
 from calm.model.parts.vision import imagenet_labels
+from calm.model.preprocessing import PartError
 from calm.model.settings import Runtime
 
 pytestmark = pytest.mark.skipif(

@@ -12,7 +12,8 @@ from transformers.image_utils import PILImageResampling
 from calm.instructions.wording import SCORE_PROMPT, messages
 from calm.model.build import Assembly
 from calm.model.configuration import PLACEHOLDERS
-from calm.model.parts.known import CLIP_MEAN, CLIP_STD, VICUNA, PartError, Preprocessing, Resampling
+from calm.model.parts.known import VICUNA
+from calm.model.preprocessing import CLIP_MEAN, CLIP_STD, PartError, Preprocessing, Resampling
 from calm.model.processing import CalmImageProcessor, CalmProcessor, add_placeholders, normalise, unit_pixels
 from tests import tiny
 

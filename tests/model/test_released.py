@@ -18,7 +18,7 @@ from calm.model.settings import Runtime
 from tests import tiny
 
 CPU = Runtime(device="cpu", dtype="float32")
-SAYS = {"name": "tiny", "public": "scored as by nobody"}
+SAYS = {"name": "tiny"}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_it_answers_as_the_whole_model_and_says_who_it_is(source: Path, released
         assert other.regression == pytest.approx(one.regression, abs=1e-4)
     said = [[[one.text for one in of] for of in calm.suggest(photographs)] for calm in (whole, again)]
     assert said[0] == said[1]
-    assert again.provenance["model"] == "tiny, scored as by nobody"
+    assert again.provenance["model"] == "tiny"
     assert whole.provenance["model"] == str(source)
 
 
@@ -93,4 +93,4 @@ def test_calm_comes_with_a_model_that_answers_anywhere(tmp_path: Path, monkeypat
     (score,), (said,) = calm.score(grey), calm.suggest(grey)
     low, high = calm.score_range
     assert low <= score.regression <= high and score.text is not None and said
-    assert "PARA" in calm.provenance["model"]
+    assert calm.publics[0] == "para" and calm.provenance["publics"]["para"] == "human"

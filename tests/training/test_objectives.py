@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
+from calm.attributes import LEVELS
 from calm.attributes.edits import Edit, apply_edits
-from calm.attributes.taxonomy import LEVELS, taxonomy
+from calm.attributes.taxonomy import taxonomy
 from calm.attributes.texts import TextBank
 from calm.data.store import tables
 from calm.data.store.schema import GUIDANCE

@@ -16,7 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from calm.attributes.taxonomy import LEVELS, taxonomy
+from calm.attributes import LEVELS
+from calm.attributes.taxonomy import taxonomy
 from calm.io import sha256_file
 from calm.layout import Layout
 from calm.model import build

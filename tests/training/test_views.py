@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from calm.attributes import LEVELS
 from calm.attributes.edits import absent
-from calm.attributes.taxonomy import LEVELS, taxonomy
+from calm.attributes.taxonomy import taxonomy
 from calm.model.build import assemble
 from calm.model.processing import unit_pixels
 from calm.seeds import stream

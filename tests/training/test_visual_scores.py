@@ -20,7 +20,7 @@ from calm.settings import ParamsError
 from calm.training import finetune as finetune_stage
 from calm.training import visual_scores
 from calm.training.features import Features, Photographs
-from calm.training.finetune import assemble_from, finetune, open_for_training
+from calm.training.finetune import assemble_from, finetune, learnt_rows, open_for_training
 from calm.training.settings import VisualScores
 from calm.training.visual_scores import VisualScoreObjective
 from tests import tiny
@@ -56,7 +56,7 @@ def test_the_loss_is_the_squared_error_of_the_visual_part_in_half_scales(
     found = objective(assembly, tiny_template)
     losses = found.losses(0)
     model = assembly.model
-    seen = model.score_head.look(model.mfam(found.features(KEYS)))
+    (seen,) = model.score_head.look(model.mfam(found.features(KEYS))).unbind(1)
     expected = (seen - torch.tensor([-1.0, -1 / 3, 1 / 3, 1.0])).square().mean()
     assert set(losses) == {"loss", "regression"}
     torch.testing.assert_close(losses["loss"], expected)
@@ -68,7 +68,9 @@ def test_mfam_and_visual_part_are_trained_the_adapter_goes_along(trained_world: 
     assembly = assemble_from([start], params)
     open_for_training(assembly, head=("visual",), q_formers="trained")
     before = {name: value.clone() for name, value in assembly.model.state_dict().items()}
-    curve = visual_scores.begin(assembly, start, tmp_path / "out", params, layout, "test")
+    curve = visual_scores.begin(
+        assembly, learnt_rows("scores", layout, "test"), start, tmp_path / "out", params, layout, "test"
+    )
     saved = load_file(tmp_path / "out" / TRAINED)
     changed = {name for name, value in assembly.model.state_dict().items() if not torch.equal(before[name], value)}
     own = ("mfam.levels.", "mfam.thematic.", "mfam.content.", "score_head.visual.")
@@ -109,8 +111,8 @@ def test_beside_the_language_model_the_visual_part_stays_where_it_had_a_phase_of
     begun: dict[str, torch.Tensor] = {}
     assemble_again = finetune_stage.assemble_from
 
-    def spied(start: Sequence[Path], params: Params) -> Assembly:
-        assembly = assemble_again(start, params)
+    def spied(start: Sequence[Path], params: Params, publics: Any) -> Assembly:
+        assembly = assemble_again(start, params, publics)
         begun.update({name: value.clone() for name, value in assembly.model.score_head.state_dict().items()})
         return assembly
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,9 @@ from calm.evaluation.statistics.metrics import (
 )
 from calm.instructions.wording import SCORE_RANGE, rescale
 from calm.settings import PositiveInt
+
+if TYPE_CHECKING:
+    from calm.assistant import Score
 
 READOUTS = ("text", "expectation", "regression")
 METRICS = (SRCC, PLCC, PLCC_LOGISTIC, KRCC, MAE, ACCURACY, CALIBRATION)
@@ -67,14 +70,27 @@ class ScoringSettings(TaskSettings):
 
 
 def run(bench: Bench[ScoringSettings]) -> Outcome:
-    """Score every test row of role `scores`."""
+    """Score every test row of role `scores`; each dataset's raters are a public with figures of its own.
+
+    Those of the public that the model answers for by default stand first, the others' under `publics`.
+    """
     rows, train = rated(bench, "test"), rated(bench, "train")
     predictions = predict(bench, rows)
     if bench.settings.ridge_photographs is not None:
-        predictions[RIDGE] = _ridge(bench, rows, bench.at_most(train, bench.settings.ridge_photographs))
-    metrics = measure(predictions, bench.bootstrap)
-    metrics["baseline"] = _constant_answers(rows, train)
-    return Outcome(metrics, predictions, PREDICTIONS, _plots(predictions))
+        seen = bench.at_most(train, bench.settings.ridge_photographs)
+        for dataset in rows["dataset"].unique():
+            own = (rows["dataset"] == dataset).to_numpy()
+            predictions.loc[own, RIDGE] = _ridge(bench, rows[own], seen[seen["dataset"] == dataset])
+    figures = {
+        str(name): measure(part, bench.bootstrap)
+        | {"baseline": _constant_answers(rows[rows["dataset"] == name], train[train["dataset"] == name])}
+        for name, part in predictions.groupby("dataset")
+    }
+    first = next((name for name in bench.model.publics if name in figures), min(figures))
+    metrics = figures.pop(first)
+    if figures:
+        metrics |= {"public": first, "publics": figures}
+    return Outcome(metrics, predictions, PREDICTIONS, _plots(predictions[predictions["dataset"] == first]))
 
 
 def rated(bench: Bench, split: str) -> pd.DataFrame:
@@ -108,7 +124,13 @@ def rated(bench: Bench, split: str) -> pd.DataFrame:
 def predict(bench: Bench, rows: pd.DataFrame) -> pd.DataFrame:
     """The model's three readouts beside the crowd's score (schema PREDICTIONS)."""
     size = bench.params.evaluation.batch_size
-    scores = [score for images in bench.batches(rows) for score in bench.model.score(images, batch_size=size)]
+    scores: list[Score] = []
+    publics = set(bench.model.publics)
+    # Sorted by dataset, as lists are: of each, its own public is asked where the model knows it.
+    for dataset, part in rows.groupby("dataset", sort=False):
+        public = str(dataset) if dataset in publics else None
+        for images in bench.batches(part):
+            scores += bench.model.score(images, batch_size=size, public=public)
     frame = rows[["dataset", "item_id", "group", "score", "cut", "origin"]].assign(
         edited=rows["synthetic_edits"].notna(),
         emd=np.array(

@@ -84,6 +84,8 @@ class EfficientNetLiteModel(PreTrainedModel):
     config_class = EfficientNetLiteConfig
     config: EfficientNetLiteConfig
     main_input_name = "pixel_values"
+    # It has no attention: whichever is asked for of a model around it will do.
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
 
     def __init__(self, config: EfficientNetLiteConfig) -> None:
         super().__init__(config)

@@ -10,17 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 import transformers
 from transformers import PreTrainedConfig
-from transformers.image_processing_utils import BaseImageProcessor
-from transformers.image_utils import PILImageResampling
 
 from calm.io import sha256_file
 from calm.model.configuration import EfficientNetLiteConfig
-
-Resampling = Literal["bilinear", "bicubic"]  # filters that PIL and torch both have
+from calm.model.preprocessing import CLIP_MEAN, CLIP_STD, PartError, Preprocessing
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -38,10 +34,6 @@ VICUNA = (
     "{% endfor %}{% endif %}{% if message['role'] == 'assistant' %}</s>{% else %} {% endif %}{% endfor %}"
     "{% if add_generation_prompt %}ASSISTANT:{% endif %}"  # a word's token brings its own space
 )
-
-
-class PartError(ValueError):
-    """A pretrained part that is missing or is not the file it should be."""
 
 
 @dataclass(frozen=True)
@@ -71,33 +63,6 @@ class WheelFile:
         if found != self.sha256:
             raise PartError(f"{path} has sha256 {found}, expected {self.sha256}: reinstall the wheel '{self.wheel}'")
         return path
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What an encoder expects: square pixels of `size`, channels normalised by mean and standard deviation (0-1)."""
-
-    size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    resampling: Resampling = "bicubic"
-
-    @staticmethod
-    def of(processor: BaseImageProcessor) -> Preprocessing:
-        """As an image processor of transformers does it.
-
-        Raises:
-            PartError: it resamples by a filter that edited photographs could not be brought to its size with.
-        """
-        size = processor.size.get("height") or processor.size["shortest_edge"]
-        mean, std = tuple(processor.image_mean), tuple(processor.image_std)
-        match PILImageResampling(processor.resample):
-            case PILImageResampling.BICUBIC:
-                return Preprocessing(size, mean, std, "bicubic")
-            case PILImageResampling.BILINEAR:
-                return Preprocessing(size, mean, std, "bilinear")
-            case other:
-                raise PartError(f"parts.vision: its processor resamples by {other.name.lower()}: bilinear or bicubic")
 
 
 @dataclass(frozen=True)
@@ -155,9 +120,6 @@ IMAGENET_NAMES = WheelFile(
 )
 
 LITE0_MEAN, LITE0_STD = 127 / 255, 128 / 255  # (x - 127) / 128 on 0-255
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
 VISION = {
     "efficientnet-lite0": VisionPart(
         EfficientNetLiteConfig(), Preprocessing(224, (LITE0_MEAN,) * 3, (LITE0_STD,) * 3), file=LITE0

@@ -28,11 +28,11 @@ from calm.model.parts.known import (
     TEXT,
     VISION,
     LanguagePart,
-    Preprocessing,
     TextPart,
     VisionPart,
     WheelFile,
 )
+from calm.model.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from calm.attributes.taxonomy import LEVELS
+from calm.attributes import LEVELS
 from calm.model.configuration import PLACEHOLDERS
 from calm.training.conversations import collate
 from calm.training.losses.base import Known, Loss, Step

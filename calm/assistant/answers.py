@@ -1,0 +1,65 @@
+"""What `Calm` says of one photograph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Score:
+    """One photograph's score, read in three ways, on `Calm.score_range`.
+
+    Attributes:
+        text: the number in the model's answer; None if the answer holds none.
+        expectation: probability-weighted over the digits of the first answer token.
+        regression: of the head on the language model's last state and, where it has that part, on the visual tokens.
+        raw: the answer itself.
+        distribution: shares of the steps 1 to 10 of the scale; their mean is `expectation`.
+        percentile: how many of 100 photographs this public gave less than `regression`, among those that the model
+            learnt its taste from; None where the model does not say.
+    """
+
+    text: float | None
+    expectation: float
+    regression: float
+    raw: str
+    distribution: tuple[float, ...]
+    percentile: float | None = None
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the distribution, in points: how far apart the model thinks that people would be."""
+        steps = np.arange(1, len(self.distribution) + 1)
+        return float(np.sqrt(np.square(steps - self.expectation) @ self.distribution))
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One way to improve a photograph, or the advice to leave it alone.
+
+    Attributes:
+        attribute, state: what is taken to be wrong; None where nothing is.
+        text: what to do about it.
+        probability: that the photograph is in this state; that it is in none, where nothing is wrong.
+    """
+
+    attribute: str | None
+    state: str | None
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """A remedy of the taxonomy as the language model alone judges it.
+
+    Attributes:
+        log_odds: how much likelier the model finds its text with the photograph than without any, per token.
+    """
+
+    attribute: str
+    state: str
+    text: str
+    log_odds: float
