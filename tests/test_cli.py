@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from PIL import Image
@@ -29,10 +29,17 @@ REPOSITORY = Path(__file__).parents[1]
 class FakeCalm:
     """Stands for `calm.assistant.Calm`: judges a photograph by its width."""
 
-    provenance = {"model": "fake", "checkpoint_sha256": "c0ffee" * 10, "preprocessing": {"size": [224, 224]}}  # noqa: RUF012
+    provenance: ClassVar[dict[str, Any]] = {
+        "model": "fake",
+        "publics": {"para": "human", "drawn": "synthetic_edits"},
+        "checkpoint_sha256": "c0ffee" * 10,
+        "preprocessing": {"size": [224, 224]},
+    }
+    asked: ClassVar[dict[str, Any]] = {}
 
     @classmethod
-    def from_pretrained(cls, path: Path, *, device: str = "auto") -> FakeCalm:
+    def from_pretrained(cls, path: Path, *, device: str = "auto", dtype: str = "float32") -> FakeCalm:
+        cls.asked.update(path=path, dtype=dtype)
         if path == Path("nowhere"):
             # As calm.assistant does it: the error is raised by calm's own code.
             from calm.io import read_table
@@ -40,16 +47,24 @@ class FakeCalm:
             read_table(path / "model", None)  # type: ignore[arg-type]
         return cls()
 
-    def score(self, images: Sequence[Image.Image], batch_size: int) -> list[SimpleNamespace]:
+    def public(self, name: str | None = None) -> str:
+        if name not in (None, "para", "drawn"):
+            raise ValueError(f"this model does not know the taste of '{name}'")
+        return name or "para"
+
+    def score(self, images: Sequence[Image.Image], batch_size: int, public: str | None) -> list[SimpleNamespace]:
+        self.asked.update(batch_size=batch_size, public=public)
         return [
-            SimpleNamespace(text=None, expectation=image.width / 100, regression=5.0, raw="?", spread=1.5)
+            SimpleNamespace(
+                text=None, expectation=image.width / 100, regression=5.0, raw="?", spread=1.5, percentile=40.0
+            )
             for image in images
         ]
 
     def comment(self, images: Sequence[Image.Image], batch_size: int) -> list[str]:
         return [f'{image.width} wide, "calm"' for image in images]
 
-    def suggest(self, images: Sequence[Image.Image], top: int) -> list[list[SimpleNamespace]]:
+    def suggest(self, images: Sequence[Image.Image], top: int, batch_size: int) -> list[list[SimpleNamespace]]:
         return [
             [
                 SimpleNamespace(attribute="tilt", state="left", text=f"Turn {n}.", probability=1 - n / 10)
@@ -231,15 +246,14 @@ def test_csv_is_quoted_and_has_one_line_per_suggestion() -> None:
 def test_a_run_that_is_stopped_leaves_what_was_found(
     form: str, read: Callable[[str], list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def score(calm: FakeCalm, images: Sequence[Image.Image], batch_size: int) -> list[SimpleNamespace]:
+    def score(calm: FakeCalm, images: Sequence[Image.Image], *options: Any) -> list[SimpleNamespace]:
         if images[0].width == 300:
             raise KeyboardInterrupt
-        return whole(calm, images, batch_size)
+        return whole(calm, images, *options)
 
     whole = FakeCalm.score
     monkeypatch.setattr(FakeCalm, "score", score)
-    monkeypatch.setattr("calm.cli.people.BATCH", 1)
-    result = run("score", form, "a.jpg", "b.PNG", "album")
+    result = run("score", form, "--batch-size", "1", "a.jpg", "b.PNG", "album")
     assert [row["file"] for row in read(result.stdout)] == ["a.jpg"]
     assert result.exit_code != 0
 
@@ -284,6 +298,26 @@ def test_the_table_shows_all_readouts_and_what_made_them() -> None:
     ):
         assert shown in result.stdout
     assert result.stdout.count("a.jpg") == 1
+
+
+@pytest.mark.usefixtures("photographs")
+def test_another_public_format_and_batch_are_asked_for_and_told() -> None:
+    result = run("score", "--public", "drawn", "--dtype", "bfloat16", "--batch-size", "3", "a.jpg")
+    assert FakeCalm.asked == {"path": None, "dtype": "bfloat16", "batch_size": 3, "public": "drawn"}
+    assert "public drawn (synthetic_edits scores)" in result.stdout
+    assert "public para (human scores)" in run("score", "a.jpg").stdout
+    assert FakeCalm.asked["dtype"] == "float32"
+    assert "does not know the taste of 'mine'" in str(run("score", "--public", "mine", "a.jpg").exception)
+
+
+def test_with_a_checkout_named_photographs_stay_those_of_the_folder_one_is_in(
+    photographs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    checkout = tmp_path_factory.mktemp("checkout")
+    result = run("-C", str(checkout), "score", "--model", "models/mine", "--json", "a.jpg")
+    assert [row["file"] for row in json.loads(result.stdout)] == ["a.jpg"]
+    assert FakeCalm.asked["path"] == checkout / "models/mine"
+    assert Path.cwd() == photographs
 
 
 @pytest.mark.usefixtures("photographs")

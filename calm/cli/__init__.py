@@ -38,6 +38,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def calm(
+    context: typer.Context,
     directory: Annotated[
         Path | None, typer.Option("-C", "--directory", help="Run as if started in this checkout.")
     ] = None,
@@ -47,6 +48,7 @@ def calm(
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # files may have names that are no UTF-8: say them, lose no row
             stream.reconfigure(errors="backslashreplace")
+    context.obj = Path.cwd()  # where names that a person types are told from
     if directory is not None:
         if not directory.is_dir():
             raise typer.BadParameter(f"{directory} is not a folder", param_hint="--directory")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -36,11 +37,23 @@ class NumberFormat(StrEnum):
     auto = "auto"  # bfloat16 where the processor has it
 
 
+def _model(context: typer.Context, model: Path | None) -> Path | None:
+    """With -C, a model is named as seen from that checkout, photographs as seen from where the command was started."""
+    started = context.find_root().obj
+    if started is None or started == Path.cwd():
+        return model
+    found = None if model is None else Path.cwd() / model
+    os.chdir(started)
+    return found
+
+
 Files = Annotated[list[str], typer.Argument(help="Photographs, folders, or quoted globs.", show_default=False)]
 Model = Annotated[
     Path | None,
     typer.Option(
-        "--model", help="Folder of a checkpoint (models/finetune/scores); without it, the model that comes with calm."
+        "--model",
+        callback=_model,
+        help="Folder of a checkpoint (models/finetune/scores); without it, the model that comes with calm.",
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, ...")]
@@ -70,6 +83,7 @@ class Way:
     batch_size: int
     as_json: bool
     as_csv: bool
+    scores: bool = False  # answers are a public's scores
     public: str | None = None  # None is the model's first
 
 
@@ -106,7 +120,7 @@ def score(
                 "percentile": result.percentile,
             }
 
-    run(files, judge, Way(model, device, dtype, batch_size, as_json, as_csv, public))
+    run(files, judge, Way(model, device, dtype, batch_size, as_json, as_csv, True, public))
 
 
 @verb
@@ -179,7 +193,7 @@ def personalise(
     def judge(calm: Calm, images: Sequence[Image]) -> Iterator[Row]:
         return rows_of(calm, images, given, scale=(low, high), how=how.value, readout=readout.value)
 
-    run(files or unscored, judge, Way(model, device, dtype, batch_size, as_json, as_csv))
+    run(files or unscored, judge, Way(model, device, dtype, batch_size, as_json, as_csv, True))
 
 
 def run(names: Sequence[str], judge: Judge, way: Way) -> None:
@@ -201,7 +215,7 @@ def run(names: Sequence[str], judge: Judge, way: Way) -> None:
     from calm.assistant import Calm
 
     calm = Calm.from_pretrained(way.model, device=way.device, dtype=way.dtype.value)
-    made_by = origin(calm, way.public)
+    made_by = origin(calm, calm.public(way.public) if way.scores else None)
     unreadable: list[str] = []
     results = ({**row, **made_by} for row in judged(calm, paths, judge, way.batch_size, unreadable))
     if way.as_csv:
@@ -230,18 +244,14 @@ def judged(calm: Calm, paths: Sequence[str], judge: Judge, batch_size: int, unre
 
 
 def origin(calm: Calm, public: str | None = None) -> dict[str, str]:
-    """Which model answered, with whose taste and how their scores came about.
+    """Which model answered, with whose taste where it is a score, and how their scores came about.
 
     And short hashes of its weights and of how it gets photographs: with others, other scores.
-
-    Raises:
-        ValueError: the model does not know this public.
     """
-    asked = calm.public(public)
     preprocessing = json.dumps(calm.provenance["preprocessing"], sort_keys=True)
     return {
         "model": str(calm.provenance["model"]),
-        **({"public": f"{asked} ({calm.provenance['publics'][asked]} scores)"} if asked else {}),
+        **({"public": f"{public} ({calm.provenance['publics'][public]} scores)"} if public else {}),
         "checkpoint": str(calm.provenance["checkpoint_sha256"])[:12],
         "preprocessing": hashlib.sha256(preprocessing.encode()).hexdigest()[:12],
     }
