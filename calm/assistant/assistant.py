@@ -27,6 +27,7 @@ from calm.instructions.wording import (
     messages,
     parse_score,
 )
+from calm.model import hub
 from calm.model.build import checkpoint_sha256, load_complete, load_pretrained_mfam
 from calm.model.mfam import LevelTokens
 from calm.model.modeling import CalmForConditionalGeneration
@@ -68,13 +69,17 @@ class Calm:
         """Load the model that comes with calm, or a checkpoint of this pipeline.
 
         Args:
-            path: a whole model (models/finetune/scores), or models/pretrain; None is the one that comes with calm.
+            path: a whole model (models/finetune/scores), or models/pretrain; ORG/NAME[@REVISION] of the model hub; None
+                is the one that comes with calm.
             dtype: what the frozen parts compute in. In bfloat16 (auto: where the processor has it) answers are faster
                 and depend on what else is in the batch.
 
         Raises:
             FileNotFoundError: there is no model; the message says what to run.
+            HubError: the hub does not give it.
         """
+        if path is not None and hub.is_name(path):
+            path = hub.fetch(str(path))
         path, runtime = FOLDER if path is None else Path(path), Runtime(device=device, dtype=dtype)
         if (path / "attributes").is_dir():
             model, preprocessing = load_pretrained_mfam(path, runtime)
@@ -107,6 +112,7 @@ class Calm:
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """Model, parts (name, source, sha256), hash of the weights, preprocessing: printed with every score."""
+        named = hub.revision_of(self._path) or str(self._path)
         preprocessing = {
             "size": [self._images.size["height"], self._images.size["width"]],
             "mean": list(self._images.image_mean),
@@ -116,7 +122,7 @@ class Calm:
             "dtype": str(self.model.language_model.dtype).removeprefix("torch."),
         }
         return {
-            "model": metadata(self._path)["name"] if is_released(self._path) else str(self._path),
+            "model": metadata(self._path)["name"] if is_released(self._path) else named,
             "publics": {public["name"]: public["origin"] for public in self.model.config.publics},
             "parts": self.model.config.provenance,
             "checkpoint_sha256": checkpoint_sha256(self._path),

@@ -53,7 +53,8 @@ Model = Annotated[
     typer.Option(
         "--model",
         callback=_model,
-        help="Folder of a checkpoint (models/finetune/scores); without it, the model that comes with calm.",
+        help="Folder of a checkpoint (models/finetune/scores), or ORG/NAME[@REVISION] of the model hub; without it, "
+        "the model that comes with calm.",
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, ...")]

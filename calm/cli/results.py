@@ -1,7 +1,7 @@
 """`calm metrics`: the figures of all tasks as one table (`dvc metrics show` prints every number there is).
 
 `calm release` writes the trained model as one file with its card, `calm export` a whole checkpoint that transformers
-reads without calm, `calm fetch-spice` brings what a figure needs.
+reads without calm, `calm push` puts that on the model hub, `calm fetch-spice` brings what a figure needs.
 """
 
 from __future__ import annotations
@@ -56,12 +56,14 @@ def release(
     typer.echo(f"{folder or FOLDER}: the model and its card")
 
 
+Model = Annotated[
+    Path | None, typer.Option("--model", help="Folder of a checkpoint; without it, the model that comes with calm.")
+]
+
+
 @verb
 def export(
-    folder: Annotated[Path, typer.Argument(help="A new folder.", show_default=False)],
-    model: Annotated[
-        Path | None, typer.Option("--model", help="Folder of a checkpoint; without it, the model that comes with calm.")
-    ] = None,
+    folder: Annotated[Path, typer.Argument(help="A new folder.", show_default=False)], model: Model = None
 ) -> None:
     """Write a whole checkpoint, with its code and card, that transformers reads where calm is not installed."""
     from calm.cli.stages import quiet_libraries
@@ -71,6 +73,29 @@ def export(
 
     write(model, folder)
     typer.echo(f'{folder}: AutoModelForImageTextToText.from_pretrained("{folder}", trust_remote_code=True) reads it')
+
+
+@verb
+def push(
+    name: Annotated[str, typer.Argument(help="ORG/NAME on the model hub.", show_default=False)],
+    model: Model = None,
+    public: Annotated[bool, typer.Option("--public", help="Open to everybody; without it, a new one is private.")] = (
+        False
+    ),
+) -> None:
+    """Export a checkpoint to the model hub in one commit; the token is taken from HF_TOKEN."""
+    from tempfile import TemporaryDirectory
+
+    from calm.cli.stages import quiet_libraries
+
+    quiet_libraries()
+    from calm.model.export import export as write
+    from calm.model.hub import push as send
+
+    with TemporaryDirectory(prefix="calm-") as temporary:
+        write(model, Path(temporary) / "exported")
+        revision = send(Path(temporary) / "exported", name, private=not public)
+    typer.echo(f"{name}@{revision}: pushed; calm score --model {name} photo.jpg reads it")
 
 
 @verb
