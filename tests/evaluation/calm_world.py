@@ -183,7 +183,7 @@ def small_params(root: Path = REPOSITORY) -> Params:
     params = load_params(root / "params.yaml")
     roles = params.data.roles.model_copy(update={role: [DATASET] for role in type(params.data.roles).model_fields})
     params = with_settings(params, "attributes", before=None)
-    params = with_settings(params, "personalised", support=[10], draws=2, training_photographs=8, in_context=[10])
+    params = with_settings(params, "personalised", support=[10], draws=2, in_context=[10])
     evaluation = params.evaluation.model_copy(
         update={"bootstrap": params.evaluation.bootstrap.model_copy(update={"samples": 200})}
     )

@@ -8,15 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 from calm.data.store import schema
 from calm.evaluation.base import EvaluationError
 from calm.evaluation.stage import evaluate
 from calm.evaluation.statistics import piaa
-from calm.evaluation.statistics.baselines import expected_error
 from calm.evaluation.statistics.metrics import Bootstrap
-from calm.evaluation.statistics.piaa import COMPONENTS, Basis, RaterFactors, Scaling, fit_rater_factors
 from calm.evaluation.tasks.personalised import METHODS, PERSONAL, measure, per_rater
 from calm.io import read_table
 from tests.evaluation.calm_world import DATASET, TEST_RATERS, FakeCalm, World, with_settings
@@ -96,9 +93,8 @@ def test_shots_that_were_never_drawn_are_an_error_that_names_the_key(world: Worl
 
 
 def test_methods_that_are_switched_off_are_null_with_the_reason(world: World) -> None:
-    found, rows = judged(world, world.oracle(), training_photographs=None, in_context=[])
-    assert rows[["factors", "in_context"]].isna().all(axis=None)
-    assert "training_photographs" in found["at_10"]["factors"]["srcc"]["reason"]
+    found, rows = judged(world, world.oracle(), in_context=[])
+    assert rows["in_context"].isna().all()
     assert "in_context" in found["at_10"]["in_context"]["srcc"]["reason"]
     assert found["at_100"]["generic"]["srcc"]["value"] is None and "100" in found["at_100"]["generic"]["srcc"]["reason"]
     assert found["at_10"]["rater_mean"]["srcc"]["value"] is None and found["at_10"]["rater_mean"]["mae"]["value"] > 0
@@ -127,13 +123,13 @@ def test_gains_are_paired_over_raters_and_have_a_p() -> None:
             rows.append(
                 pd.DataFrame({"dataset": "d", "rater_id": str(rater), "shots": 10, "draw": draw, "rating": taste})
                 .assign(**dict.fromkeys(METHODS, np.nan))
-                .assign(generic=taste + 2 * noise[0], ridge=taste + 2 * noise[1], factors=taste + 0.3 * noise[0])
+                .assign(generic=taste + 2 * noise[0], ridge=taste + 0.3 * noise[1], in_context=taste + 2 * noise[1])
             )
     found = measure(per_rater(pd.concat(rows)), 31, Bootstrap(300, 0.95, 0))
     assert found["left_out"] == 1
-    gain = found["gain"]["factors"]["over_generic"]
+    gain = found["gain"]["ridge"]["over_generic"]
     assert gain["low"] > 0 and gain["p"] == pytest.approx(2 / 301, abs=1e-6)
-    assert found["gain"]["ridge"]["over_generic"]["p"] > 0.01
+    assert found["gain"]["in_context"]["over_generic"]["p"] > 0.01
     assert set(found["gain"]) == set(PERSONAL)
 
 
@@ -165,87 +161,6 @@ def test_ridge_is_the_best_of_leave_one_out_by_hand() -> None:
     np.testing.assert_allclose(piaa.ridge(x, y, asked), asked @ weights + bias, rtol=1e-6)
 
 
-def simulated(raters: int, photographs: int, noise: float) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
-    mean, root = np.array([5.0, 1.0, 0.0]), np.diag([0.5, 0.3, 1.0])
-    told = []
-    for _ in range(raters):
-        phi = np.column_stack([np.ones(photographs), RNG.normal(size=(photographs, 2))])
-        told.append((phi, phi @ (mean + root @ RNG.normal(size=3)) + noise * RNG.normal(size=photographs)))
-    return told, mean
-
-
-def test_em_finds_the_raters_distribution_and_never_loses_likelihood(monkeypatch: pytest.MonkeyPatch) -> None:
-    told, mean = simulated(150, 25, 0.5)
-    monkeypatch.setattr(piaa, "TOLERANCE", 0.0)
-    likelihood = []
-    for steps in (1, 2, 5, 20, 60):
-        monkeypatch.setattr(piaa, "ITERATIONS", steps)
-        found = fit_rater_factors(told)
-        likelihood.append(sum(found.log_likelihood(*one) for one in told))
-    assert likelihood == sorted(likelihood)
-    np.testing.assert_allclose(found.mean, mean, atol=0.25)
-    np.testing.assert_allclose(np.diag(found.covariance), [0.25, 0.09, 1.0], rtol=0.4)
-    assert found.noise == pytest.approx(0.25, rel=0.1)
-
-
-def test_log_likelihood_is_the_marginal_normals() -> None:
-    ((phi, ratings),) = simulated(1, 6, 0.5)[0]
-    prior = RaterFactors(np.array([4.0, 0.5, 0.1]), np.diag([1.0, 0.5, 0.2]) + 0.05, 0.3)
-    normal = stats.multivariate_normal(phi @ prior.mean, phi @ prior.covariance @ phi.T + 0.3 * np.eye(6))
-    assert prior.log_likelihood(phi, ratings) == pytest.approx(normal.logpdf(ratings))
-
-
-def test_the_posterior_is_that_of_conditioning_a_joint_normal() -> None:
-    ((phi, ratings),) = simulated(1, 10, 0.5)[0]
-    prior = RaterFactors(np.array([4.0, 0.5, 0.1]), np.diag([1.0, 0.5, 0.2]) + 0.05, 0.3)
-    cross = prior.covariance @ phi.T
-    joint = phi @ cross + prior.noise * np.eye(10)
-    mean = prior.mean + cross @ np.linalg.solve(joint, ratings - phi @ prior.mean)
-    covariance = prior.covariance - cross @ np.linalg.solve(joint, cross.T)
-    found = prior.posterior(phi, ratings)
-    np.testing.assert_allclose(found[0], mean, rtol=1e-9)
-    np.testing.assert_allclose(found[1], covariance, rtol=1e-7, atol=1e-12)
-
-
-def test_what_training_raters_have_in_common_helps_a_new_one() -> None:
-    told, _ = simulated(200, 40, 1.0)
-    prior = fit_rater_factors(told[:150])
-    gains = []
-    for phi, ratings in told[150:]:
-        weights, _ = prior.posterior(phi[:10], ratings[:10])
-        own = piaa.ridge(phi[:10, 1:], ratings[:10], phi[10:, 1:])
-        truth = ratings[10:]
-        gains.append(np.abs(own - truth).mean() - np.abs(phi[10:] @ weights - truth).mean())
-    assert np.mean(gains) > 0.03
-
-
-def test_beside_a_generic_score_its_error_is_noise_and_no_taste_is_in_common() -> None:
-    factors = RaterFactors(np.array([0.5, 0.2, 3.0]), np.diag([1.0, 0.5, 0.2]) + 0.05, 0.3).beside_generic(0.4)
-    assert factors.mean.tolist() == [0.5, 0.2, 0.0]
-    assert factors.noise == pytest.approx(0.7)
-
-
-def test_the_expected_error_is_that_of_new_photographs() -> None:
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(200, 3))
-    error = expected_error(features, features @ [1.0, 2.0, 0.0] + rng.normal(scale=0.7, size=200))
-    assert error == pytest.approx(0.49, rel=0.2)
-
-
-def test_one_training_rater_is_not_a_distribution() -> None:
-    with pytest.raises(ValueError, match="at least 2 training raters, found 1"):
-        fit_rater_factors(simulated(1, 5, 1.0)[0])
-
-
-def test_a_basis_is_one_the_generic_score_and_unit_components() -> None:
-    generic, pooled = RNG.normal(5, 1, size=50), RNG.normal(size=(50, 30)).astype(np.float32)
-    pooled[:, 3] = 1.0  # never varies
-    phi = Basis.fit(generic, pooled)(generic, pooled)
-    assert phi.shape == (50, 2 + COMPONENTS)
-    np.testing.assert_allclose(phi[:, 0], 1)
-    np.testing.assert_allclose(phi[:, 1:].mean(0), 0, atol=1e-6)
-    np.testing.assert_allclose(phi[:, 1:].std(0), 1, rtol=1e-6)
-    np.testing.assert_allclose(np.corrcoef(phi[:, 2:].T), np.eye(COMPONENTS), atol=1e-6)
-    assert Basis.fit(np.full(6, 5.0), pooled[:6])(np.full(6, 5.0), pooled[:6]).shape[1] <= 2 + 6
+def test_features_that_are_the_same_for_all_photographs_are_an_error() -> None:
     with pytest.raises(ValueError, match="same for all photographs"):
-        Scaling.fit(np.ones((5, 3)))
+        piaa.Scaling.fit(np.ones((5, 3)))

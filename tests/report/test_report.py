@@ -153,10 +153,10 @@ def test_one_table_says_whether_each_part_earns_its_place(world: World) -> None:
     assert full.with_it == "1.000" and full.verdict == "better with it"
     same = rows["readout: regression instead of expectation", "SRCC"]
     assert same.difference.startswith("+0.000") and same.verdict == "no difference shown"
-    assert any(part.startswith("personal: rater factors instead of generic") for part, _ in rows)
+    assert any(part.startswith("personal: ridge on residuals instead of generic") for part, _ in rows)
     html, markdown = written(world)
     for text in (html, markdown):
-        assert "Does each part earn its place?" in text and "rater factors instead of ridge" in text
+        assert "Does each part earn its place?" in text and "ridge on residuals instead of generic" in text
 
 
 def test_parts_that_were_not_measured_are_no_rows(world: World) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.linear_model import Ridge, RidgeCV
-from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_predict
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -20,18 +20,6 @@ BASELINES = {  # no readouts
 }
 PENALTIES = np.logspace(0, 6, 19)
 FOLDS = 5
-
-
-def expected_error(features: ArrayLike, scores: ArrayLike) -> float:
-    """Mean squared error that scores by a ridge regression of features (N, F) have on photographs not fitted on.
-
-    Args:
-        scores: of the photographs (N,).
-    """
-    known, given = np.asarray(features, np.float64), np.asarray(scores, np.float64)
-    folds = KFold(min(FOLDS, len(given)))
-    model = make_pipeline(StandardScaler(), RidgeCV(alphas=PENALTIES))
-    return float(np.square(cross_val_predict(model, known, given, cv=folds) - given).mean())
 
 
 def ridge_scores(

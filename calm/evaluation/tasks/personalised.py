@@ -21,9 +21,8 @@ from pydantic import Field, model_validator
 from calm.evaluation.base import Bench, EvaluationError, Headline, Outcome, Task, item_keys, origin_of_labels
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics import plots
-from calm.evaluation.statistics.baselines import expected_error
 from calm.evaluation.statistics.metrics import MAE, SRCC, Bootstrap, UndefinedMetric, mean
-from calm.evaluation.statistics.piaa import Basis, RaterFactors, Scaling, fit_rater_factors, ridge
+from calm.evaluation.statistics.piaa import Scaling, ridge
 from calm.instructions.wording import rescale
 from calm.settings import PositiveInt
 
@@ -35,12 +34,10 @@ METHODS = {
     "generic": "generic score",
     "rater_mean": "rater's mean",
     "ridge": "ridge on residuals",
-    "factors": "rater factors",
     "in_context": "in context",
     "crowd": "the crowd's true score",
 }
-PERSONAL = ("ridge", "factors", "in_context")
-NO_TRAINING = "no training raters: see evaluation.tasks.personalised.training_photographs"
+PERSONAL = ("ridge", "in_context")
 OFF = "not asked for: evaluation.tasks.personalised.in_context"
 UNKNOWN = "the photographs have no crowd score"
 CONSTANT = "one value for all photographs of a rater ranks nothing"
@@ -64,7 +61,6 @@ class PersonalisedSettings(TaskSettings):
     readout: Literal["expectation", "regression"]
     support: Annotated[list[PositiveInt], Field(min_length=1)]
     draws: PositiveInt
-    training_photographs: PositiveInt | None  # None: no rater factors
     in_context: list[PositiveInt]  # of support, those that are also scored in context
 
     @model_validator(mode="after")
@@ -92,21 +88,12 @@ class Seen:
         return Scaling.fit(self.observed.pooled)(self.observed.pooled)
 
 
-@dataclass(frozen=True)
-class Learnt:
-    """What training raters teach about raters."""
-
-    basis: Basis
-    factors: RaterFactors
-
-
 def run(bench: Bench[PersonalisedSettings]) -> Outcome:
     """Rank the query photographs of every test rater of role `raters`, by every method."""
     sets, raters = drawn_sets(bench)
     seen = observe(bench, sets, keep_tokens=bool(bench.settings.in_context))
-    learnt = learn(bench)
     frames = [
-        predict(bench, one, seen, learnt, in_context=shots in bench.settings.in_context)
+        predict(bench, one, seen, in_context=shots in bench.settings.in_context)
         for (_, _, shots, _), one in sets.groupby(["dataset", "rater_id", "shots", "draw"])
     ]
     predictions = pd.concat(frames, ignore_index=True)
@@ -189,53 +176,16 @@ def observe(bench: Bench[PersonalisedSettings], rows: pd.DataFrame, *, keep_toke
     return Seen(place, observed, arrays[bench.settings.readout])
 
 
-def learn(bench: Bench[PersonalisedSettings]) -> Learnt | None:
-    """Rater factors from the training raters' ratings of training photographs."""
-    from calm.data.store import tables
-
-    most = bench.settings.training_photographs
-    if most is None:
-        return None
-    rows = bench.items("raters", "train")[["dataset", "item_id"]]
-    names = sorted(rows["dataset"].unique())
-    raters = pd.concat([tables.raters(bench.layout, name) for name in names]).query("split == 'train'")
-    told = pd.concat([ratings_on_our_scale(bench, name) for name in names])
-    told = told.merge(raters[["dataset", "rater_id"]], on=["dataset", "rater_id"])
-    rated = rows.merge(told[["dataset", "item_id"]].drop_duplicates(), on=["dataset", "item_id"])
-    if rated.empty:
-        return None
-    kept = bench.at_most(rated.sort_values(["dataset", "item_id"], ignore_index=True), most)
-    told = told.merge(kept, on=["dataset", "item_id"]).sort_values(["dataset", "rater_id", "item_id"])
-    seen = observe(bench, kept, keep_tokens=False)
-    by_rater = [
-        (seen.rows(one), one["score"].to_numpy(dtype=float)) for _, one in told.groupby(["dataset", "rater_id"])
-    ]
-    # The generic score of a photograph that the model was tuned on is nearer to the crowd than that of a new one: what
-    # raters have beside the crowd is learnt from the crowd's own scores; how far generic ones are off comes on top.
-    crowd = told.groupby(["dataset", "item_id"])["score"].mean().loc[item_keys(kept)].to_numpy(dtype=float)
-    basis = Basis.fit(crowd, seen.observed.pooled)
-    phi = basis(crowd, seen.observed.pooled)
-    factors = fit_rater_factors([(phi[rows], ratings - crowd[rows]) for rows, ratings in by_rater])
-    return Learnt(basis, factors.beside_generic(expected_error(seen.observed.pooled, crowd)))
-
-
-def predict(
-    bench: Bench[PersonalisedSettings], one: pd.DataFrame, seen: Seen, learnt: Learnt | None, *, in_context: bool
-) -> pd.DataFrame:
+def predict(bench: Bench[PersonalisedSettings], one: pd.DataFrame, seen: Seen, *, in_context: bool) -> pd.DataFrame:
     """Query rows of one rater and draw, scored by every method (schema PREDICTIONS)."""
     shown, asked = one[one["part"] == "support"], one[one["part"] == "query"]
     given = shown["rating"].to_numpy(dtype=float)
     a, b = seen.rows(shown), seen.rows(asked)
     generic, observed = seen.generic, seen.observed
-    left_over = given - generic[a]
     found: dict[str, Any] = dict.fromkeys(METHODS)
     found["generic"] = generic[b]
     found["rater_mean"] = np.full(len(b), given.mean())
-    found["ridge"] = generic[b] + ridge(seen.features[a], left_over, seen.features[b])
-    if learnt is not None:
-        phi_shown, phi_asked = (learnt.basis(generic[rows], observed.pooled[rows]) for rows in (a, b))
-        weights, _ = learnt.factors.posterior(phi_shown, left_over)
-        found["factors"] = generic[b] + phi_asked @ weights
+    found["ridge"] = generic[b] + ridge(seen.features[a], given - generic[a], seen.features[b])
     if in_context:
         context = bench.model.in_context(observed.tokens[a], given.tolist())
         expected, regressed = context.score(observed.tokens[b], batch_size=bench.params.evaluation.batch_size)
@@ -290,7 +240,7 @@ def _over_raters(values: pd.Series | None, method: str, bootstrap: Bootstrap) ->
     known = pd.Series(dtype=float) if values is None else values.dropna()
     if len(known):
         return mean(known, list(known.index), bootstrap).to_json()
-    reasons = {"rater_mean": CONSTANT, "crowd": UNKNOWN, "in_context": OFF, "factors": NO_TRAINING}
+    reasons = {"rater_mean": CONSTANT, "crowd": UNKNOWN, "in_context": OFF}
     return {"value": None, "n": 0, "reason": reasons.get(method, CONSTANT)}
 
 
@@ -329,7 +279,7 @@ TASK = Task(
         for headline in (
             *(
                 Headline(f"SRCC per rater, {METHODS[method]}, {shots} shown", f"at_{shots}.{method}.srcc")
-                for method in ("factors", "ridge", "generic", "in_context", "crowd")
+                for method in ("ridge", "generic", "in_context", "crowd")
             ),
             *(
                 Headline(f"gain by {METHODS[method]}, {shots} shown", f"at_{shots}.gain.{method}.over_generic")
