@@ -94,3 +94,15 @@ def test_calm_comes_with_a_model_that_answers_anywhere(tmp_path: Path, monkeypat
     low, high = calm.score_range
     assert low <= score.regression <= high and score.text is not None and said
     assert calm.publics[0] == "para" and calm.provenance["publics"]["para"] == "human"
+
+
+def test_a_photograph_has_one_score_in_any_batch() -> None:
+    calm = Calm.from_pretrained(device="cpu")
+    pictures = [tiny.picture(number).resize((320, 240)) for number in range(5)]
+    together = [*calm.score(pictures, batch_size=5), *calm.score(pictures, batch_size=5, public="oasis")]
+    alone = [score for public in (None, "oasis") for one in pictures for score in calm.score(one, public=public)]
+    for one, other in zip(together, alone, strict=True):
+        assert one.raw == other.raw
+        assert one.expectation == pytest.approx(other.expectation, abs=1e-3)
+        assert one.regression == pytest.approx(other.regression, abs=1e-3)
+    assert calm.comment(pictures, batch_size=5) == [said for one in pictures for said in calm.comment(one)]
