@@ -8,7 +8,7 @@ over groups of photographs.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ import pyarrow as pa
 from sklearn.model_selection import GroupKFold
 
 from calm.evaluation.base import Bench, group_keys, item_keys, origin_of_labels
-from calm.evaluation.statistics.baselines import BASELINES, RIDGE, RIDGE_ENCODER, ridge_scores
+from calm.evaluation.statistics.baselines import RIDGE, ridge_scores
 from calm.evaluation.statistics.metrics import PLCC, SRCC, Bootstrap, mean_over_seeds
 from calm.evaluation.tasks.scoring import READOUTS, rated
 from calm.io import atomic_dir, atomic_file, write_json, write_table
@@ -43,7 +43,7 @@ SCORED = pa.schema(
         pa.field("text", pa.float64()),  # null without the language model, or where the text names no score
         pa.field("expectation", pa.float64()),
         pa.field("regression", pa.float64(), nullable=False),
-        *(pa.field(name, pa.float64(), nullable=False) for name in BASELINES),
+        pa.field(RIDGE, pa.float64(), nullable=False),
     ]
 )
 
@@ -67,19 +67,16 @@ def cross_validate(name: str, params: Params, layout: Layout) -> None:
     rows = rows[rows["synthetic_edits"].isna()].sort_values(["dataset", "item_id"], ignore_index=True)
     learner = Learner(params, layout, rows)
     state = layout.state(f"cross-validation-{name}")
-    features = {RIDGE: learner.pooled_features(rows), RIDGE_ENCODER: learner.encoder_features(rows)}
+    features = learner.pooled_features(rows)
     parts = []
     for seed in settings.seeds:
         for fold, (known, held_out) in enumerate(folds(rows, settings, seed)):
             train, test = rows.iloc[known], rows.iloc[held_out]
-            beside = {
-                name: ridge_scores(values[known], train["score"], group_keys(train), values[held_out])
-                for name, values in features.items()
-            }
+            ridge = ridge_scores(features[known], train["score"], group_keys(train), features[held_out])
             for recipe, how in settings.recipes.items():
                 found = _found(learner, how, train, test, seed, f"{name} {recipe} {seed} {fold}", state)
                 kept = test[["dataset", "item_id", "group", "origin", "score"]]
-                told = kept.assign(seed=seed, fold=fold, recipe=recipe, **beside)
+                told = kept.assign(seed=seed, fold=fold, recipe=recipe, **{RIDGE: ridge})
                 parts.append(pd.concat([told, found], axis=1))
     scored = pd.concat(parts, ignore_index=True)[SCORED.names].astype({"fold": "int32"})
     with atomic_dir(layout.cross_validation(name)) as part:
@@ -116,10 +113,10 @@ def folds(rows: pd.DataFrame, settings: CrossValidation, seed: int) -> Iterator[
 
 
 def measure(scored: pd.DataFrame, settings: CrossValidation, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Every recipe's readouts beside the ridge regressions on the same folds, and beside the first recipe."""
+    """Every recipe's readouts beside the ridge regression on the same folds, and beside the first recipe."""
     runs = _Runs(scored, settings.seeds, bootstrap)
     first, *others = settings.recipes
-    beside = {name: runs.of(first, name) for name in BASELINES}
+    ridge = runs.of(first, RIDGE)
     metrics: dict[str, Any] = {
         "labels": origin_of_labels(scored["origin"]),
         "items": len(runs.target),
@@ -128,12 +125,12 @@ def measure(scored: pd.DataFrame, settings: CrossValidation, bootstrap: Bootstra
         "by": settings.by,
         "seeds": list(settings.seeds),
         "order": list(settings.recipes),  # a file of metrics sorts its keys; what is compared is held against the first
-        **{name: {metric.name: runs.figure(metric, of) for metric in (SRCC, PLCC)} for name, of in beside.items()},
+        RIDGE: {metric.name: runs.figure(metric, ridge) for metric in (SRCC, PLCC)},
         "recipes": {},
     }
     for recipe in settings.recipes:
         metrics["recipes"][recipe] = {
-            readout: _readout(runs, runs.of(recipe, readout), beside)
+            readout: _readout(runs, runs.of(recipe, readout), ridge)
             for readout in READOUTS
             if scored.loc[scored["recipe"] == recipe, readout].notna().all()
         }
@@ -144,17 +141,16 @@ def measure(scored: pd.DataFrame, settings: CrossValidation, bootstrap: Bootstra
     return metrics
 
 
-def _readout(runs: _Runs, scores: Sequence[np.ndarray], beside: Mapping[str, Sequence[np.ndarray]]) -> dict[str, Any]:
-    figures = {"srcc": runs.figure(SRCC, scores), "plcc": runs.figure(PLCC, scores)}
-    for name, ridge in beside.items():
-        both = [_standard(one) + _standard(other) for one, other in zip(scores, ridge, strict=True)]
-        figures |= {
-            f"over_{name}": runs.figure(SRCC, scores, ridge),
-            f"with_{name}": runs.figure(SRCC, both),
-            f"gain_with_{name}": runs.figure(SRCC, both, scores),
-            f"with_{name}_over_{name}": runs.figure(SRCC, both, ridge),
-        }
-    return figures
+def _readout(runs: _Runs, scores: Sequence[np.ndarray], ridge: Sequence[np.ndarray]) -> dict[str, Any]:
+    both = [_standard(one) + _standard(other) for one, other in zip(scores, ridge, strict=True)]
+    return {
+        "srcc": runs.figure(SRCC, scores),
+        "plcc": runs.figure(PLCC, scores),
+        f"over_{RIDGE}": runs.figure(SRCC, scores, ridge),
+        f"with_{RIDGE}": runs.figure(SRCC, both),
+        f"gain_with_{RIDGE}": runs.figure(SRCC, both, scores),
+        f"with_{RIDGE}_over_{RIDGE}": runs.figure(SRCC, both, ridge),
+    }
 
 
 def _standard(scores: np.ndarray) -> np.ndarray:

@@ -67,10 +67,6 @@ class Learner:
         """All that content reads of photographs (B, F), for a ridge regression."""
         return self.assembly.model.mfam.pooled_features(self.features(_keys(rows))).cpu().numpy()
 
-    def encoder_features(self, rows: pd.DataFrame) -> np.ndarray:
-        """What the frozen encoder alone says of them (B, F)."""
-        return self.assembly.model.mfam.encoder_features(self.features(_keys(rows))).cpu().numpy()
-
     def learn(self, recipe: Recipe, rows: pd.DataFrame, seed: int, label: str) -> None:
         """Train on `rows` (columns as above) from the recipe's start: the visual phase, then the language model's."""
         model, options = self.assembly.model, self.params.finetune.scores

@@ -278,17 +278,7 @@ class MFAM(nn.Module):
 
     def pooled_features(self, tokens: LevelTokens) -> torch.Tensor:
         """Every source of content side by side, (B, F) float32; without any, each level's mean."""
-        return self._side_by_side(tokens, self.config.thematic_content or [f"{level}_mean" for level in LEVELS])
-
-    def encoder_features(self, tokens: LevelTokens) -> torch.Tensor:
-        """What the encoder alone says, without its classes: (B, F) float32.
-
-        Each level's mean and deviation over its places, and those of the encoder's end that content reads.
-        """
-        ends = [source for source in self._whole_sources if source not in CLASS_SOURCES]
-        return self._side_by_side(tokens, [*LEVEL_SOURCES, *ends])
-
-    def _side_by_side(self, tokens: LevelTokens, sources: Sequence[str]) -> torch.Tensor:
+        sources = self.config.thematic_content or [f"{level}_mean" for level in LEVELS]
         widths = [self.config.content_widths[source] for source in self._whole_sources]
         whole = dict(zip(self._whole_sources, tokens.content.float().split(widths, dim=-1), strict=True))
         levels = {name: LEVEL_SOURCES[name] for name in sources if name not in whole}

@@ -122,7 +122,10 @@ def _merge(language_model: torch.nn.Module, adapter: Mapping[str, torch.Tensor],
 
 
 def _metadata(file: safe_open) -> dict[str, str]:
-    found: dict[str, str] = json.loads(file.metadata()[KEY])
+    said = (file.metadata() or {}).get(KEY)
+    if said is None:
+        raise CheckpointError(f"{WEIGHTS} is no file that calm wrote: install calm again, or run `calm release`")
+    found: dict[str, str] = json.loads(said)
     return found
 
 

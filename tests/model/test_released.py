@@ -77,6 +77,12 @@ def test_what_cannot_be_read_is_told_with_its_file(released: Path) -> None:
         load_released(released, CPU)
 
 
+def test_a_file_of_somebody_else_is_told(released: Path) -> None:
+    save_file({"weight": torch.zeros(1)}, released / WEIGHTS)
+    with pytest.raises(CheckpointError, match="no file that calm wrote"):
+        load_released(released, CPU)
+
+
 def test_parts_of_other_weights_are_refused(released: Path) -> None:
     config = json.loads((released / "config.json").read_text())
     config["provenance"]["vision"]["sha256"] = "0" * 64

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from calm.evaluation.statistics.baselines import BASELINES
+from calm.evaluation.statistics.baselines import RIDGE_LABEL
 from calm.evaluation.statistics.metrics import Bootstrap
 from calm.experiments.cross_validation import measure
 from calm.io import write_json
@@ -36,7 +36,6 @@ def metrics(tmp_path: Path) -> dict[str, Any]:
                 expectation=np.nan,
                 regression=regression,
                 ridge=score + rng.normal(size=40),
-                ridge_encoder=score + rng.normal(scale=2, size=40),
             )
         )
     recipes = dict.fromkeys(NAMES, RECIPE)
@@ -54,14 +53,14 @@ def test_every_part_is_held_against_the_first_recipe(metrics: dict[str, Any]) ->
     assert part.difference.startswith("+")
 
 
-def test_the_table_has_the_ridge_regressions_and_then_the_recipes_in_their_order(
+def test_the_table_has_the_ridge_regression_and_then_the_recipes_in_their_order(
     metrics: dict[str, Any], tmp_path: Path
 ) -> None:
     params: Any = SimpleNamespace(cross_validations={"photographs": None})
     found = tables.cross_validations(params, Layout(tmp_path))["photographs"]
-    names = [*BASELINES.values(), "whole, regression", "a part less, regression"]
+    names = [RIDGE_LABEL, "whole, regression", "a part less, regression"]
     assert [row[0] for row in found.rows] == names
     assert {len(row) for row in found.rows} == {len(found.header)}
-    told = metrics["recipes"]["whole"]["regression"]["over_ridge_encoder"]
-    assert found.rows[2][4].startswith(f"{told['value']:+.3f} ({told['low']:+.3f} to ")
+    told = metrics["recipes"]["whole"]["regression"]["over_ridge"]
+    assert found.rows[1][3].startswith(f"{told['value']:+.3f} ({told['low']:+.3f} to ")
     assert "40 photographs (human scores), 2 folds that share no photograph, seeds 1." == found.about

@@ -97,15 +97,9 @@ def test_what_a_recipe_does_not_read_decides_nothing(learner: Learner) -> None:
     assert seen[:, : 2 * queries].any() and seen[0, -len(tiny.CONTENT) :].any(-1).all()
 
 
-def test_pooled_features_are_those_that_content_reads_or_the_encoders_alone(learner: Learner) -> None:
+def test_pooled_features_are_those_that_content_reads(learner: Learner) -> None:
     features = learner.pooled_features(ROWS)
     tokens = learner.features([(tiny.DATASET, "p2")])
     levels = [tokens.low.std(1, correction=0), tokens.middle.mean(1), tokens.high.mean(1)]  # tiny.CONTENT
     expected = torch.cat([*levels, tokens.content], dim=1)[0]
     np.testing.assert_allclose(features[2], expected.numpy(), rtol=1e-6)
-    levels = [
-        statistic for name in READS[:3] for statistic in (tokens[name].mean(1), tokens[name].std(1, correction=0))
-    ]
-    without_words = tokens.content[:, : -learner.assembly.model.config.text_width]
-    alone = torch.cat([*levels, without_words], dim=1)[0]
-    np.testing.assert_allclose(learner.encoder_features(ROWS)[2], alone.numpy(), rtol=1e-6)

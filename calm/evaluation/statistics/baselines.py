@@ -13,11 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 RIDGE = "ridge"
-RIDGE_ENCODER = "ridge_encoder"
-BASELINES = {  # no readouts
-    RIDGE: "ridge on what the model reads, pooled",  # every source of content (`MFAM.pooled_features`)
-    RIDGE_ENCODER: "ridge on the encoder's pooled features",  # `MFAM.encoder_features`
-}
+RIDGE_LABEL = "ridge on what the model reads, pooled"  # every source of content (`MFAM.pooled_features`)
 PENALTIES = np.logspace(0, 6, 19)
 FOLDS = 5
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from calm.evaluation.base import Bench, EvaluationError, Headline, Outcome, Task, group_keys, origin_of_labels
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics import plots
-from calm.evaluation.statistics.baselines import BASELINES, RIDGE, ridge_scores
+from calm.evaluation.statistics.baselines import RIDGE, RIDGE_LABEL, ridge_scores
 from calm.evaluation.statistics.calibration import ACCURACY, CALIBRATION, PLCC_LOGISTIC, cut, emd, reliability
 from calm.evaluation.statistics.metrics import (
     KRCC,
@@ -246,7 +246,7 @@ def _plots(predictions: pd.DataFrame) -> dict[str, bytes]:
 def _beside(metric: Metric) -> tuple[tuple[str, str], ...]:
     """What stands beside a readout's figure: the ridge regression's, and what a constant answer reaches."""
     constant = {"mae": ("constant answer", "baseline.mae"), "accuracy": ("more frequent side", "baseline.accuracy")}
-    ridge = (BASELINES[RIDGE], f"{RIDGE}.{metric.name}.value")
+    ridge = (RIDGE_LABEL, f"{RIDGE}.{metric.name}.value")
     return (ridge, constant[metric.name]) if metric.name in constant else (ridge,)
 
 
