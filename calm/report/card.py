@@ -29,7 +29,9 @@ def release(folder: Path, params: Params, layout: Layout) -> None:
     """
     roles = params.data.roles.model_dump()
     cards = {name: source_type(name).card for names in roles.values() for name in names}
-    results = sections(params, layout)
+    # Raters whose taste no score was learnt from say nothing of this model.
+    strangers = not set(roles["raters"]) & set(roles["scores"])
+    results = [one for one in sections(params, layout) if one.name != "personalised" or not strangers]
     with TemporaryDirectory(prefix="calm-") as temporary:
         whole = Path(temporary) / "whole"
         train_released(whole, params, layout)
