@@ -66,7 +66,7 @@ def check(
 ) -> None:
     """Count photographs, splits, ratings, raters and comments, against the published counts.
 
-    Exit code 1 if a count differs and nobody knows why.
+    Exit code 1 if a count differs and calm has no explanation.
     """
     from calm.data.inventory import counts as inventory
     from calm.params import load_params
@@ -96,8 +96,15 @@ def _difference(count: Count) -> str:
 
 def _verdict(checked: Check) -> str:
     """The check in a few words."""
+    if not checked.passed and checked.absent:
+        here = checked.photographs
+        return (
+            f"{here or 'none'} of {here + len(checked.absent):,} photographs that its labels name are here: put the "
+            f"others into its folder; `calm datasets show {checked.name}` says how they are got"
+        )
     if not checked.passed:
-        return "counts differ, and nobody knows why"
+        named = ", ".join(one.key for one in checked.counts if one.unexplained)
+        return f"these counts are not the published ones: {named}; files are missing, or this is another version"
     if all(one.published is None for one in checked.counts):
         return "nobody published counts to hold these against"
     return "as published, but for differences that are explained" if checked.differences else "as published"

@@ -64,6 +64,18 @@ def test_a_check_counts_and_passes_where_nothing_contradicts(tmp_path: Path) -> 
     assert (result.exit_code == 0) == found["passed"]
 
 
+def test_labels_without_photographs_say_what_to_bring(tmp_path: Path) -> None:
+    """Of AVT-ImageAppeal, as a part of it lies in a folder."""
+    (tmp_path / "images").mkdir()
+    steps = ",".join(f"votes{step}" for step in range(1, 6))
+    (tmp_path / "items.csv").write_text(f"file,{steps}\nown__a.png,0,1,2,3,4\nown__b.png,1,1,1,1,1\n")
+    result = runner.invoke(app, ["datasets", "check", "avt_image_appeal", "--root", str(tmp_path)])
+    assert "none of 2 photographs that its labels name are here" in " ".join(result.output.split())
+    picture(0).save(tmp_path / "images" / "own__a.png")
+    result = runner.invoke(app, ["datasets", "check", "avt_image_appeal", "--root", str(tmp_path)])
+    assert "1 photographs that labels name are not there: own__b" in " ".join(result.output.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -46,7 +46,7 @@ class Count:
 
     @property
     def unexplained(self) -> bool:
-        """Whether it differs and nobody knows why."""
+        """Whether it differs without an explanation."""
         return self.differs and self.explanation is None
 
 
@@ -59,9 +59,15 @@ class Check:
     absent: tuple[str, ...]
 
     @property
+    def photographs(self) -> int:
+        """Those that are here."""
+        return next((count.found or 0 for count in self.counts if count.key == "images"), 0)
+
+    @property
     def passed(self) -> bool:
-        """No difference without an explanation."""
-        return not any(count.unexplained for count in self.counts)
+        """No difference without an explanation, and not labels alone."""
+        alone = bool(self.absent) and not self.photographs
+        return not alone and not any(count.unexplained for count in self.counts)
 
     @property
     def differences(self) -> tuple[Count, ...]:
