@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from calm.training.loop.machines import machines
-from calm.training.loop.throughput import Meter, measured
+from calm.training.loop.throughput import Meter, Throughput, measured
 
 
 class Mixed(nn.Module):
@@ -103,3 +104,9 @@ def test_every_run_leaves_figures_of_its_speed_beside_its_state_alone(trained_te
         figures = json.loads((layout.root / ".state" / f"{run}.throughput.json").read_text(encoding="utf-8"))
         assert figures["samples_per_second"] > 0 and figures["tokens_per_second"] > 0 and figures["mfu"] > 0
         assert (figures["padding"] is None) == (run == "pretrain-attributes")  # its questions are alike
+
+
+def test_more_than_the_peak_is_no_share_but_a_busy_machine() -> None:
+    found = Throughput("run", 2, 1.0, 1, 1.0, 1.0, 2e9, None, 1e9, "measured product")
+    assert found.mfu is None and "MFU unknown" in str(found)
+    assert replace(found, peak=4e9).mfu == 0.5

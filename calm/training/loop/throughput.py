@@ -49,16 +49,19 @@ class Throughput:
     peak_source: str
 
     @property
-    def mfu(self) -> float:
-        """Share of the peak that is used."""
-        return self.flops_per_second / self.peak
+    def mfu(self) -> float | None:
+        """Share of the peak that is used; None where the peak was measured on a busy machine and is too low to be one."""
+        share = self.flops_per_second / self.peak
+        return share if share <= 1 else None
 
     def __str__(self) -> str:
         padding = "" if self.padding is None else f" ({self.padding:.1%} padding)"
+        peak = f"of {self.peak / 1e9:.3g} GFLOP/s ({self.peak_source})"
+        used = f"MFU {self.mfu:.2f} {peak}" if self.mfu is not None else f"MFU unknown: more than all {peak}, busy then"
         return (
             f"{self.title}: {self.steps} steps, {self.samples_per_second:.3g} samples/s, "
             f"{self.tokens_per_second:.3g} tokens/s{padding}, {self.flops_per_second / 1e9:.3g} GFLOP/s, "
-            f"MFU {self.mfu:.2f} of {self.peak / 1e9:.3g} GFLOP/s ({self.peak_source})"
+            f"{used}"
         )
 
 
