@@ -50,7 +50,7 @@ class Throughput:
 
     @property
     def mfu(self) -> float | None:
-        """Share of the peak that is used; None where the peak was measured on a busy machine and is too low to be one."""
+        """Share of the peak that is used; None of a peak that was measured on a busy machine and is too low."""
         share = self.flops_per_second / self.peak
         return share if share <= 1 else None
 
