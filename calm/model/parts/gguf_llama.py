@@ -66,7 +66,9 @@ def load(path: Path, dtype: torch.dtype) -> tuple[LlamaForCausalLM, PreTrainedTo
         model = LlamaForCausalLM._from_config(config, dtype=dtype)
     weights = {}
     for tensor in reader.tensors:
-        values = np.array(dequantize(tensor.data, tensor.tensor_type))
+        values = np.require(
+            dequantize(tensor.data, tensor.tensor_type), requirements="W"
+        )  # a copy where it is the file's
         name = _name(tensor.name, path)
         if name.endswith("q_proj.weight"):
             values = _unpermute(values, config.num_attention_heads)
@@ -75,7 +77,8 @@ def load(path: Path, dtype: torch.dtype) -> tuple[LlamaForCausalLM, PreTrainedTo
         weights[name] = torch.from_numpy(values).to(dtype)
     if config.tie_word_embeddings:
         weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
-    model.load_state_dict(weights, strict=True)
+    model.load_state_dict(weights, strict=True, assign=True)
+    model.tie_weights()
     return model.eval(), _tokenizer(fields)
 
 
