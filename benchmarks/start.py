@@ -1,4 +1,4 @@
-"""How long a person waits for the first score: `calm score PHOTOGRAPH` from a cold command, beside importing torch alone.
+"""How long a person waits for the first score: `calm score PHOTOGRAPH` as a cold command, beside torch's import.
 
     python benchmarks/start.py PHOTOGRAPH [--runs 5]
 
@@ -26,6 +26,7 @@ def seconds(command: list[str]) -> tuple[float, str]:
 
 
 def main() -> None:
+    """Time both and print their ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photograph")
     parser.add_argument("--runs", type=int, default=5)

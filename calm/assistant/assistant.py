@@ -27,7 +27,6 @@ from calm.instructions.wording import (
     messages,
     parse_score,
 )
-from calm.model import hub
 from calm.model.build import checkpoint_sha256, load_complete, load_pretrained_mfam
 from calm.model.mfam import LevelTokens
 from calm.model.modeling import CalmForConditionalGeneration
@@ -36,6 +35,7 @@ from calm.model.readouts import answer_log_likelihood, distribution, expectation
 from calm.model.recognition import Recogniser, attribute_rows, passing
 from calm.model.released import FOLDER, is_released, load_released, metadata
 from calm.model.settings import Runtime
+from calm.sharing import hub
 
 SUGGESTION_FORM = "I would {remedy}."
 LEAVE = "Leave it as it is."

@@ -127,9 +127,9 @@ def test_the_scores_distribution_is_held_against_the_votes(world: World) -> None
     rescaled(world, 1, 10, 10)
 
     class Voting(FakeCalm):
-        def score(self, images: Any, batch_size: int = 16) -> Any:
+        def score(self, images: Any, *options: Any, **named: Any) -> Any:
             found = []
-            for one in super().score(images, batch_size):
+            for one in super().score(images):
                 step = round((min(max(one.expectation, 1), 10) - 1) / 9 * 9)
                 shares = tuple(0.9 * (i == step) + 0.1 * (i == 0) for i in range(10))
                 found.append(dataclasses.replace(one, distribution=shares))
@@ -143,9 +143,9 @@ def test_the_scores_distribution_is_held_against_the_votes(world: World) -> None
 
 def test_readouts_are_compared_on_the_same_photographs(world: World) -> None:
     class Torn(FakeCalm):
-        def score(self, images: Any, batch_size: int = 16) -> Any:
+        def score(self, images: Any, *options: Any, **named: Any) -> Any:
             noise = FakeCalm(self.world, knows=False).score(images)
-            pairs = zip(super().score(images, batch_size), noise, strict=True)
+            pairs = zip(super().score(images), noise, strict=True)
             return [dataclasses.replace(s, expectation=n.expectation, text=None) for s, n in pairs]
 
     found = judged(world, "scoring", Torn(world, knows=True))["compared"]
@@ -156,8 +156,8 @@ def test_readouts_are_compared_on_the_same_photographs(world: World) -> None:
 
 def test_texts_without_a_score_are_counted_and_left_out(world: World) -> None:
     class Mumbling(FakeCalm):
-        def score(self, images: Any, batch_size: int = 16) -> Any:
-            scores = super().score(images, batch_size)
+        def score(self, images: Any, *options: Any, **named: Any) -> Any:
+            scores = super().score(images)
             return [dataclasses.replace(s, text=None, raw="hm") if i % 2 else s for i, s in enumerate(scores)]
 
     found = judged(world, "scoring", Mumbling(world, knows=True))
@@ -168,7 +168,7 @@ def test_texts_without_a_score_are_counted_and_left_out(world: World) -> None:
 
 def test_a_model_that_always_says_the_same_has_no_correlation_and_a_reason(world: World) -> None:
     class Constant(FakeCalm):
-        def score(self, images: Any, batch_size: int = 16) -> Any:
+        def score(self, images: Any, *options: Any, **named: Any) -> Any:
             return [dataclasses.replace(s, text=None, expectation=5.0, regression=5.0) for s in super().score(images)]
 
     found = judged(world, "scoring", Constant(world, knows=True))
@@ -372,7 +372,7 @@ def test_a_task_that_fails_leaves_the_earlier_result(world: World) -> None:
     before = judged(world, "scoring", world.oracle())
 
     class Failing(FakeCalm):
-        def score(self, images: Any, batch_size: int = 16) -> Any:
+        def score(self, images: Any, *options: Any, **named: Any) -> Any:
             raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError):

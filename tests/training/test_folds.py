@@ -18,7 +18,12 @@ READS = ["low", "middle", "high", "thematic"]
 FRESH = Recipe(self_supervision="none", reads=READS, steps=0)
 BEGUN = Recipe(self_supervision="full", reads=READS, steps=0)
 SPEAKING = Recipe(self_supervision="none", reads=READS, steps=3)
-ROWS = pd.DataFrame([{"dataset": tiny.DATASET, "item_id": f"p{number}", "score": 1.5 + number} for number in range(6)])
+ROWS = pd.DataFrame(
+    [
+        {"dataset": tiny.DATASET, "item_id": f"p{number}", "score": 1.5 + number, "origin": "human"}
+        for number in range(6)
+    ]
+)
 
 
 @pytest.fixture

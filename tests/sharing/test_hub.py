@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import pytest
 
 from calm.assistant import Calm
-from calm.model import hub
-from calm.model.export import export
+from calm.sharing import hub
+from calm.sharing.export import export
 from tests import tiny
 
 NAME, TOKEN = "somebody/calm-tiny", "hf_secret"
