@@ -279,7 +279,7 @@ TASK = Task(
         for headline in (
             *(
                 Headline(f"SRCC per rater, {METHODS[method]}, {shots} shown", f"at_{shots}.{method}.srcc")
-                for method in ("ridge", "generic", "in_context", "crowd")
+                for method in ("ridge", "generic", "crowd", "in_context")
             ),
             *(
                 Headline(f"gain by {METHODS[method]}, {shots} shown", f"at_{shots}.gain.{method}.over_generic")
