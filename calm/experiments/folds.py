@@ -148,7 +148,10 @@ class Learner:
             regressed = (model.config.score_min + half * (raw + 1)).tolist()
             return pd.DataFrame({"text": float("nan"), "expectation": float("nan"), "regression": regressed})
         calm = Calm(model, self.assembly.processor, self.assembly.processor.image_processor, Path("cross-validation"))
-        found = calm.score([self.features.photographs[key] for key in _keys(rows)])
+        found = []
+        for dataset, part in rows.groupby("dataset", sort=False):  # rows are sorted by it
+            photographs = [self.features.photographs[key] for key in _keys(part)]
+            found += calm.score(photographs, public=str(dataset) if dataset in calm.publics else None)
         return pd.DataFrame(
             {name: [getattr(score, name) for score in found] for name in ("text", "expectation", "regression")}
         ).astype("float64")
