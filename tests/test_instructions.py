@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from calm.attributes.spoilt import EMPTY, SPOILT
 from calm.data.leakage.stage import filter_leakage
 from calm.data.prepare.stage import prepare
 from calm.data.sources import fetch
@@ -162,6 +163,23 @@ def test_a_share_of_the_training_comments_is_kept_among_the_scores(
     assert set(kept["weight"]) == {settings.score_weight_of_comments}
     assert set(scores["weight"][scores["task"] == "score"]) == {1.0}
     assert set(kept["answer"]) <= set(comments["answer"])
+
+
+def test_spoilt_twins_stand_beside_training_scores_and_lie_below_them(
+    photos_params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = photos_params.model_dump()
+    raw["instructions"]["spoilt"] = {"share": 0.5, "points": 1.5}
+    rows = tables.instructions(built(Params.model_validate(raw), tmp_path, monkeypatch), "scores")
+    rows = rows[rows["task"] == "score"].assign(item=rows["item_ids"].str[0])
+    given, spoilt = rows[rows["spoilt"].isna()], rows[rows["spoilt"].notna()]
+    train = given[given["split"] == "train"]
+    assert len(spoilt) == round(0.5 * len(train)) and set(spoilt["split"]) == {"train"}
+    assert set(spoilt["spoilt"]) <= set(SPOILT) and set(spoilt["origin"]) == {"rule"}
+    own, lowest = spoilt["item"].map(train.set_index("item")["score"]), train["score"].min()
+    empty = spoilt["spoilt"].isin(EMPTY)
+    assert (spoilt["score"][empty] == lowest).all()
+    assert (spoilt["score"][~empty] == (own[~empty] - 1.5).clip(lower=lowest)).all()
 
 
 def test_building_twice_gives_the_same_bytes(

@@ -224,6 +224,7 @@ def write_instructions(
             "answer": answer(number),
             "score": 1.5 + number if scored else None,
             "level": None,
+            "spoilt": None,
             "told": None,
             "weight": 1.0,
             "origin": "drawn",

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from calm.settings import Positive, PositiveInt, Section, Share
+from calm.settings import NonNegative, Positive, PositiveInt, Section, Share
 
 
 class ImageParams(Section):
@@ -74,6 +74,13 @@ class DataParams(Section):
         return self
 
 
+class Spoilt(Section):
+    """Training scores of pictures that no rater was shown (`calm.attributes.spoilt`), set by rule."""
+
+    share: Share  # of the training scores that get such a twin
+    points: NonNegative  # that a ruined photograph lies below its own score, on 1..10
+
+
 class InstructionParams(Section):
     """How rated and commented photographs become prompts and answers."""
 
@@ -81,3 +88,4 @@ class InstructionParams(Section):
     comments_per_item: PositiveInt
     score_share_of_comments: Share
     score_weight_of_comments: Positive
+    spoilt: Spoilt

@@ -7,7 +7,9 @@ from itertools import groupby
 from operator import itemgetter
 
 from calm.attributes.naming import naming_rules, sound_named, states_named
+from calm.attributes.spoilt import EMPTY, SPOILT
 from calm.attributes.taxonomy import taxonomy
+from calm.data.settings import Spoilt
 from calm.data.store import tables
 from calm.data.store.aspects import captions, critiques
 from calm.data.store.images import ImageStore
@@ -37,8 +39,9 @@ def build_instructions(params: Params, layout: Layout) -> None:
     """Stage build_instructions: write data/instructions/{generic,comments,scores}.parquet, test rows too."""
     settings = params.instructions
     comments = _comment_rows(layout, settings.comments_per_item, params.seed)
-    kept = _drawn_share(comments, settings.score_share_of_comments, params.seed)
+    kept = _drawn_share(comments, settings.score_share_of_comments, params.seed, "score-stage")
     kept = [{**row, "weight": settings.score_weight_of_comments} for row in kept]
+    scores = _score_rows(layout)
     uses = {
         "generic": [
             *_caption_rows(layout),
@@ -46,7 +49,7 @@ def build_instructions(params: Params, layout: Layout) -> None:
             *question_rows(layout, "generic", params.seed),
         ],
         "comments": [*comments, *question_rows(layout, "comments", params.seed)],
-        "scores": [*_score_rows(layout), *kept],
+        "scores": [*scores, *_spoilt_rows(scores, settings.spoilt, params.seed), *kept],
     }
     ways = ways_of_asking(params, layout)
     with atomic_dir(layout.instructions) as folder:
@@ -126,6 +129,23 @@ def _score_rows(layout: Layout) -> list[Row]:
     return rows
 
 
+def _spoilt_rows(scores: Sequence[Row], settings: Spoilt, seed: int) -> list[Row]:
+    """Spoilt twins of a share of the training scores: ruined ones lose some points, empty ones get the lowest score."""
+    train = [row for row in scores if row["split"] == "train"]
+    lowest = {name: min(row["score"] for row in train if row["dataset"] == name) for name in _datasets(train)}
+    found = []
+    for row in _drawn_share(train, settings.share, seed, "spoilt"):
+        how = SPOILT[derive(seed, "spoilt", row["dataset"], *row["item_ids"]) % len(SPOILT)]
+        least = lowest[row["dataset"]]
+        score = least if how in EMPTY else max(least, row["score"] - settings.points)
+        found.append({**row, "spoilt": how, "score": score, "answer": format_score(score), "origin": "rule"})
+    return found
+
+
+def _datasets(rows: Sequence[Row]) -> set[str]:
+    return {row["dataset"] for row in rows}
+
+
 def _class_rows(params: Params, layout: Layout) -> list[Row]:
     """A caption for each listed item from the ImageNet classes that the vision encoder itself finds likely."""
     from calm.model.parts.vision import imagenet_labels
@@ -143,14 +163,14 @@ def _class_rows(params: Params, layout: Layout) -> list[Row]:
     return rows
 
 
-def _drawn_share(rows: list[Row], share: float, seed: int) -> list[Row]:
-    """That share of the training rows, drawn by seed."""
+def _drawn_share(rows: Sequence[Row], share: float, seed: int, name: str) -> list[Row]:
+    """That share of the training rows, drawn by seed and a name of the draw."""
     train = [row for row in _ordered(rows) if row["split"] == "train"]
-    keys = [derive(seed, "score-stage", row["dataset"], *row["item_ids"], row["answer"]) for row in train]
+    keys = [derive(seed, name, row["dataset"], *row["item_ids"], row["answer"]) for row in train]
     order = sorted(range(len(train)), key=lambda number: (keys[number], number))
     return [train[number] for number in order[: round(share * len(train))]]
 
 
-def _ordered(rows: list[Row]) -> list[Row]:
+def _ordered(rows: Sequence[Row]) -> list[Row]:
     """Independent of how the rows came about; training shuffles by seed and step."""
     return sorted(rows, key=lambda row: (row["dataset"], row["item_ids"], row["task"], row["answer"], row["origin"]))

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from calm.attributes.edits import Edit, apply_edits
+from calm.attributes.spoilt import spoil
 from calm.data.store.images import ImageStore
 from calm.layout import Layout
 from calm.model.build import Assembly
@@ -17,27 +18,27 @@ from calm.model.preprocessing import Preprocessing
 from calm.model.processing import byte_pixels, normalise
 from calm.model.settings import Runtime
 
-Key = tuple[str, str]  # dataset, item_id
+Key = tuple[str, str] | tuple[str, str, str]  # dataset, item_id, and how it is spoilt if it is
 
 ENCODED_AT_ONCE = 32
 DECODED_KEPT = 512  # photographs kept decoded, a byte a channel: about 90 MB at 288 pixels
 
 
 class Photographs:
-    """Photographs of several datasets, by (dataset, item_id)."""
+    """Photographs of several datasets, as they are or spoilt."""
 
     def __init__(self, layout: Layout, datasets: Iterable[str]) -> None:
         self.stores = {dataset: ImageStore(layout.prepared(dataset)) for dataset in sorted(set(datasets))}
         self._decoded = lru_cache(maxsize=DECODED_KEPT)(lambda key: byte_pixels(self[key]))
 
     def __getitem__(self, key: Key) -> Image.Image:
-        dataset, item_id = key
-        return self.stores[dataset][item_id]
+        dataset, item_id, *how = key
+        photograph = self.stores[dataset][item_id]
+        return spoil(photograph, how[0], dataset, item_id) if how else photograph
 
     def encoded(self, key: Key) -> bytes:
         """The stored file."""
-        dataset, item_id = key
-        return self.stores[dataset].encoded(item_id)
+        return self.stores[key[0]].encoded(key[1])
 
     def unit_pixels(self, key: Key) -> torch.Tensor:
         """A photograph as (3, H, W) float in 0..1."""

@@ -13,7 +13,7 @@ PERCENTILES = range(0, 101, 5)
 
 def learnt_publics(rows: pd.DataFrame, order: Sequence[str]) -> list[dict[str, Any]]:
     """`CalmConfig.publics` of training rows (INSTRUCTION) of these datasets, in this order."""
-    given = rows[rows["score"].notna()]
+    given = rows[rows["score"].notna() & rows["spoilt"].isna()]
     return [
         {
             "name": name,

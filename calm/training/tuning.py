@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import torch
@@ -35,6 +36,7 @@ class InstructionObjective:
         self.rows = rows.reset_index(drop=True)
         self._datasets: list[str] = rows["dataset"].tolist()
         self._item_ids: list[list[str]] = rows["item_ids"].tolist()
+        self._spoilt: list[Any] = rows["spoilt"].tolist()
         self._labels: list[list[str] | None] = [None if told is None else list(told) for told in rows["told"]]
         table = assembly.model.config.attribute_states
         self._publics = torch.tensor([assembly.model.config.public(dataset) for dataset in self._datasets])
@@ -104,7 +106,12 @@ class InstructionObjective:
         return [[self._rows[label] for label in labels if label in self._rows]] * len(self._item_ids[row])
 
     def _keys(self, row: int) -> list[Key]:
-        return [(self._datasets[row], item) for item in self._item_ids[row]]
+        return keys_of(self._datasets[row], self._item_ids[row], self._spoilt[row])
+
+
+def keys_of(dataset: str, item_ids: Sequence[str], spoilt: Any) -> list[Key]:
+    """The photographs of a training row (INSTRUCTION); `spoilt` is null where they are as they are."""
+    return [(dataset, item) if not isinstance(spoilt, str) else (dataset, item, spoilt) for item in item_ids]
 
 
 def _numbers(column: pd.Series, device: torch.device) -> torch.Tensor:

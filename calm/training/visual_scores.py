@@ -24,6 +24,7 @@ from calm.training.loop.engine import Run, finish, train
 from calm.training.loop.order import WHOLE, Order, Part
 from calm.training.publics import balanced
 from calm.training.settings import Strategy, VisualScores
+from calm.training.tuning import keys_of
 
 
 class VisualScoreObjective:
@@ -48,7 +49,7 @@ class VisualScoreObjective:
         self.assembly, self.features, self.parameters, self.keys = assembly, features, parameters, list(keys)
         config = assembly.model.config
         half = (config.score_max - config.score_min) / 2
-        self.publics = torch.tensor([config.public(dataset) for dataset, _ in self.keys])
+        self.publics = torch.tensor([config.public(key[0]) for key in self.keys])
         self.targets = (torch.tensor(scores, dtype=torch.float32) - config.score_min) / half - 1
         self.order = Order(len(self.keys), options.batch_size, seed, name)
         features.prepare(self.keys)
@@ -104,7 +105,7 @@ def begin(
     model = assembly.model
     trained = visual_parameters(model)
     rows = balanced(rows[rows["score"].notna()], params.finetune.scores.balance)
-    keys = [(dataset, item_ids[0]) for dataset, item_ids in zip(rows["dataset"], rows["item_ids"], strict=True)]
+    keys = [keys_of(*row)[0] for row in zip(rows["dataset"], rows["item_ids"], rows["spoilt"], strict=True)]
     features = Features.of(assembly, rows["dataset"], params.runtime, layout)
     objective = VisualScoreObjective(
         assembly, features, trained, keys, rows["score"].tolist(), options, params.seed, f"{label}-visual"

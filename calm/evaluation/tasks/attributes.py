@@ -21,6 +21,7 @@ from calm.evaluation.editing import edited_copies, lacking
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics import plots
 from calm.evaluation.statistics.metrics import Bootstrap, Estimate, weighted_mean
+from calm.settings import PositiveInt
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -54,16 +55,17 @@ PREDICTIONS = pa.schema(
 class AttributesSettings(TaskSettings):
     """params.evaluation.tasks.attributes."""
 
+    max_items: PositiveInt
     before: str | None  # folder of another model, whose figures stand beside this one's
 
 
 def run(bench: Bench[AttributesSettings]) -> Outcome:
-    """Recognise seeded edits of the unedited test photographs of role `unlabelled`."""
+    """Recognise seeded edits of at most max_items unedited test photographs of role `unlabelled`."""
     from calm.attributes.taxonomy import taxonomy
 
     known = taxonomy()
     rows = bench.items("unlabelled")
-    rows = rows[rows["synthetic_edits"].isna()].reset_index(drop=True)
+    rows = bench.at_most(rows[rows["synthetic_edits"].isna()].reset_index(drop=True), bench.settings.max_items)
     if rows.empty:
         raise EvaluationError("task 'attributes': the list of role 'unlabelled' has no unedited test photograph")
     predictions = pd.DataFrame(_recognised(bench, known, rows), columns=PREDICTIONS.names)
