@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
+import sys
 import warnings
 from importlib import import_module
 from operator import attrgetter
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from calm.layout import Layout
     from calm.params import Params
 
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -152,11 +155,23 @@ def start(stage: str) -> tuple[Params, Layout]:
     params = load_params()
     threads = str(getattr(params.threads, stage))
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, threads))
+    keep_memory()
     quiet_libraries()
     from calm.sections import check_open_sections
 
     check_open_sections(params)
     return params, Layout()
+
+
+def keep_memory() -> None:
+    """Large tensors' memory stays with the process, as far as the C library can be told so.
+
+    Given back and fetched anew, it costs a tenth of a training step: the system zeroes every page
+    (docs/benchmarks/step.md).
+    """
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
+        library.mallopt(M_MMAP_MAX, 0)
+        library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def quiet_libraries() -> None:
