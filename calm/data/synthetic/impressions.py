@@ -9,116 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from ruamel.yaml import YAML
 
 Measure = Literal["beauty", "valence", "arousal"]
 
-# Clauses by measure, from the lowest band of the set to the highest; each completes "I find that ...".
-CLAUSES: Mapping[Measure, Sequence[Sequence[str]]] = {
-    "beauty": (
-        (
-            "there is hardly any beauty in it",
-            "it is among the least beautiful of all",
-            "few people would want to look at it for long",
-            "it does nothing for the eye",
-        ),
-        (
-            "it is rather plain",
-            "it offers little beauty",
-            "it is not much to look at",
-            "most people would pass it by",
-        ),
-        (
-            "it is neither plain nor beautiful",
-            "it is pleasant enough without standing out",
-            "its beauty is average",
-            "it is fair to look at, no more",
-        ),
-        (
-            "it is beautiful",
-            "most people would enjoy looking at it",
-            "it is better to look at than most",
-            "there is real beauty in it",
-        ),
-        (
-            "it is strikingly beautiful",
-            "it is among the most beautiful of all",
-            "nearly everybody would call it beautiful",
-            "it is a feast for the eye",
-        ),
-    ),
-    "valence": (
-        ("its mood is unpleasant", "it leaves a bad feeling", "the feeling it gives is gloomy"),
-        ("its mood is neutral", "it leaves the feelings as they were", "the feeling it gives is neither good nor bad"),
-        ("its mood is pleasant", "it leaves a good feeling", "the feeling it gives is a happy one"),
-    ),
-    "arousal": (
-        ("it is very calm", "nothing in it stirs the viewer", "it is quiet"),
-        ("it stirs the viewer a little", "it is neither calm nor exciting", "it holds some tension"),
-        ("it is exciting", "it stirs the viewer strongly", "it is full of tension"),
-    ),
-}
-_KINDS = ("photo", "picture", "shot", "photograph")
-_OPENERS = (
-    "A {kind} of {subject}: {beauty}",
-    "This {kind} shows {subject}, and {beauty}",
-    "With {subject} as its theme, I find that {beauty}",
-    "The theme is {subject}. I think that {beauty}",
-    "Here we see {subject}: {beauty}",
-    "Looking at this {kind} of {subject}, I would say that {beauty}",
-)
-_CLOSINGS = ("{First}, and {second}.", "To me {first} and {second}.", "{First}. {Second}.")
-
-_SPECIAL = {  # themes that are no noun, are spelt wrongly, or take another article
-    "clean": "something clean",
-    "cold": "something cold",
-    "bdsm": "a BDSM scene",
-    "kkk rally": "a KKK rally",
-    "gorrila": "a gorilla",
-    "moon": "the moon",
-    "sky": "the sky",
-    "sun": "the sun",
-}
-_UNCOUNTED = frozenset(
-    (
-        "bark",
-        "cardboard",
-        "children",
-        "coffee",
-        "destruction",
-        "dirt",
-        "fire",
-        "food",
-        "grass",
-        "intensity",
-        "lava",
-        "lightning",
-        "money",
-        "motocross",
-        "nature",
-        "paper",
-        "police",
-        "pollution",
-        "research",
-        "rugby",
-        "school",
-        "snow",
-        "soccer",
-        "soup",
-        "storage",
-        "surgery",
-        "timber",
-        "traffic",
-        "war",
-        "yarn",
-        "yoga",
-    )
-)
-_COUNTED_ING = frozenset(("building", "painting", "ring", "wedding"))
+_WORDS: dict[str, Any] = YAML(typ="safe").load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+# By measure, from the lowest band of the set to the highest.
+CLAUSES: Mapping[Measure, Sequence[Sequence[str]]] = _WORDS["clauses"]
 _NUMBER = re.compile(r"\s*\d+\s*$")
 
 
@@ -130,12 +33,12 @@ def theme_name(theme: str) -> str:
 def subject(theme: str) -> str:
     """A theme as a noun phrase with its article: "Bar 2" -> "a bar", "Acorns 1" -> "acorns"."""
     words = theme_name(theme).lower()
-    if words in _SPECIAL:
-        return _SPECIAL[words]
+    if words in _WORDS["special"]:
+        return _WORDS["special"][words]
     last = words.split(" ")[-1]
     plural = last.endswith("s") and not last.endswith("ss")
-    doing = last.endswith("ing") and last not in _COUNTED_ING
-    if plural or doing or last in _UNCOUNTED:
+    doing = last.endswith("ing") and last not in _WORDS["counted_ing"]
+    if plural or doing or last in _WORDS["uncounted"]:
         return words
     return f"{'an' if words[0] in 'aeio' else 'a'} {words}"
 
@@ -171,14 +74,14 @@ def comments(shown: str, band: Mapping[Measure, int], count: int, rng: np.random
         shown: the subject with its article.
         band: per measure, as `all_bands` gives.
     """
-    openers = [_OPENERS[int(index)] for index in rng.permutation(len(_OPENERS))]
+    openers = [_WORDS["openers"][int(index)] for index in rng.permutation(len(_WORDS["openers"]))]
     return [_comment(openers[number % len(openers)], shown, band, rng) for number in range(count)]
 
 
 def _comment(opener: str, shown: str, band: Mapping[Measure, int], rng: np.random.Generator) -> str:
     """Beauty with the subject, then of mood and how much it stirs none, one or both."""
     clause = {measure: _pick(CLAUSES[measure][level], rng) for measure, level in band.items()}
-    opening = opener.format(kind=_pick(_KINDS, rng), subject=shown, beauty=clause["beauty"])
+    opening = opener.format(kind=_pick(_WORDS["kinds"], rng), subject=shown, beauty=clause["beauty"])
     rest = [clause["valence"], clause["arousal"]]
     chosen = [rest[int(index)] for index in rng.permutation(2)[: int(rng.integers(3))]]
     if not chosen:
@@ -186,7 +89,7 @@ def _comment(opener: str, shown: str, band: Mapping[Measure, int], rng: np.rando
     if len(chosen) == 1:
         return f"{opening}. {_sentence(chosen[0])}."
     first, second = chosen
-    closing = _pick(_CLOSINGS, rng)
+    closing = _pick(_WORDS["closings"], rng)
     return f"{opening}. {closing.format(first=first, second=second, First=_sentence(first), Second=_sentence(second))}"
 
 

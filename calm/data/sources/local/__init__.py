@@ -10,20 +10,19 @@ the suffix. Photographs of the folder that the csv does not name are unlabelled 
 
 from __future__ import annotations
 
-import csv
 import math
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
 from calm.data.reading.base import Photograph, RawFile, Settings, Source, SourceError
+from calm.data.reading.cells import cell_error, numbers, read_spreadsheet, require
 from calm.data.store.images import SUFFIXES
 
 ROOT_VARIABLE = "CALM_DATA"
@@ -47,17 +46,6 @@ class LocalSettings(Settings):
         elif self.score_min is None or self.score_max is None or not self.score_min < self.score_max:
             raise ValueError("data.datasets.local: csv needs score_min < score_max, the ends of its scale")
         return self
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """One row of the csv."""
-
-    item_id: str
-    score: float | None
-    rater: str | None
-    comment: str | None
-    line: int
 
 
 class Local(Source, about=__file__):
@@ -118,88 +106,64 @@ class Local(Source, about=__file__):
             yield Photograph(_item_id(name), name, path, _item_id(name), self.settings.licence)
 
     @cached_property
-    def labels(self) -> list[Labelled]:
-        """The rows of the csv.
+    def labels(self) -> pd.DataFrame:
+        """The rows of the csv by line: columns item_id, score (NaN: none), rater, comment (empty: none).
 
         Raises:
             SourceError: naming the csv, the line and the column.
         """
-        if self.csv_path is None:
-            return []
-        try:
-            with self.csv_path.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.DictReader(file, strict=True)
-                _check_header(self.csv_path, list(reader.fieldnames or []))
-                rows = [self._label(row, reader.line_num) for row in reader]
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise SourceError(f"{self.csv_path}: not a csv in UTF-8: {error}") from None
-        _check_single(self.csv_path, rows)
+        path = self.csv_path
+        if path is None:
+            return pd.DataFrame({"item_id": [], "score": [], "rater": [], "comment": []})
+        cells = _known(read_spreadsheet(path), path)
+        names = cells["file"].str.replace("\\", "/").map(lambda name: PurePosixPath(name).as_posix())
+        rows = pd.DataFrame({"item_id": names.map(_item_id), "score": np.nan, **cells[["rater", "comment"]]})
+        scored = cells["score"] != ""
+        low, high = self._scale
+        rows.loc[scored, "score"] = numbers(cells[scored], ["score"], path, low, high)[:, 0]
+        again = scored & rows[scored].duplicated(["item_id", "rater"]).reindex(rows.index, fill_value=False)
+        for column, wrong, what in (
+            ("file", ~names.isin(list(self.paths)), f"is no photograph in {self.root}"),
+            ("score", ~scored & (cells["comment"] == ""), "is empty, and there is no comment either"),
+            ("file", again, "was scored by this rater, or by nobody in particular, before"),
+        ):
+            if wrong.any():
+                raise cell_error(cells, int(wrong.to_numpy().argmax()), column, path, what)
         return rows
 
-    def _label(self, row: dict[str | None, Any], line: int) -> Labelled:
-        """One row, checked."""
-        where = f"{self.csv_path}, line {line}"
-        if None in row or None in row.values():
-            raise SourceError(f"{where}: more or fewer cells than the header has columns")
-        cells = {str(key): str(value).strip() for key, value in row.items()}
-        name = PurePosixPath(cells["file"].replace("\\", "/")).as_posix()
-        if name not in self.paths:
-            raise SourceError(f"{where}, column 'file': no photograph '{cells['file']}' in {self.root}")
-        score = self._score(cells["score"], where) if cells["score"] else None
-        comment = cells.get("comment") or None
-        if score is None and comment is None:
-            raise SourceError(f"{where}, column 'score': empty, and there is no comment either")
-        return Labelled(_item_id(name), score, cells.get("rater") or None, comment, line)
-
-    def _score(self, text: str, where: str) -> float:
-        """A number on the scale of the settings."""
+    @property
+    def _scale(self) -> tuple[float, float]:
         low, high = self.settings.score_min, self.settings.score_max
-        assert low is not None and high is not None
-        try:
-            score = float(text)
-        except ValueError:
-            raise SourceError(f"{where}, column 'score': '{text}' is not a number") from None
-        if not (math.isfinite(score) and low <= score <= high):
-            raise SourceError(f"{where}, column 'score': {text} is not in {low:g}..{high:g}")
-        return score
+        assert low is not None and high is not None, "settings are checked"
+        return low, high
 
     def ratings(self, items: pd.DataFrame) -> list[dict[str, Any]]:
         """Rows of single raters, and for every scored photograph the crowd's: as given, else the raters' mean."""
+        scored = self.labels[self.labels["score"].notna()]
         scale = {"score_min": self.settings.score_min, "score_max": self.settings.score_max, "origin": "human"}
-        scored = [label for label in self.labels if label.score is not None]
         rows: list[dict[str, Any]] = [
-            {"item_id": label.item_id, "rater_id": label.rater, "score": label.score, **scale} for label in scored
+            {"item_id": item_id, "rater_id": rater or None, "score": score, **scale}
+            for item_id, score, rater in scored[["item_id", "score", "rater"]].itertuples(index=False)
         ]
-        given = {label.item_id for label in scored if label.rater is None}
-        by_item: dict[str, list[float]] = defaultdict(list)
-        for label in scored:
-            if label.score is not None and label.item_id not in given:
-                by_item[label.item_id].append(label.score)
-        for item_id, scores in sorted(by_item.items()):
+        given = scored.loc[scored["rater"] == "", "item_id"]
+        for item_id, of_item in scored[~scored["item_id"].isin(given)].groupby("item_id", sort=True)["score"]:
+            scores = of_item.tolist()
             mean = math.fsum(scores) / len(scores)
             rows.append({"item_id": item_id, "score": mean, "votes": self._votes(scores), "n": len(scores), **scale})
         return rows
 
     def _votes(self, scores: list[float]) -> list[int] | None:
         """Histogram over the scale's whole steps, if all scores are whole."""
-        low, high = self.settings.score_min, self.settings.score_max
-        assert low is not None and high is not None
+        low, high = self._scale
         if not all(value.is_integer() for value in (low, high, *scores)):
             return None
         return [scores.count(step) for step in range(int(low), int(high) + 1)]
 
-    def comments(self, items: pd.DataFrame) -> list[dict[str, Any]]:
+    def comments(self, items: pd.DataFrame) -> pd.DataFrame:
         """What people wrote."""
-        return [
-            {
-                "item_id": label.item_id,
-                "comment_id": f"{label.item_id}/line{label.line}",
-                "text": label.comment,
-                "origin": "human",
-            }
-            for label in self.labels
-            if label.comment
-        ]
+        said = self.labels[self.labels["comment"] != ""]
+        ids = said["item_id"] + "/line" + said.index.astype(str)
+        return pd.DataFrame({"item_id": said["item_id"], "comment_id": ids, "text": said["comment"], "origin": "human"})
 
 
 def _item_id(name: str) -> str:
@@ -207,31 +171,13 @@ def _item_id(name: str) -> str:
     return PurePosixPath(name).with_suffix("").as_posix()
 
 
-def _check_header(path: Path, found: list[str]) -> None:
-    """Refuse missing, doubled and unknown columns."""
-    missing = [name for name in ("file", "score") if name not in found]
-    if missing:
-        raise SourceError(f"{path}, line 1: no column '{missing[0]}'; found: {', '.join(found) or 'nothing'}")
-    for name in found:
-        if name not in _COLUMNS:
-            raise SourceError(f"{path}, line 1: unknown column '{name}'; known are {', '.join(_COLUMNS)}")
-        if found.count(name) > 1:
-            raise SourceError(f"{path}, line 1: column '{name}' is there twice")
-
-
-def _check_single(path: Path, rows: list[Labelled]) -> None:
-    """Refuse a second score of the same photograph by the same rater, or by nobody in particular."""
-    seen: dict[tuple[str, str | None], int] = {}
-    for row in rows:
-        if row.score is None:
-            continue
-        key = (row.item_id, row.rater)
-        if key in seen:
-            rater = f"rater '{row.rater}'" if row.rater else "no rater named"
-            raise SourceError(
-                f"{path}, line {row.line}: '{row.item_id}' was scored in line {seen[key]} already ({rater})"
-            )
-        seen[key] = row.line
+def _known(cells: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The known columns, empty where they may be left out; others are refused, doubled ones among them (NAME.1)."""
+    require(cells, ["file", "score"], path)
+    unknown = [name for name in cells.columns if name not in _COLUMNS]
+    if unknown:
+        raise SourceError(f"{path}, line 1: unknown or second column '{unknown[0]}'; known are {', '.join(_COLUMNS)}")
+    return cells.reindex(columns=list(_COLUMNS), fill_value="")
 
 
 SOURCE = Local

@@ -11,8 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import pandas as pd
-
 from calm.data.reading.conversations import ConversationSource
 from calm.data.reading.folder import FolderSettings
 
@@ -33,8 +31,9 @@ class ShareGpt4v(ConversationSource, about=__file__):
 
     settings_type = ShareGpt4vSettings
     settings: ShareGpt4vSettings
+    captions = True
 
-    @cached_property
+    @property
     def origin(self) -> str:
         """The model that wrote the captions."""
         return f"synthetic_{self.settings.captions.replace('-', '_')}"
@@ -43,10 +42,6 @@ class ShareGpt4v(ConversationSource, about=__file__):
     def path(self) -> Path:
         """The json of the captions that are asked for."""
         return self.find(f"**/{FILES[self.settings.captions]}")
-
-    def comments(self, items: pd.DataFrame) -> pd.DataFrame:
-        """The captions, called synthetic: models wrote them."""
-        return self.captions(items)
 
 
 SOURCE = ShareGpt4v
