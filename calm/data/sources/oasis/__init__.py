@@ -9,7 +9,7 @@ photographs) or a table rater, item, beauty of the OASIS-beauty repository; with
 serve as scores. And a part of it: items.csv, ratings.csv and images/I###.jpg.
 
 There are no words about these photographs. Captions come from the themes; comments are composed from the mean ratings
-(`calm.data.synthetic.impressions`) and called synthetic.
+(`impressions.py`) and called synthetic.
 
 Raters drawn by seed are kept for testing personalised scoring: no crowd's score, and so no comment, knows what they
 gave. Photographs of one theme ("Acorns 1", "Acorns 2") are a group: they never straddle a split.
@@ -31,7 +31,7 @@ from calm.data.errors import SourceError
 from calm.data.reading.base import Photograph
 from calm.data.reading.cells import cell_error, numbers, read_cells, refuse_doubles, require, stems
 from calm.data.reading.folder import ROOT_VARIABLE, FolderSettings, FolderSource
-from calm.data.synthetic import impressions
+from calm.data.sources.oasis import impressions
 from calm.params import Params
 from calm.seeds import derive, stream
 from calm.settings import ParamsError, PositiveInt

@@ -21,7 +21,7 @@ from PIL import Image
 from pydantic import Field
 
 from calm.data.reading.base import Photograph, RawFile, Settings, Source, SourceError, View
-from calm.data.synthetic import edited as synthetic
+from calm.data.sources.photos import edited
 from calm.seeds import stream
 
 if TYPE_CHECKING:
@@ -99,12 +99,12 @@ class Photos(Source, about=__file__):
         return draw_edits(rng, int(rng.integers(1, self.settings.max_edits + 1)), taxonomy())
 
     def ratings(self, items: pd.DataFrame) -> list[dict[str, Any]]:
-        """Synthetic scores of all items and synthetic raters' scores of some; see `calm.data.synthetic.edited`."""
+        """Synthetic scores of all items and synthetic raters' scores of some; see `edited.py`."""
         from calm.attributes.taxonomy import taxonomy
 
         edits = _edits(items)
         settings = self.settings
-        return synthetic.crowd_ratings(edits, taxonomy()) + synthetic.rater_ratings(
+        return edited.crowd_ratings(edits, taxonomy()) + edited.rater_ratings(
             self.seed, items, edits, settings.raters, settings.ratings_per_rater, taxonomy()
         )
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from calm.data import sources
 from calm.data.obtain.ways import ByHand, Download, FromWheel, HubFiles
 from calm.data.reading.base import Card, Source
 from calm.data.reading.folder import FolderSource
+from calm.io import atomic_file
 from calm.params import Params
 from calm.settings import ParamsError
 
+PAGE = Path("docs/datasets.md")  # `python -m calm.data.inventory` writes its table of all cards
+BEGIN, END = "<!-- cards: python -m calm.data.inventory -->", "<!-- end of cards -->"
 PRESENT, PARTIAL, MISSING = "present", "partial", "missing"
 
 
@@ -182,3 +186,26 @@ def check(source: Source) -> Check:
     keys: Iterable[str] = dict.fromkeys((*source.published, *(key for key, value in found.items() if value)))
     counts = tuple(Count(key, found.get(key), source.published.get(key), source.explained.get(key)) for key in keys)
     return Check(source.name, counts, tuple(sorted(source.absent())))
+
+
+def table() -> str:
+    """One row for every dataset, ordered by name."""
+    lines = ["| name | dataset | what it has | licence | how to get it |", "| --- | --- | --- | --- | --- |"]
+    for name in sources.names():
+        kind = sources.source_type(name)
+        card = kind.card
+        title = f"[{card.title}]({card.home})" if card.home.startswith("http") and " " not in card.home else card.title
+        cells = (f"`{name}`", title, f"{card.task}; {card.size}", card.licence, ways(kind))
+        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def page(text: str) -> str:
+    """The page with its table made anew."""
+    before, rest = text.split(BEGIN, 1)
+    return f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END, 1)[1]}"
+
+
+if __name__ == "__main__":
+    with atomic_file(PAGE) as part:
+        part.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
