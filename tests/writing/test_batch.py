@@ -11,9 +11,8 @@ import pytest
 from calm.data.store.schema import GUIDANCE
 from calm.io import read_table
 from calm.layout import Layout
-from calm.writing.api import batch
-from calm.writing.api.ledger import Ledger, ledger_name
-from calm.writing.errors import WritingError
+from calm.writing import WritingError, batch
+from calm.writing.ledger import Ledger, ledger_name
 from tests.writing.conftest import BATCH
 from tests.writing.server import BatchPlan, FakeOpenAI
 

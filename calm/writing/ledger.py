@@ -13,13 +13,14 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from calm.writing.api.prices import Price
-from calm.writing.api.requests import Answer, Request
-from calm.writing.errors import WritingError
+from calm.writing import WritingError
+from calm.writing.prices import Price
+from calm.writing.requests import Answer, Request
 
 Entry = dict[str, Any]
 
@@ -81,8 +82,7 @@ class Ledger:
         entry = self._answers.get(key)
         if entry is None:
             return None
-        said = entry["answer"]
-        return Answer(said["content"], said["refusal"], said["finish"], said["model"])
+        return Answer(**entry["answer"])
 
     def unanswered(self, requests: Iterable[Request]) -> list[Request]:
         """Those of the requests that no answer is recorded for, each once."""
@@ -123,12 +123,7 @@ class Ledger:
         entry = {
             "kind": "answer",
             **asked,
-            "answer": {
-                "content": answer.content,
-                "refusal": answer.refusal,
-                "finish": answer.finish,
-                "model": answer.model,
-            },
+            "answer": asdict(answer),
             "usage": usage,
             "cost_usd": price.cost(usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)),
             "prices_of": price.date,

@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from calm.writing.api import batch, chat
-from calm.writing.api.client import required_key
-from calm.writing.api.ledger import Ledger
-from calm.writing.api.prices import price_of
-from calm.writing.api.requests import Answer, Request, read_answer, requests_of
+from calm.writing import WritingError, batch, chat
+from calm.writing.chat import required_key
 from calm.writing.checks import Embed, Meaning, Rules, bare, most_common, shortened
-from calm.writing.errors import WritingError
-from calm.writing.plan import AVOIDED, ceiling, cost_of, within_budget
+from calm.writing.ledger import Ledger
+from calm.writing.prices import AVOIDED, ceiling, cost_of, price_of, within_budget
+from calm.writing.requests import Answer, Request, read_answer, requests_of
 from calm.writing.settings import OpenAIWriter
 from calm.writing.topics import Topic
 
@@ -63,8 +61,7 @@ def write(
     writer: OpenAIWriter,
     embed: Embed,
     ledger: Ledger,
-    known: Sequence[Topic] | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    say: Callable[[str], None],
 ) -> Outcome:
     """`wanted` texts for every topic. What the ledger holds is not asked again; what comes out depends on it alone.
 
@@ -72,15 +69,14 @@ def write(
     run that was stopped and started again ends with the same texts as one that was not.
 
     Args:
-        known: the topics that texts are told apart from; all that are written about, unless given.
         say: told how far the work is.
 
     Raises:
         Shortfall: topics lack texts after the last round; it holds the outcome so far.
         WritingError: no key, no money, no answer. What was answered is in the ledger all the same.
     """
-    rules = Rules(known or topics, writer.checks)
-    meaning = Meaning(known or topics, embed, writer.checks)
+    rules = Rules(topics, writer.checks)
+    meaning = Meaning(topics, embed, writer.checks)
     outcome = Outcome()
     for round_ in range(writer.rounds):
         requests = open_requests(topics, outcome, round_, writer)

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from calm.io import sha256_text
-from calm.writing.api.chat import Unreadable, read_completion
-from calm.writing.api.client import KEPT, Key, client, explained
-from calm.writing.api.ledger import Ledger
-from calm.writing.api.prices import Price
-from calm.writing.api.requests import Request
-from calm.writing.errors import WritingError
+from calm.writing import WritingError
+from calm.writing.chat import KEPT, Key, Unreadable, client, explained, read_completion
+from calm.writing.ledger import Ledger
+from calm.writing.prices import Price
+from calm.writing.requests import Request
 from calm.writing.settings import BatchDelivery, OpenAIWriter
 
 if TYPE_CHECKING:
@@ -33,29 +31,7 @@ _PENDING = {"validating", "in_progress", "finalizing", "cancelling"}
 _OK = 200
 
 
-@dataclass
-class Clock:
-    """Time, for tests to replace."""
-
-    now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-
-
-@dataclass
-class _Collected:
-    """What a batch's files say beside the answers."""
-
-    refused: list[str] = field(default_factory=list)  # errors that the same request would meet again
-
-
-def ask(
-    requests: Sequence[Request],
-    writer: OpenAIWriter,
-    key: Key,
-    price: Price,
-    ledger: Ledger,
-    clock: Clock | None = None,
-) -> None:
+def ask(requests: Sequence[Request], writer: OpenAIWriter, key: Key, price: Price, ledger: Ledger) -> None:
     """Send requests as batches and write every answer into the ledger. Requests that a batch loses get another one.
 
     Raises:
@@ -66,18 +42,16 @@ def ask(
 
     with client(writer, key) as service:
         try:
-            _Batches(service, writer, key, price, ledger, clock or Clock()).all(requests)
+            _Batches(service, writer, key, price, ledger).all(requests)
         except openai.OpenAIError as error:
             raise explained(error, writer, key) from None
 
 
 class _Batches:
-    def __init__(
-        self, service: OpenAI, writer: OpenAIWriter, key: Key, price: Price, ledger: Ledger, clock: Clock
-    ) -> None:
+    def __init__(self, service: OpenAI, writer: OpenAIWriter, key: Key, price: Price, ledger: Ledger) -> None:
         assert isinstance(writer.delivery, BatchDelivery)
         self.service, self.writer, self.key, self.price, self.ledger = service, writer, key, price, ledger
-        self.clock, self.delivery = clock, writer.delivery
+        self.delivery = writer.delivery
 
     def all(self, requests: Sequence[Request]) -> None:
         by_key = {request.key: request for request in requests}
@@ -112,18 +86,18 @@ class _Batches:
         if not entry.get("id"):
             self.ledger.record_batch(name, "created", id=batch_id)
         batch = self._ended(batch_id)
-        collected = _Collected()
+        refused: list[str] = []  # errors that the same request would meet again
         for file in (batch.output_file_id, batch.error_file_id):
             if file:
                 text = self.service.files.content(file).text
-                self._collect(text, {key: requests.get(key, key) for key in entry["keys"]}, collected)
+                refused += self._collect(text, {key: requests.get(key, key) for key in entry["keys"]})
         self.ledger.record_batch(name, "collected", status=batch.status)
         if batch.status == "failed":  # its input was not accepted: no request of it was answered
             problems = [error.message or "" for error in (batch.errors.data or [])] if batch.errors else []
             said = self.key.hide("; ".join(problems[:3])) or "no reason given"
             raise WritingError(f"{self.writer.base_url} did not accept batch {batch_id}: {said}")
-        if collected.refused:
-            raise WritingError(f"{self.writer.base_url} refused requests of batch {batch_id}: {collected.refused[0]}")
+        if refused:
+            raise WritingError(f"{self.writer.base_url} refused requests of batch {batch_id}: {refused[0]}")
 
     def _found(self, name: str) -> str | None:
         """The id of the batch with that name, if it was created and the answer to that never arrived."""
@@ -159,25 +133,28 @@ class _Batches:
                     return found
                 if attempt == self.writer.retries:
                     raise
-                self.clock.sleep(_pause(error, attempt))
+                time.sleep(_pause(error, attempt))
         raise AssertionError("unreachable")
 
     def _ended(self, batch_id: str) -> Batch:
         """Wait until a batch has ended, well or not."""
-        deadline = self.clock.now() + self.delivery.wait_hours * 3600
+        deadline = time.monotonic() + self.delivery.wait_hours * 3600
         while True:
             batch = self.service.batches.retrieve(batch_id)
             if batch.status not in _PENDING:
                 return batch
-            if self.clock.now() >= deadline:
+            if time.monotonic() >= deadline:
                 raise WritingError(
                     f"batch {batch_id} is still '{batch.status}' after {self.delivery.wait_hours:g} h "
                     "(attributes.texts.writer.delivery.wait_hours). The same command collects it later; nothing is lost"
                 )
-            self.clock.sleep(self.delivery.poll_seconds)
+            time.sleep(self.delivery.poll_seconds)
 
-    def _collect(self, text: str, requests: dict[str, Request | str], collected: _Collected) -> None:
-        """Answers of one result file. Lines that are torn, unknown, repeated or without an answer give none."""
+    def _collect(self, text: str, requests: dict[str, Request | str]) -> Iterator[str]:
+        """Record the answers of one result file; the requests that were refused, and why.
+
+        Lines that are torn, unknown, repeated or without an answer give none.
+        """
         for line in text.splitlines():
             try:
                 found = json.loads(line)
@@ -195,7 +172,7 @@ class _Batches:
                     continue
                 self.ledger.record_answer(request, answer, usage, self.price, None, "batch")
             elif status in (400, 401, 403, 404, 422):
-                collected.refused.append(self.key.hide(json.dumps(response.get("body")))[:300])
+                yield self.key.hide(json.dumps(response.get("body")))[:300]
 
 
 def _parts(requests: Sequence[Request]) -> Iterator[list[Request]]:
