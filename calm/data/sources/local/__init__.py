@@ -114,7 +114,7 @@ class Local(Source, about=__file__):
         """
         path = self.csv_path
         if path is None:
-            return pd.DataFrame({"item_id": [], "score": [], "rater": [], "comment": []})
+            return pd.DataFrame(columns=["item_id", "score", "rater", "comment"], dtype=str).astype({"score": float})
         cells = _known(read_spreadsheet(path), path)
         names = cells["file"].str.replace("\\", "/").map(lambda name: PurePosixPath(name).as_posix())
         rows = pd.DataFrame({"item_id": names.map(_item_id), "score": np.nan, **cells[["rater", "comment"]]})
