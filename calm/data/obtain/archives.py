@@ -140,13 +140,6 @@ class ImageIndex:
             raise SourceError(f"{self.root}: two photographs are called '{name}': {first} and {second}; keep one")
         return refs[0]
 
-    def __getitem__(self, name: str) -> ImageRef:
-        """As `get`, but absence is a SourceError that says what to do."""
-        ref = self.get(name)
-        if ref is None:
-            raise SourceError(f"{self.root}: no photograph '{name}'{self.advice()}")
-        return ref
-
     def missing(self, names: Iterable[str]) -> list[str]:
         """Those of `names` that no photograph has, in their order."""
         return [name for name in names if name not in self._by_name]
@@ -305,6 +298,3 @@ def _row_group(path: Path, column: str, group: int) -> pa.ChunkedArray:
     """The photographs of one row group, which can only be read as a whole."""
     with pq.ParquetFile(path) as table:
         return table.read_row_group(group, columns=[column]).column(column)
-
-
-__all__ = ["ArchiveError", "ImageIndex", "ImageRef", "files_below", "glob_regex", "matching"]

