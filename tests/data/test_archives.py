@@ -114,16 +114,14 @@ def test_one_name_at_two_places_is_an_error_when_it_is_asked_for(tmp_path: Path)
         SourceError, match=r"two photographs are called '12': large/12\.jpg and small/12\.jpg; keep one"
     ):
         index.get("12")
-    assert ImageIndex(tmp_path, ("small/*",))["12"].file == "small/12.jpg"
+    assert named(ImageIndex(tmp_path, ("small/*",)), "12").file == "small/12.jpg"
 
 
-def test_a_missing_photograph_is_named_with_the_archive_that_cannot_be_read(tmp_path: Path) -> None:
+def test_archives_that_cannot_be_read_are_named_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "images.tar.gz").write_bytes(b"x")
     (tmp_path / "images.7z.001").write_bytes(b"x")
-    with pytest.raises(
-        SourceError, match=r"no photograph '12'; images\.7z\.001, images\.tar\.gz cannot be read at random"
-    ):
-        ImageIndex(tmp_path)["12"]
+    advice = ImageIndex(tmp_path).advice()
+    assert advice.startswith("; images.7z.001, images.tar.gz cannot be read at random: unpack it there")
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.parquet"])

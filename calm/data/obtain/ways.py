@@ -113,9 +113,8 @@ class HubFiles:
         from huggingface_hub.utils import filter_repo_objects
 
         told = HfApi().dataset_info(self.repo, revision=self.revision, files_metadata=True, timeout=60)
-        return list(
-            filter_repo_objects(told.siblings or [], allow_patterns=list(self.patterns), key=lambda one: one.rfilename)
-        )
+        files = told.siblings or []
+        return list(filter_repo_objects(files, allow_patterns=list(self.patterns), key=lambda one: one.rfilename))
 
     def _check_space(self, wanted: Iterable[RepoSibling], folder: Path) -> None:
         """Refuse what does not fit on the disk."""
