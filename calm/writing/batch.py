@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from calm.io import sha256_text
 from calm.writing import WritingError
-from calm.writing.chat import KEPT, Key, Unreadable, client, explained, read_completion
+from calm.writing.chat import KEPT, Key, Unreadable, explained, read_completion, service
 from calm.writing.ledger import Ledger
 from calm.writing.prices import Price
 from calm.writing.requests import Request
@@ -40,17 +40,17 @@ def ask(requests: Sequence[Request], writer: OpenAIWriter, key: Key, price: Pric
     """
     import openai
 
-    with client(writer, key) as service:
+    with openai.OpenAI(**service(writer, key)) as client:
         try:
-            _Batches(service, writer, key, price, ledger).all(requests)
+            _Batches(client, writer, key, price, ledger).all(requests)
         except openai.OpenAIError as error:
             raise explained(error, writer, key) from None
 
 
 class _Batches:
-    def __init__(self, service: OpenAI, writer: OpenAIWriter, key: Key, price: Price, ledger: Ledger) -> None:
+    def __init__(self, client: OpenAI, writer: OpenAIWriter, key: Key, price: Price, ledger: Ledger) -> None:
         assert isinstance(writer.delivery, BatchDelivery)
-        self.service, self.writer, self.key, self.price, self.ledger = service, writer, key, price, ledger
+        self.client, self.writer, self.key, self.price, self.ledger = client, writer, key, price, ledger
         self.delivery = writer.delivery
 
     def all(self, requests: Sequence[Request]) -> None:
@@ -89,7 +89,7 @@ class _Batches:
         refused: list[str] = []  # errors that the same request would meet again
         for file in (batch.output_file_id, batch.error_file_id):
             if file:
-                text = self.service.files.content(file).text
+                text = self.client.files.content(file).text
                 refused += self._collect(text, {key: requests.get(key, key) for key in entry["keys"]})
         self.ledger.record_batch(name, "collected", status=batch.status)
         if batch.status == "failed":  # its input was not accepted: no request of it was answered
@@ -101,7 +101,7 @@ class _Batches:
 
     def _found(self, name: str) -> str | None:
         """The id of the batch with that name, if it was created and the answer to that never arrived."""
-        for batch in self.service.batches.list(limit=100):
+        for batch in self.client.batches.list(limit=100):
             if (batch.metadata or {}).get(_MARK) == name:
                 return batch.id
         return None
@@ -115,9 +115,9 @@ class _Batches:
             self.ledger.record_batch(name, "collected", status="never created")
             return None
         data = "".join(_line(request) + "\n" for request in wanted).encode()
-        uploaded = self.service.files.create(file=(f"{name}.jsonl", data), purpose="batch")
+        uploaded = self.client.files.create(file=(f"{name}.jsonl", data), purpose="batch")
         # The client's own retries could create a second batch: look for the first one instead.
-        once = self.service.with_options(max_retries=0)
+        once = self.client.with_options(max_retries=0)
         for attempt in range(self.writer.retries + 1):
             try:
                 made = once.batches.create(
@@ -140,7 +140,7 @@ class _Batches:
         """Wait until a batch has ended, well or not."""
         deadline = time.monotonic() + self.delivery.wait_hours * 3600
         while True:
-            batch = self.service.batches.retrieve(batch_id)
+            batch = self.client.batches.retrieve(batch_id)
             if batch.status not in _PENDING:
                 return batch
             if time.monotonic() >= deadline:

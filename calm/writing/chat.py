@@ -1,12 +1,14 @@
-"""Chat completions with bounded concurrency."""
+"""An endpoint: its key, which is shown nowhere, chat completions several at a time, and errors in words for people."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pydantic import SecretStr
 from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from calm.writing import WritingError
@@ -16,14 +18,12 @@ from calm.writing.requests import Answer, Request
 from calm.writing.settings import ChatDelivery, OpenAIWriter
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    from openai import AsyncOpenAI, OpenAIError
 
-
-import os
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI, OpenAI, OpenAIError
+VARIABLE = "OPENAI_API_KEY"
+_HIDDEN = "[key]"
+_SHOWN = 300  # characters of a server's message
+KEPT = "Run the same command again to go on: every answer so far is in the ledger"
 
 
 class Unreadable(Exception):
@@ -46,9 +46,11 @@ class _Chat:
         self.failures: list[BaseException] = []
 
     async def all(self, requests: Sequence[Request]) -> None:
+        from openai import AsyncOpenAI
+
         assert isinstance(self.writer.delivery, ChatDelivery)
         waiting = iter(requests)
-        async with async_client(self.writer, self.key) as client:
+        async with AsyncOpenAI(**service(self.writer, self.key)) as client:
             count = min(self.writer.delivery.concurrency, len(requests))
             workers = [asyncio.create_task(self._work(client, waiting)) for _ in range(count)]
             try:
@@ -123,19 +125,8 @@ def read_completion(body: Any, key: Key) -> tuple[Answer, dict[str, int]]:
     return Answer(content, refusal, finish, model or "unknown"), usage
 
 
-VARIABLE = "OPENAI_API_KEY"
-_HIDDEN = "[key]"
-_SHOWN = 300  # characters of a server's message
-KEPT = "Run the same command again to go on: every answer so far is in the ledger"
-
-
-class Key:
+class Key(SecretStr):
     """The key, from the environment alone. It is never printed: not even by its repr."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
 
     @classmethod
     def from_environment(cls) -> Key | None:
@@ -151,18 +142,9 @@ class Key:
             raise WritingError(f"{VARIABLE} holds blanks or characters that no key has (it is not shown here)")
         return cls(value)
 
-    def __repr__(self) -> str:
-        return f"Key({_HIDDEN})"
-
-    __str__ = __repr__
-
     def hide(self, text: str) -> str:
         """The text without the key, wherever a server may have put it."""
-        return text.replace(self._value, _HIDDEN)
-
-    def reveal(self) -> str:
-        """The key itself, for the client's header."""
-        return self._value
+        return text.replace(self.get_secret_value(), _HIDDEN)
 
 
 def required_key(endpoint: str) -> Key:
@@ -180,22 +162,14 @@ def required_key(endpoint: str) -> Key:
     return key
 
 
-def async_client(writer: OpenAIWriter, key: Key) -> AsyncOpenAI:
-    """The official client, for chat completions; it tries again by itself and keeps to Retry-After."""
-    from openai import AsyncOpenAI
-
-    return AsyncOpenAI(
-        api_key=key.reveal(), base_url=writer.base_url, timeout=writer.timeout_seconds, max_retries=writer.retries
-    )
-
-
-def client(writer: OpenAIWriter, key: Key) -> OpenAI:
-    """The same, for batches."""
-    from openai import OpenAI
-
-    return OpenAI(
-        api_key=key.reveal(), base_url=writer.base_url, timeout=writer.timeout_seconds, max_retries=writer.retries
-    )
+def service(writer: OpenAIWriter, key: Key) -> dict[str, Any]:
+    """What the official client is made with; it tries again by itself and keeps to Retry-After."""
+    return {
+        "api_key": key.get_secret_value(),
+        "base_url": writer.base_url,
+        "timeout": writer.timeout_seconds,
+        "max_retries": writer.retries,
+    }
 
 
 def explained(error: OpenAIError, writer: OpenAIWriter, key: Key) -> WritingError:

@@ -1,4 +1,4 @@
-"""What answers cost, by a dated table, and what they can cost at most."""
+"""What answers cost by a dated table, and what a run would send and cost, before anything is sent."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from calm.writing.settings import OpenAIWriter
 TABLE = Path(__file__).parent / "prices.yaml"
 _MILLION = 1e6
 _FRAME_TOKENS = 16  # of a message beside its text: role, separators, the start of the answer
+_MARK_BYTES = 10  # around each avoided text in a request, with its share of the heading
+AVOIDED = 10  # texts that there are already, in a request for more of a style
+_TEXT_TOKENS = 22  # of a text of this kind in JSON, as a rule: some sixteen words
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,6 @@ def most_prompt_tokens(messages: list[dict[str, str]]) -> int:
 def likely_prompt_tokens(messages: list[dict[str, str]]) -> int:
     """English has about four characters per token."""
     return sum(len(message["content"]) // 4 + _FRAME_TOKENS // 4 for message in messages)
-
-
-_MARK_BYTES = 10  # around each text of such a list, with its share of the heading
-AVOIDED = 10  # texts that there are already, in a request for more of a style
-_TEXT_TOKENS = 22  # of a text of this kind in JSON, as a rule: some sixteen words
 
 
 @dataclass(frozen=True)

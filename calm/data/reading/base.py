@@ -190,6 +190,11 @@ class Source:
             write_json(folder / MANIFEST, {"dataset": self.name, "card": card, "files": entries})
 
 
+def comment_row(item_id: str, number: str, text: str, aspect: str | None, origin: str) -> dict[str, Any]:
+    """A row of COMMENT, for `Source.comments`; `number` tells the comments of an item apart."""
+    return {"item_id": item_id, "comment_id": f"{item_id}/{number}", "text": text, "aspect": aspect, "origin": origin}
+
+
 def count(source: Source) -> dict[str, int]:
     """`Source.counts` from photographs, ratings and comments; the labels of absent photographs are counted too."""
     rows = [(one.item_id, one.group, one.split) for one in source.photographs()]

@@ -28,7 +28,7 @@ import pandas as pd
 from pydantic import Field
 
 from calm.data.errors import SourceError
-from calm.data.reading.base import Photograph
+from calm.data.reading.base import Photograph, comment_row
 from calm.data.reading.cells import cell_error, numbers, read_cells, refuse_doubles, require, stems
 from calm.data.reading.folder import ROOT_VARIABLE, FolderSettings, FolderSource
 from calm.data.sources.oasis import impressions
@@ -181,12 +181,12 @@ class Oasis(FolderSource, about=__file__):
             if item_id not in wanted:
                 continue
             for number, text in enumerate(impressions.captions(theme, category)):
-                rows.append(_said(item_id, f"caption{number}", text, "caption", "theme"))
+                rows.append(comment_row(item_id, f"caption{number}", text, "caption", "theme"))
             if item_id in bands:
                 rng = stream(self.seed, self.name, "comment", item_id)
                 shown = impressions.subject(theme)
                 for number, text in enumerate(impressions.comments(shown, bands[item_id], self.settings.comments, rng)):
-                    rows.append(_said(item_id, f"c{number}", text, None, "synthetic_ratings"))
+                    rows.append(comment_row(item_id, f"c{number}", text, None, "synthetic_ratings"))
         return rows
 
 
@@ -251,10 +251,6 @@ def _matrix(path: Path, known: Set[str]) -> pd.DataFrame:
 def _joined(theme: str) -> str:
     """A theme for comparing: "Acorns 1", "acorns1" and "Crosswalk 1 " occur for one."""
     return "".join(theme.split()).casefold()
-
-
-def _said(item_id: str, number: str, text: str, aspect: str | None, origin: str) -> dict[str, Any]:
-    return {"item_id": item_id, "comment_id": f"{item_id}/{number}", "text": text, "aspect": aspect, "origin": origin}
 
 
 SOURCE = Oasis

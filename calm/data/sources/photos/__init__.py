@@ -20,7 +20,7 @@ from PIL import Image
 from pydantic import Field
 
 from calm.data.obtain.ways import package_folder
-from calm.data.reading.base import Photograph, RawFile, Settings, Source, SourceError, View
+from calm.data.reading.base import Photograph, RawFile, Settings, Source, SourceError, View, comment_row
 from calm.data.sources.photos import edited
 from calm.seeds import stream
 
@@ -118,10 +118,10 @@ class Photos(Source, about=__file__):
             for number in range(self.settings.comments if edits else self.settings.praise):
                 rng = stream(self.seed, self.name, "comment", item_id, number)
                 text = comment(edits, rng)
-                rows.append(_comment(item_id, f"c{number}", text, None, "synthetic_grammar"))
+                rows.append(comment_row(item_id, f"c{number}", text, None, "synthetic_grammar"))
             if not edits:
                 for number, (text, origin) in enumerate(captions(listed)):
-                    rows.append(_comment(item_id, f"caption{number}", text, "caption", origin))
+                    rows.append(comment_row(item_id, f"caption{number}", text, "caption", origin))
         return rows
 
 
@@ -140,10 +140,6 @@ def file_name_words(stem: str) -> list[str]:
     if stem.startswith("pexels-"):  # a number, sometimes the photographer's name
         return []
     return [word for word in re.findall(r"[a-z]{3,}", stem.lower()) if word not in _EMPTY_WORDS]
-
-
-def _comment(item_id: str, number: str, text: str, aspect: str | None, origin: str) -> dict[str, Any]:
-    return {"item_id": item_id, "comment_id": f"{item_id}/{number}", "text": text, "aspect": aspect, "origin": origin}
 
 
 def _edits(items: pd.DataFrame) -> dict[str, tuple[Edit, ...]]:
