@@ -13,7 +13,7 @@ import pytest
 
 from calm.data import sources
 from calm.data.prepare.stage import prepare
-from calm.data.sources import SourceError, photos
+from calm.data.sources import Source, SourceError, aadb, photos
 from calm.data.sources.photos import file_name_words
 from calm.data.store.tables import comments, items, quarantine, ratings
 from calm.layout import Layout
@@ -49,6 +49,18 @@ def test_unknown_datasets_and_keys_are_named(make_params: MakeParams) -> None:
     ):
         with pytest.raises(ParamsError, match=message):
             sources.source("photos", make_params({"photos": settings}, {"scores": ["photos"]}))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [("licence:", "license:", "license"), ("files:", "file:", "obtain"), ("images: 9958", "images: many", "published")],
+)
+def test_a_wrong_key_of_a_card_is_named(tmp_path: Path, old: str, new: str, key: str) -> None:
+    card = Path(aadb.__file__).with_name("card.yaml").read_text(encoding="utf-8")
+    assert old in card
+    (tmp_path / "card.yaml").write_text(card.replace(old, new), encoding="utf-8")
+    with pytest.raises(ParamsError, match=rf"(?s)card\.yaml:.*{key}"):
+        type("Copy", (Source,), {}, about=str(tmp_path / "__init__.py"))
 
 
 def test_a_scale_without_a_csv_is_refused(make_params: MakeParams, folder: Path) -> None:
