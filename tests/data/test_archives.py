@@ -133,7 +133,7 @@ def test_damaged_containers_are_named(tmp_path: Path, name: str, content: bytes)
 
 
 def test_a_container_cut_after_it_was_listed_is_named(tmp_path: Path) -> None:
-    ref = ImageIndex(lay_out(tmp_path, "tar"))["5"]
+    ref = named(ImageIndex(lay_out(tmp_path, "tar")), "5")
     whole = (tmp_path / "images.tar").read_bytes()
     assert isinstance(ref.member, tuple)
     (tmp_path / "images.tar").write_bytes(whole[: ref.member[0] + 10])
@@ -148,7 +148,7 @@ def test_a_damaged_member_of_a_zip_is_named(tmp_path: Path) -> None:
     data[place + 20] ^= 0xFF
     (tmp_path / "images.zip").write_bytes(data)
     with pytest.raises(ArchiveError, match=r"images\.zip: images/12\.jpg cannot be read .*CRC"):
-        ImageIndex(tmp_path)["12"].read()
+        named(ImageIndex(tmp_path), "12").read()
 
 
 def test_links_to_other_folders_are_followed_once(tmp_path: Path) -> None:
