@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -96,21 +96,10 @@ def render(
     environment, manners = _templates()
     names = ["instruction.j2"] if topic.scope == INSTRUCTION else [f"guidance/{topic.family}.j2", "guidance.j2"]
     asked = environment.select_template(names)
-    values = {
-        "scope": topic.scope,
-        "family": topic.family,
-        "name": topic.name,
-        "words": topic.words,
-        "remedies": topic.remedies,
-        "style": style,
-        "manner": manners[style],
-        "count": count,
-        "avoid": list(avoid),
-        "max_words": max_words,
-    }
+    said = {"style": style, "manner": manners[style], "count": count, "avoid": list(avoid), "max_words": max_words}
     messages = [
         {"role": "system", "content": environment.get_template("system.j2").render().strip()},
-        {"role": "user", "content": asked.render(values).strip()},
+        {"role": "user", "content": asked.render(asdict(topic), **said).strip()},
     ]
     return version_of(str(asked.name)), messages
 

@@ -154,8 +154,7 @@ def _take(
         assert answer is not None, "every request of a round is answered"
         texts, reason = read_answer(answer, request.count)
         if reason:
-            shown = shortened(answer.refusal or answer.content or "")
-            outcome.rejected.append(Rejected(request.topic, request.style, request.round, shown, reason, request.key))
+            _reject(outcome, request, answer.refusal or answer.content or "", reason)
         for text in texts:
             reason = rules.broken(request.topic, text)
             if reason:

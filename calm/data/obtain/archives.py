@@ -165,6 +165,22 @@ def first_of(root: Path, *folders: str) -> tuple[ImageIndex, tuple[str, ...]]:
     return ImageIndex(root), ("**/*",)
 
 
+def located(images: ImageIndex, paths: Iterable[str]) -> dict[str, str]:
+    """For each published path the name that it has in the index: the same, or below further folders.
+
+    Names of files alone do not do: those of COCO, Visual Genome and GQA overlap. Paths that are nowhere stay.
+    """
+    wanted = {path: path for path in paths}
+    for ref in images:
+        parts = PurePosixPath(ref.name).parts
+        for start in range(len(parts)):
+            path = "/".join(parts[start:])
+            if path in wanted and wanted[path] == path:
+                wanted[path] = ref.name
+                break
+    return wanted
+
+
 def files_below(root: Path) -> list[str]:
     """Every file below a folder as a relative path with slashes, sorted; hidden ones are left out, links followed."""
     found: list[str] = []

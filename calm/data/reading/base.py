@@ -167,9 +167,23 @@ class Source:
         """What is there, from labels and file names alone: no photograph is decoded.
 
         Keys: images (photographs that are there), train, validation, test (by official split), scored (items with a
-        crowd's score), ratings (by single raters), raters, comments, captions. A source may add others.
+        crowd's score), ratings (by single raters), raters, comments, captions. A source may add others. The labels of
+        absent photographs are counted too.
         """
-        return count(self)
+        rows = [(one.item_id, one.group, one.split) for one in self.photographs()]
+        found = {"images": len(rows)}
+        items = pd.DataFrame(rows, columns=["item_id", "group", "split"])
+        found |= {split: int((items["split"] == split).sum()) for split in ("train", "validation", "test")}
+        absent = pd.DataFrame({"item_id": list(self.absent())}, dtype=object)
+        items = pd.concat([items, absent], ignore_index=True).assign(synthetic_edits=None)
+        ratings = pd.DataFrame(self.ratings(items)).reindex(columns=["item_id", "rater_id"])
+        found["scored"] = int(ratings.loc[ratings["rater_id"].isna(), "item_id"].nunique())
+        found["ratings"] = int(ratings["rater_id"].notna().sum())
+        found["raters"] = int(ratings["rater_id"].nunique())
+        comments = pd.DataFrame(self.comments(items)).reindex(columns=["aspect"])
+        found["captions"] = int((comments["aspect"] == "caption").sum())
+        found["comments"] = len(comments) - found["captions"]
+        return found
 
     def fetch(self, raw: Path) -> None:
         """Hash every file against what is known of it and write the manifest; no bytes are copied.
@@ -193,24 +207,6 @@ class Source:
 def comment_row(item_id: str, number: str, text: str, aspect: str | None, origin: str) -> dict[str, Any]:
     """A row of COMMENT, for `Source.comments`; `number` tells the comments of an item apart."""
     return {"item_id": item_id, "comment_id": f"{item_id}/{number}", "text": text, "aspect": aspect, "origin": origin}
-
-
-def count(source: Source) -> dict[str, int]:
-    """`Source.counts` from photographs, ratings and comments; the labels of absent photographs are counted too."""
-    rows = [(one.item_id, one.group, one.split) for one in source.photographs()]
-    found = {"images": len(rows)}
-    items = pd.DataFrame(rows, columns=["item_id", "group", "split"])
-    found |= {split: int((items["split"] == split).sum()) for split in ("train", "validation", "test")}
-    absent = pd.DataFrame({"item_id": list(source.absent())}, dtype=object)
-    items = pd.concat([items, absent], ignore_index=True).assign(synthetic_edits=None)
-    ratings = pd.DataFrame(source.ratings(items)).reindex(columns=["item_id", "rater_id"])
-    found["scored"] = int(ratings.loc[ratings["rater_id"].isna(), "item_id"].nunique())
-    found["ratings"] = int(ratings["rater_id"].notna().sum())
-    found["raters"] = int(ratings["rater_id"].nunique())
-    comments = pd.DataFrame(source.comments(items)).reindex(columns=["aspect"])
-    found["captions"] = int((comments["aspect"] == "caption").sum())
-    found["comments"] = len(comments) - found["captions"]
-    return found
 
 
 def checked_sha256(file: RawFile) -> str:

@@ -15,7 +15,7 @@ from typing import ClassVar
 import pandas as pd
 
 from calm.data.errors import SourceError
-from calm.data.obtain.archives import ImageIndex
+from calm.data.obtain.archives import located
 from calm.data.reading.folder import FolderSource
 from calm.data.store.aspects import CAPTION, QUESTION
 
@@ -92,22 +92,6 @@ def _pairs(conversation: list[dict[str, str]]) -> list[tuple[str, str]]:
         if asker not in _ASKED or answerer not in _ANSWERED:
             raise ValueError(f"turns are of '{asker}' and '{answerer}', not of human and gpt in turn")
     return [(question.replace(IMAGE, "").strip(), answer.strip()) for (_, question), (_, answer) in pairs]
-
-
-def located(images: ImageIndex, paths: Iterable[str]) -> dict[str, str]:
-    """For each published path the name that it has in the index: the same, or below further folders.
-
-    Names of files alone do not do: those of COCO, Visual Genome and GQA overlap. Paths that are nowhere stay.
-    """
-    wanted = {path: path for path in paths}
-    for ref in images:
-        parts = PurePosixPath(ref.name).parts
-        for start in range(len(parts)):
-            path = "/".join(parts[start:])
-            if path in wanted and wanted[path] == path:
-                wanted[path] = ref.name
-                break
-    return wanted
 
 
 class ConversationSource(FolderSource):

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from calm.data.obtain.archives import located
 from calm.data.reading.cells import cell_error, means, numbers, read_cells, require
-from calm.data.reading.conversations import located
 from calm.data.reading.folder import ScoredFolder
 
 _OWN_NAMES = ("ava", "aadb", "koniq10k")

@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from calm.data.obtain.archives import located
 from calm.data.reading.base import Photograph
 from calm.data.reading.cells import cell_error, numbers, read_cells, refuse_doubles, require
-from calm.data.reading.conversations import located
 from calm.data.reading.folder import ScoredFolder
 
 _LISTS = {"train": ("**/1train.csv", "**/train.csv"), "test": ("**/1test.csv", "**/test.csv")}
