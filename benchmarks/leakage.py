@@ -46,7 +46,7 @@ import json, resource, sys, time
 from pathlib import Path
 from calm.params import load_params
 from calm.layout import Layout
-from calm.data.splits.stage import split
+from calm.data.splits import split
 from calm.data.leakage.stage import filter_leakage
 params, layout, told = load_params(Path(sys.argv[1])), Layout(Path(sys.argv[2])), {}
 for name, stage in (("split", split), ("filter_leakage", filter_leakage)):

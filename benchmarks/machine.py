@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from statistics import median
+from typing import Any, NamedTuple
 
 import torch
 
-from calm.plan.shapes import Cost
-from calm.plan.trace import Matrix, Operation, Product
+from calm.plan.trace import Trace, tensors
 
 COPIED = 64 * 2**20  # bytes; far more than a cache holds
 FRESH = 32 * 2**20  # bytes of a tensor from which glibc's malloc takes it from the system, which zeroes page by page
@@ -25,6 +26,68 @@ TURNS = 64  # small matrices that take turns, at most
 EMPTY = 2000  # operations on one number
 RUNS = 9
 PRODUCT_RUNS = 3  # each of many calls
+
+
+class Matrix(NamedTuple):
+    """One operand of a product, as it lies in memory: a transposed one has other strides and another speed."""
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+
+class Product(NamedTuple):
+    """A matrix product: one of `PRODUCTS` and what it is given."""
+
+    name: str
+    operands: tuple[Matrix, ...]
+
+
+class Operation(NamedTuple):
+    """One operation: floating-point operations (a multiplication and an addition are two), bytes read and written."""
+
+    name: str
+    flops: int
+    moved: int
+    dtype: torch.dtype | None  # of what it makes
+    made: int = 0  # bytes that it takes for that
+    product: Product | None = None
+
+
+PRODUCTS = ("mm", "addmm", "bmm")  # operations on tensors alone: they can be repeated by their operands' shapes
+
+
+class Operations(Trace):
+    """A trace that keeps every operation, in order."""
+
+    def __init__(self, known: Iterable[torch.Tensor] = ()) -> None:
+        super().__init__(known)
+        self.operations: list[Operation] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        flops, made = self.flops, self.made
+        found = super().__torch_dispatch__(func, types, args, kwargs)
+        outputs = list(tensors((found,)))
+        touched = [] if _is_view(func) else [*tensors(args), *tensors((kwargs or {}).values()), *outputs]
+        moved = sum(tensor.numel() * tensor.element_size() for tensor in touched)
+        name = func._overloadpacket.__name__
+        product = Product(name, _matrices(args)) if name in PRODUCTS else None
+        dtype = outputs[0].dtype if outputs else None
+        self.operations.append(Operation(name, self.flops - flops, moved, dtype, self.made - made, product))
+        return found
+
+
+def _matrices(operands: Iterable[Any]) -> tuple[Matrix, ...]:
+    return tuple(Matrix(tuple(tensor.shape), tensor.stride(), tensor.dtype) for tensor in tensors(operands))
+
+
+@cache
+def _is_view(func: Any) -> bool:
+    """True of operations that give another look at the same memory and move nothing."""
+    if func is torch.ops.aten._unsafe_view.default:  # its schema does not say so
+        return True
+    aliases = [returned.alias_info for returned in func._schema.returns]
+    return any(alias is not None and not alias.is_write for alias in aliases)
 
 
 @dataclass(frozen=True)
@@ -60,11 +123,11 @@ class Machine:
         overhead = _seconds(_empty_operations) / (2 * EMPTY)
         return Machine(flops, bandwidth, fresh, overhead, {product: product_seconds(product) for product in products})
 
-    def roofline(self, cost: Cost) -> float:
+    def roofline(self, cost: Operations) -> float:
         """The least seconds: every operation at the peak or at the bandwidth, whichever is slower."""
         return sum(self._least(operation, self.bandwidth) for operation in cost.operations)
 
-    def predicted(self, cost: Cost, trained_bytes: int) -> float:
+    def predicted(self, cost: Operations, trained_bytes: int) -> float:
         """Seconds of a step: its operations, and clipping and Adam over the weights."""
         passes = 12  # reads and writes of a weight's size: norm, scale, two moments, the update
         return sum(map(self.seconds, cost.operations)) + passes * trained_bytes / self.bandwidth

@@ -15,7 +15,7 @@ import argparse
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.machine import Machine, processor_seconds, use_threads
+from benchmarks.machine import Machine, Operations, processor_seconds, use_threads
 from benchmarks.step import USES, Trained, feed_forward, in_shapes, lengths, objective, timed
 from calm.attributes.taxonomy import taxonomy
 from calm.attributes.texts import TextBank
@@ -26,7 +26,7 @@ from calm.layout import Layout
 from calm.model.build import assemble, resolve_dtype, use_plain_attention
 from calm.model.parts.pretrained import load_text_encoder
 from calm.params import Params, load_params
-from calm.plan.shapes import STAGES, Cost, open_stage
+from calm.plan.shapes import STAGES, open_stage
 from calm.training.attributes import AttributeObjective, state_table
 from calm.training.features import Features, Photographs
 
@@ -93,7 +93,7 @@ def allocated(of: Trained) -> int:
     return peak
 
 
-def slowest(cost: Cost, machine: Machine) -> str:
+def slowest(cost: Operations, machine: Machine) -> str:
     """The kinds of operations that take most of the predicted time."""
     seconds: dict[str, float] = {}
     for operation in cost.operations:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.machine import Machine, processor_seconds, use_threads
+from benchmarks.machine import Machine, Operations, processor_seconds, use_threads
 from calm.attributes import LEVELS
 from calm.attributes.taxonomy import taxonomy
 from calm.data.store import tables
@@ -29,7 +29,7 @@ from calm.model.mfam import LevelTokens
 from calm.model.settings import LoRATuning
 from calm.params import Params, load_params
 from calm.plan import optimisation
-from calm.plan.shapes import Cost, Lengths, add_adapters, build, open_stage, step_costs
+from calm.plan.shapes import Lengths, add_adapters, build, open_stage, step_costs
 from calm.training.attributes import AttributeObjective, state_table
 from calm.training.features import Features
 from calm.training.loop.strategies import BETAS
@@ -159,14 +159,16 @@ def feed_forward(of: Trained, batch: int, words: Lengths) -> tuple[int, int, int
     return rows, config.text_config.hidden_size, config.text_config.intermediate_size
 
 
-def in_shapes(run: str, params: Params, batch: int, of: Lengths) -> Cost:
+def in_shapes(run: str, params: Params, batch: int, of: Lengths) -> Operations:
     """What the plan says that a step costs here."""
     questions = params.pretrain.attributes.language.samples if run == "attributes" else 0
     model = build(params, resolve_dtype(params.runtime), fused=False)
     if run in USES and run != "alignment":
         add_adapters(model, params)
     encode = run in USES and not params.runtime.keep_features  # edited views are kept as features in any case
-    return step_costs(model, run, params, batch, of, questions, encode=encode)
+    trace = step_costs(model, run, params, batch, of, questions, encode=encode, kind=Operations)
+    assert isinstance(trace, Operations)
+    return trace
 
 
 def main() -> None:

@@ -21,12 +21,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from calm.attributes.taxonomy import taxonomy
-from calm.writing.api import chat
-from calm.writing.api.client import required_key
-from calm.writing.api.ledger import Ledger
-from calm.writing.api.openai import Outcome, open_requests
-from calm.writing.api.prices import price_of
-from calm.writing.api.requests import Request, read_answer
+from calm.writing import chat
+from calm.writing.chat import required_key
+from calm.writing.ledger import Ledger
+from calm.writing.prices import price_of
+from calm.writing.requests import Request, read_answer
+from calm.writing.rounds import Outcome, open_requests
 from calm.writing.settings import ChatDelivery, OpenAIWriter, TokenPrice
 from calm.writing.topics import state_topics
 from tests.writing.server import KEY

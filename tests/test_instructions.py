@@ -16,7 +16,7 @@ from calm.attributes.spoilt import EMPTY, SPOILT
 from calm.data.leakage.stage import filter_leakage
 from calm.data.prepare.stage import prepare
 from calm.data.sources import fetch
-from calm.data.splits.stage import split
+from calm.data.splits import split
 from calm.data.store import tables
 from calm.data.store.schema import PROMPT
 from calm.instructions.stage import build_instructions

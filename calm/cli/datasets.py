@@ -9,7 +9,7 @@ import typer
 from calm.cli.printing import print_json, print_table
 
 if TYPE_CHECKING:
-    from calm.data.inventory.counts import Check, Count
+    from calm.data.inventory import Check, Count
 
 app = typer.Typer(invoke_without_command=True, help="Datasets: what is here, what is missing, how to get it.")
 
@@ -24,7 +24,7 @@ def datasets(context: typer.Context, as_json: AsJson = False) -> None:
     """List every dataset with state, size and licence; a star marks those of params.yaml."""
     if context.invoked_subcommand is not None:
         return
-    from calm.data.inventory.counts import entries
+    from calm.data.inventory import entries
     from calm.params import load_params
 
     listed = entries(load_params())
@@ -43,7 +43,7 @@ def datasets(context: typer.Context, as_json: AsJson = False) -> None:
 @app.command()
 def show(name: Name) -> None:
     """What a dataset is, its terms, and how to get it."""
-    from calm.data.inventory.counts import how_to_get, open_source, state_of
+    from calm.data.inventory import how_to_get, open_source, state_of
     from calm.params import load_params
 
     source = open_source(name, load_params())
@@ -68,7 +68,7 @@ def check(
 
     Exit code 1 if a count differs and calm has no explanation.
     """
-    from calm.data.inventory import counts as inventory
+    from calm.data import inventory
     from calm.params import load_params
 
     checked = inventory.check(inventory.open_source(name, load_params(), root))

@@ -57,7 +57,7 @@ def prepare(dataset: Name) -> None:
 @verb
 def split() -> None:
     """Say of every photograph whether it is for training or for test."""
-    run_stage("split", "calm.data.splits.stage")
+    run_stage("split", "calm.data.splits")
 
 
 @verb

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -17,34 +16,28 @@ Advance = Callable[[int], None]
 
 
 class _Amounts(ProgressColumn):
-    """`3 of 95, 12.1 images/s`, or the same in bytes."""
+    """`3 of 95, 12.1 images/s`."""
 
     def __init__(self, unit: str) -> None:
         super().__init__()
         self.unit = unit
 
     def render(self, task: Task) -> Text:
-        return Text(amounts(task.completed, task.total, task.speed, self.unit))
+        return Text(amounts(task.completed, task.total or 0, task.speed, self.unit))
 
 
-def amounts(done: float, total: float | None, rate: float | None, unit: str) -> str:
-    """How far work has come, and how fast; unit `bytes` is scaled."""
-
-    def written(value: float) -> str:
-        return decimal(int(value)) if unit == "bytes" else f"{value:,.0f}"
-
-    of = f"{written(done)} of {written(total)}" if total is not None else written(done)
-    if rate is None:
-        return of
-    return f"{of}, {written(rate)}/s" if unit == "bytes" else f"{of}, {rate:,.1f} {unit}/s"
+def amounts(done: float, total: float, rate: float | None, unit: str) -> str:
+    """How far work has come, and how fast."""
+    of = f"{done:,.0f} of {total:,.0f}"
+    return of if rate is None else f"{of}, {rate:,.1f} {unit}/s"
 
 
 @contextmanager
-def progress(title: str, total: int | None, unit: str, done: int = 0) -> Iterator[Advance]:
+def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
     """Yield a function that is told how much more is done.
 
     Args:
-        total: of `unit`; None where it is not known.
+        total: of `unit`.
         done: what an earlier run had done already; it does not count for the rate.
     """
     console = Console(stderr=True)
@@ -67,7 +60,7 @@ def progress(title: str, total: int | None, unit: str, done: int = 0) -> Iterato
 class _Lines:
     """For logs: nothing of work that takes less than a minute."""
 
-    def __init__(self, title: str, total: int | None, unit: str, done: int) -> None:
+    def __init__(self, title: str, total: int, unit: str, done: int) -> None:
         self.title, self.total, self.unit, self.done, self.before = title, total, unit, done, done
         self.started = self.told = time.monotonic()
 
@@ -79,6 +72,6 @@ class _Lines:
         self.told = now
         rate = (self.done - self.before) / (now - self.started)
         text = f"{self.title}: {amounts(self.done, self.total, rate, self.unit)}"
-        if self.total is not None and rate > 0:
+        if rate > 0:
             text += f", {(self.total - self.done) / rate / 60:.0f} min left"
         print(text, file=sys.stderr, flush=True)

@@ -18,9 +18,20 @@ import torch
 from calm.model.configuration import CalmConfig
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.params import Params
-from calm.plan.evaluation import Judged, judge
 from calm.plan.memory import Arrangement, Memory, Weights, on_each_gpu, what_fits
-from calm.plan.shapes import STAGES, Cost, Lengths, add_adapters, asked, build, checkpointing, open_stage, step_costs
+from calm.plan.shapes import (
+    META,
+    STAGES,
+    Lengths,
+    add_adapters,
+    asked,
+    build,
+    checkpointing,
+    open_stage,
+    read_prompts,
+    step_costs,
+)
+from calm.plan.trace import Trace
 from calm.training.loop.machines import GIB, Machines, machines
 from calm.training.settings import Optimisation
 
@@ -77,6 +88,33 @@ class PlannedStage:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """One task on one GPU.
+
+    Attributes:
+        flops: of reading one prompt with its photograph.
+        read_hours: encoder, MFAM and prompts.
+        write_hours: answers, token by token: every step reads the weights and the cache once.
+        memory_gib: weights, the cache of one batch, activations.
+    """
+
+    task: str
+    of: str
+    items: int
+    batch: int
+    flops: int
+    read_hours: float
+    write_hours: float
+    price: float
+    memory_gib: float
+
+    @property
+    def hours(self) -> float:
+        """Both together."""
+        return self.read_hours + self.write_hours
+
+
+@dataclass(frozen=True)
 class Plan:
     """All training runs of a profile, and its large evaluations on one GPU."""
 
@@ -107,7 +145,7 @@ class Traces:
         measure: of (samples, questions, whether checkpointing is on).
     """
 
-    def __init__(self, measure: Callable[[int, int, bool], Cost]) -> None:
+    def __init__(self, measure: Callable[[int, int, bool], Trace]) -> None:
         self.measure = cache(measure)
 
     def at(self, samples: int, questions: float, *, checkpointed: bool) -> tuple[int, int]:
@@ -221,7 +259,7 @@ def _counted(
 ) -> Callable[[int, bool], tuple[int, int]]:
     """FLOPs and bytes of activations of a step of so many samples, with gradient checkpointing or without."""
 
-    def measure(samples: int, questions: int, checkpointed: bool) -> Cost:
+    def measure(samples: int, questions: int, checkpointed: bool) -> Trace:
         with checkpointing(model, checkpointed):
             return step_costs(model, stage, params, samples, lengths, questions, encode=encodes(params, stage))
 
@@ -245,3 +283,55 @@ def _problem(stage: PlannedStage, plan: Plan) -> str:
     if not stage.remedies:
         return f"{said} Nothing that calm can change would fit: take a GPU with more memory, or LoRA for full tuning"
     return f"{said} Would fit: " + "; or ".join(str(other) for other in stage.remedies)
+
+
+def judge(
+    model: CalmForConditionalGeneration,
+    task: str,
+    params: Params,
+    table: Machines,
+    *,
+    rate: float,
+    bandwidth: float,
+    price: float,
+) -> Judged:
+    """Plan a task of `table.evaluation` with the batch size of params.
+
+    Args:
+        rate: FLOPs a second that prompts are read with.
+        bandwidth: of the memory, bytes a second.
+        price: of an hour.
+    """
+    test, batch = table.evaluation[task], params.evaluation.batch_size
+    lengths = Lengths(test.prompt, test.answer)
+    one, two = (read_prompts(model, samples, lengths) for samples in (1, 2))
+    flops = two.flops - one.flops
+    seconds_reading = test.items * flops / rate
+    # The first token of an answer comes with the prompt.
+    steps = -(-test.items // batch) * (test.answer - 1)
+    language = sum(p.nbytes for p in model.language_model.parameters())
+    cache = batch * _cache_bytes(model, model.config.vision_tokens + test.prompt + test.answer)
+    seconds_writing = steps * (language + cache) / (bandwidth * table.bandwidth_share)
+    weights = sum(p.nbytes for p in model.parameters())
+    peak = one.peak + (batch - 1) * (two.peak - one.peak)
+    hours = (seconds_reading + seconds_writing) / 3600
+    return Judged(
+        task=task,
+        of=test.of,
+        items=test.items,
+        batch=batch,
+        flops=flops,
+        read_hours=seconds_reading / 3600,
+        write_hours=seconds_writing / 3600,
+        price=hours * price,
+        memory_gib=(weights + cache + peak) / GIB,
+    )
+
+
+def _cache_bytes(model: CalmForConditionalGeneration, length: int) -> int:
+    """Keys and values of one sample."""
+    config = model.config.text_config
+    width = config.num_key_value_heads * (config.hidden_size // config.num_attention_heads)
+    element = torch.empty((), dtype=model.language_model.dtype, device=META).element_size()
+    layers: int = config.num_hidden_layers
+    return 2 * layers * length * width * element

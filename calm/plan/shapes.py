@@ -20,7 +20,7 @@ from calm.model.mfam import LevelTokens
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.model.settings import FullTuning, LoRATuning
 from calm.params import Params
-from calm.plan.trace import FUSED, Operation, Trace
+from calm.plan.trace import FUSED, Trace
 from calm.training.attributes import state_table
 from calm.training.finetune import head_beside_language, learns
 from calm.training.loop.strategies import recompute_activations
@@ -42,20 +42,6 @@ class Lengths:
 
     prompt: int
     answer: int
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a trace found.
-
-    Attributes:
-        peak: bytes held at once beside weights, gradients and optimiser state.
-    """
-
-    flops: int
-    moved: int
-    peak: int
-    operations: tuple[Operation, ...]
 
 
 def build(params: Params, dtype: torch.dtype, *, fused: bool) -> CalmForConditionalGeneration:
@@ -128,12 +114,14 @@ def step_costs(
     questions: int = 0,
     *,
     encode: bool,
-) -> Cost:
+    kind: type[Trace] = Trace,
+) -> Trace:
     """Cost of the loss of `samples` samples of a stage and of its gradient.
 
     Args:
         questions: that self-supervision asks the language model about its views.
         encode: photographs pass the encoder in this step; otherwise their features are at hand.
+        kind: of the trace; benchmarks have one that keeps every operation.
     """
     trained = open_stage(model, stage, params)
     for parameter in trained.values():
@@ -147,16 +135,16 @@ def step_costs(
     else:
         loss = partial(_instructions, model, lengths)
     gradients = [parameter.grad for parameter in trained.values() if parameter.grad is not None]
-    trace = Trace([*model.parameters(), *model.buffers(), *gradients, pixels])
+    trace = kind([*model.parameters(), *model.buffers(), *gradients, pixels])
     with trace:
         loss(model.encode_images(pixels) if features is None else features).backward()
     for parameter in trained.values():
         parameter.grad = None
-    return Cost(trace.flops, trace.moved, trace.peak, tuple(trace.operations))
+    return trace
 
 
 @torch.no_grad()
-def read_prompts(model: CalmForConditionalGeneration, samples: int, lengths: Lengths) -> Cost:
+def read_prompts(model: CalmForConditionalGeneration, samples: int, lengths: Lengths) -> Trace:
     """Cost of photographs and prompts up to the first token of the answers, as `score_answer` begins."""
     side = model.config.image_size
     pixels = torch.empty(samples, 3, side, side, device=META)
@@ -169,7 +157,7 @@ def read_prompts(model: CalmForConditionalGeneration, samples: int, lengths: Len
         states = outputs.last_hidden_state
         model.language_model.lm_head(states[:, -1:])
         model.regress(states[:, -1], visual)
-    return Cost(trace.flops, trace.moved, trace.peak, tuple(trace.operations))
+    return trace
 
 
 def asked(params: Params, views: int) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group
@@ -25,7 +25,7 @@ def render(plan: Plan) -> Group:
     return Group(
         Text(title, style="bold"),
         _parameters(plan),
-        _work(plan, table),
+        _work(plan),
         _memory(plan),
         _evaluations(plan),
         Text("\n".join(_notes(plan, table))),
@@ -82,30 +82,32 @@ def _phases(table: Machines) -> Iterator[tuple[str, tuple[str, ...], float]]:
 
 
 def _parameters(plan: Plan) -> Table:
-    grid = _grid("parameters", *(stage.name for stage in plan.stages))
-    for part in plan.stages[0].weights.parameters:
-        grid.add_row(part, *(f"{stage.weights.parameters[part]:,}" for stage in plan.stages))
-    return grid
+    return _grid(
+        "parameters",
+        [stage.name for stage in plan.stages],
+        {
+            part: [f"{stage.weights.parameters[part]:,}" for stage in plan.stages]
+            for part in plan.stages[0].weights.parameters
+        },
+    )
 
 
-def _work(plan: Plan, table: Machines) -> Table:
-    grid = _grid("work", *(stage.name for stage in plan.stages))
+def _work(plan: Plan) -> Table:
+    stages = plan.stages
     rows = {
-        "samples a step": [f"{stage.batch}" for stage in plan.stages],
-        "tokens a sample": [f"{stage.tokens}" for stage in plan.stages],
-        "encoder tokens a sample": [f"{stage.patches}" if stage.patches else "kept" for stage in plan.stages],
-        "PFLOPs a step": [f"{stage.flops / 1e15:.4g}" for stage in plan.stages],
+        "samples a step": [f"{stage.batch}" for stage in stages],
+        "tokens a sample": [f"{stage.tokens}" for stage in stages],
+        "encoder tokens a sample": [f"{stage.patches}" if stage.patches else "kept" for stage in stages],
+        "PFLOPs a step": [f"{stage.flops / 1e15:.4g}" for stage in stages],
         "recomputed, PFLOPs a step": [
-            f"{stage.recomputed / 1e15:.4g}" if stage.arrangement.checkpointing else "-" for stage in plan.stages
+            f"{stage.recomputed / 1e15:.4g}" if stage.arrangement.checkpointing else "-" for stage in stages
         ],
-        "MFU, nothing counted twice": [f"{_mfu(stage, plan):.2f}" for stage in plan.stages],
-        "steps": [f"{stage.steps:,}" for stage in plan.stages],
-        "hours": [f"{stage.hours:.2f}" for stage in plan.stages],
-        "price, $": [f"{stage.price:.0f}" for stage in plan.stages],
+        "MFU, nothing counted twice": [f"{_mfu(stage, plan):.2f}" for stage in stages],
+        "steps": [f"{stage.steps:,}" for stage in stages],
+        "hours": [f"{stage.hours:.2f}" for stage in stages],
+        "price, $": [f"{stage.price:.0f}" for stage in stages],
     }
-    for name, cells in rows.items():
-        grid.add_row(name, *cells)
-    return grid
+    return _grid("work", [stage.name for stage in stages], rows)
 
 
 def _mfu(stage: PlannedStage, plan: Plan) -> float:
@@ -115,30 +117,25 @@ def _mfu(stage: PlannedStage, plan: Plan) -> float:
 
 
 def _memory(plan: Plan) -> Table:
-    grid = _grid(f"GiB on each GPU, of {plan.memory_gib:.0f} usable", *(stage.name for stage in plan.stages))
-    for name in MEMORY:
-        grid.add_row(name, *(f"{getattr(stage.memory, name) / GIB:.2f}" for stage in plan.stages))
     other = "without" if plan.stages[0].arrangement.checkpointing else "with"
-    grid.add_row(
-        f"total {other} checkpointing", *(f"{stage.memory_otherwise.total / GIB:.2f}" for stage in plan.stages)
-    )
-    grid.add_row("fits", *("yes" if stage.fits else "NO" for stage in plan.stages))
-    return grid
+    rows = {name: [f"{getattr(stage.memory, name) / GIB:.2f}" for stage in plan.stages] for name in MEMORY}
+    rows[f"total {other} checkpointing"] = [f"{stage.memory_otherwise.total / GIB:.2f}" for stage in plan.stages]
+    rows["fits"] = ["yes" if stage.fits else "NO" for stage in plan.stages]
+    title = f"GiB on each GPU, of {plan.memory_gib:.0f} usable"
+    return _grid(title, [stage.name for stage in plan.stages], rows)
 
 
 def _evaluations(plan: Plan) -> Table:
-    grid = _grid(f"evaluation on one {plan.gpu}", *(judged.task for judged in plan.evaluations))
+    tasks = plan.evaluations
     rows = {
-        "photographs": [f"{judged.items:,}" for judged in plan.evaluations],
-        "TFLOPs a photograph": [f"{judged.flops / 1e12:.2f}" for judged in plan.evaluations],
-        "minutes reading": [f"{judged.read_hours * 60:.1f}" for judged in plan.evaluations],
-        "minutes writing answers": [f"{judged.write_hours * 60:.1f}" for judged in plan.evaluations],
-        "price, $": [f"{judged.price:.2f}" for judged in plan.evaluations],
-        "GiB": [f"{judged.memory_gib:.1f}" for judged in plan.evaluations],
+        "photographs": [f"{judged.items:,}" for judged in tasks],
+        "TFLOPs a photograph": [f"{judged.flops / 1e12:.2f}" for judged in tasks],
+        "minutes reading": [f"{judged.read_hours * 60:.1f}" for judged in tasks],
+        "minutes writing answers": [f"{judged.write_hours * 60:.1f}" for judged in tasks],
+        "price, $": [f"{judged.price:.2f}" for judged in tasks],
+        "GiB": [f"{judged.memory_gib:.1f}" for judged in tasks],
     }
-    for name, cells in rows.items():
-        grid.add_row(name, *cells)
-    return grid
+    return _grid(f"evaluation on one {plan.gpu}", [judged.task for judged in tasks], rows)
 
 
 def _notes(plan: Plan, table: Machines) -> Iterator[str]:
@@ -155,8 +152,11 @@ def _notes(plan: Plan, table: Machines) -> Iterator[str]:
     )
 
 
-def _grid(*columns: str) -> Table:
+def _grid(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> Table:
     grid = Table()
+    grid.add_column(title, no_wrap=True)
     for column in columns:
-        grid.add_column(column, justify="left" if column == columns[0] else "right", no_wrap=True)
+        grid.add_column(column, justify="right", no_wrap=True)
+    for name, cells in rows.items():
+        grid.add_row(name, *cells)
     return grid

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from calm.writing import WritingError
 from calm.writing.checks import Embed
-from calm.writing.errors import WritingError
 
 _LISTED = 5
 
@@ -125,7 +125,7 @@ def failure(found: dict[str, Any]) -> WritingError:
     return WritingError(
         f"only {found['accuracy']['value']:.1%} of the guidance texts are nearest to their own state; "
         f"attributes.texts.gate.accuracy asks for {found['threshold']:.1%}. Worst: {worst or 'none below half'}. "
-        "Say more in the template of these attributes (calm/writing/api/templates/): only they are asked for again"
+        "Say more in the template of these attributes (calm/writing/templates/): only they are asked for again"
     )
 
 

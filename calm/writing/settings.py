@@ -63,7 +63,7 @@ class OpenAIWriter(Section):
     retries: NonNegativeInt = 6  # of a request that fails on its way
     rounds: PositiveInt = 4  # of asking for what is still missing or was rejected
     checks: TextChecks = TextChecks()
-    price: TokenPrice | None = None  # null = the dated table in calm/writing/api/prices.yaml
+    price: TokenPrice | None = None  # null = the dated table in calm/writing/prices.yaml
     budget_usd: NonNegative = 5.0  # for everything that the endpoint's ledger holds
 
     @model_validator(mode="after")

@@ -8,22 +8,23 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from calm.attributes.grammar import GRAMMAR, all_guidance
 from calm.attributes.taxonomy import Taxonomy, taxonomy
 from calm.data.store.schema import GUIDANCE, PROMPT, REJECTED_TEXT
 from calm.instructions.wording import PROMPTS
 from calm.io import atomic_file, sha256_text, write_json, write_table
 from calm.layout import Layout
 from calm.params import Params
-from calm.writing import gate, grammar, plan
-from calm.writing.api import openai
-from calm.writing.api.client import Key
-from calm.writing.api.ledger import Ledger, ledger_name
-from calm.writing.api.openai import Outcome, Rejected, Shortfall, Written
-from calm.writing.api.prices import price_of
+from calm.seeds import stream
+from calm.writing import gate, prices, rounds
+from calm.writing.chat import Key
 from calm.writing.checks import Embed
+from calm.writing.ledger import Ledger, ledger_name
+from calm.writing.rounds import Outcome, Rejected, Shortfall, Written
 from calm.writing.settings import OpenAIWriter
-from calm.writing.topics import Topic, state_topics, task_topics
+from calm.writing.topics import INSTRUCTION, Topic, hand_written, state_topics, task_topics
 
+PROVIDER = "grammar"
 CANONICAL = ("calm", "canonical")  # provider and model of the prompts that evaluation uses
 
 
@@ -61,15 +62,15 @@ def dry_run(params: Params, layout: Layout) -> str:
     if not isinstance(writer, OpenAIWriter):
         return "provider grammar: nothing is sent and nothing is paid"
     states, tasks = _topics(params, taxonomy())
-    requests = openai.open_requests(states + tasks, Outcome(), 0, writer)
+    requests = rounds.open_requests(states + tasks, Outcome(), 0, writer)
     path = layout.ledger / ledger_name(writer.base_url)
     unanswered, spent = requests, 0.0
     if path.exists():
         with Ledger(path) as ledger:
             unanswered, spent = ledger.unanswered(requests), ledger.spent
-    price = price_of(writer)
-    left = plan.cost_of(unanswered, writer, price)
-    return plan.summary(writer, price, len(states), len(tasks), requests, left, spent)
+    price = prices.price_of(writer)
+    left = prices.cost_of(unanswered, writer, price)
+    return prices.summary(writer, price, len(states), len(tasks), requests, left, spent)
 
 
 def text_encoder(name: str) -> Embed:
@@ -83,6 +84,30 @@ def text_encoder(name: str) -> Embed:
         return vectors
 
     return embed
+
+
+def by_grammar(topic: Topic, seed: int, known: Taxonomy) -> list[Written]:
+    """`topic.wanted` of all texts that the offline grammar has, by seed: synthetic and free.
+
+    Raises:
+        ValueError: it has fewer.
+    """
+    _, family, name = topic.place
+    asking = topic.scope == INSTRUCTION
+    choices = hand_written(name) if asking else all_guidance(family, name, known)
+    if len(choices) < topic.wanted:
+        key, place = (
+            ("instructions.paraphrases", "calm/writing/paraphrases.yaml")
+            if asking
+            else ("attributes.texts.per_state", "the attribute's file")
+        )
+        raise ValueError(
+            f"the grammar has only {len(choices)} texts for '{name}' of '{family}': lower {key} so that at most as "
+            f"many are wanted (now {topic.wanted}), or add words to {place}"
+        )
+    order = stream(seed, "guidance", family, name).permutation(len(choices))[: topic.wanted]
+    asked = sha256_text("\n".join((GRAMMAR, *topic.place)))
+    return [Written(choices[index], "", PROVIDER, GRAMMAR, asked) for index in order]
 
 
 def guidance_frame(topics: Sequence[Topic], outcome: Outcome) -> pd.DataFrame:
@@ -116,14 +141,14 @@ def _written(params: Params, layout: Layout, topics: Sequence[Topic], embed: Emb
     """Ask the provider in params."""
     writer = params.attributes.texts.writer
     if not isinstance(writer, OpenAIWriter):
-        return Outcome({topic.place: grammar.write(topic, params.seed, known) for topic in topics})
+        return Outcome({topic.place: by_grammar(topic, params.seed, known) for topic in topics})
     key = Key.from_environment()
     hide = key.hide if key else str
     with Ledger(layout.ledger / ledger_name(writer.base_url), hide) as ledger:
         if ledger.torn:
             _say(f"{ledger.path}: {ledger.torn} torn lines passed over; what they were about is asked again")
         try:
-            outcome = openai.write(topics, writer, embed, ledger, say=_say)
+            outcome = rounds.write(topics, writer, embed, ledger, _say)
         except Shortfall as error:
             write_table(layout.rejected_texts, rejected_frame(error.outcome.rejected), REJECTED_TEXT)
             raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -91,7 +90,6 @@ def use_list(rows: list[dict[str, str]], path: Path, monkeypatch: pytest.MonkeyP
         writer.writeheader()
         writer.writerows(rows)
     monkeypatch.setattr(photos, "LIST", path)
-    monkeypatch.setattr(photos, "LIST_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
     return path
 
 

@@ -14,17 +14,14 @@ class Site:
     """One file, and what goes wrong with the first requests for it.
 
     Attributes:
-        faults: for each request in turn: an HTTP status, a status with headers, or after how many bytes to hang up.
+        faults: for each request in turn: an HTTP status, or after how many bytes to hang up.
     """
 
     body: bytes
-    etag: str | None = '"v1"'
-    ranges: bool = True
     content_type: str = "application/zip"
     tells_length: bool = True
-    faults: list[int | tuple[int, dict[str, str]] | str] = field(default_factory=list)
+    faults: list[int | str] = field(default_factory=list)
     requests: list[dict[str, str]] = field(default_factory=list)
-    served: int = 0
     url: str = ""
 
 
@@ -36,40 +33,20 @@ class _Handler(BaseHTTPRequestHandler):
         site = self.site
         site.requests.append(dict(self.headers))
         fault = site.faults.pop(0) if site.faults else None
-        if isinstance(fault, tuple | int):
-            status, headers = fault if isinstance(fault, tuple) else (fault, {})
-            return self._answer(status, b"no", headers)
-        body, status, headers = site.body, 200, {}
-        start = self._start()
-        if start is not None:
-            if start >= len(body):
-                return self._answer(416, b"", {"Content-Range": f"bytes */{len(body)}"})
-            headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
-            body, status = body[start:], 206
-        if site.etag:
-            headers["ETag"] = site.etag
-        return self._answer(status, body, headers, cut=int(fault.removeprefix("cut ")) if fault else None)
+        if isinstance(fault, int):
+            return self._answer(fault, b"no")
+        return self._answer(200, site.body, cut=int(fault.removeprefix("cut ")) if fault else None)
 
-    def _start(self) -> int | None:
-        asked = self.headers.get("Range")
-        if not self.site.ranges or asked is None or self.headers.get("If-Range", self.site.etag) != self.site.etag:
-            return None
-        return int(asked.removeprefix("bytes=").removesuffix("-"))
-
-    def _answer(self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None) -> None:
+    def _answer(self, status: int, body: bytes, cut: int | None = None) -> None:
         self.send_response(status)
         self.send_header("Content-Type", self.site.content_type)
         if self.site.tells_length:
             self.send_header("Content-Length", str(len(body)))
-        for name, value in headers.items():
-            self.send_header(name, value)
         if cut is not None or not self.site.tells_length:
             self.send_header("Connection", "close")
             self.close_connection = True
         self.end_headers()
-        sent = body if cut is None else body[:cut]
-        self.wfile.write(sent)
-        self.site.served += len(sent)
+        self.wfile.write(body if cut is None else body[:cut])
 
     def log_message(self, *arguments: object) -> None:
         """Say nothing."""

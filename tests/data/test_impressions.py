@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from calm.data.synthetic.impressions import CLAUSES, all_bands, bands, captions, comments, subject, theme_name
+from calm.data.sources.oasis.impressions import CLAUSES, all_bands, bands, captions, comments, subject, theme_name
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from calm.data.leakage.stage import REASONS, filter_leakage, find_leaks
 from calm.data.prepare.stage import prepare
 from calm.data.settings import LeakageParams
 from calm.data.sources import fetch
-from calm.data.splits.stage import split
+from calm.data.splits import split
 from calm.data.store import tables
 from calm.data.store.fingerprints import SIDE, fingerprint, perceptual_hash
 from calm.data.store.schema import SPLIT
@@ -307,7 +307,7 @@ STAGES = """
 import sys
 from pathlib import Path
 from calm.data.leakage.stage import filter_leakage
-from calm.data.splits.stage import split
+from calm.data.splits import split
 from calm.layout import Layout
 from calm.params import load_params
 params, layout = load_params(Path(sys.argv[1])), Layout(Path(sys.argv[2]))

@@ -50,7 +50,6 @@ class Hub:
 def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
     one = Hub()
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, *a, **k: one.info(self, *a, **k))
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, *a, **k: one.info(self, *a, **k))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", one.snapshot)
     return one
 
@@ -58,12 +57,10 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
 WAY = HubFiles("somebody/photos", REVISION, ("data/*.parquet",))
 
 
-@pytest.mark.parametrize("kind", ["dataset", "model"])
-def test_the_wanted_files_come_at_the_pinned_revision(hub: Hub, tmp_path: Path, kind: str) -> None:
-    HubFiles(WAY.repo, REVISION, WAY.patterns, kind).fetch(tmp_path)
+def test_the_wanted_files_come_at_the_pinned_revision(hub: Hub, tmp_path: Path) -> None:
+    WAY.fetch(tmp_path)
     assert {asked["revision"] for asked in hub.asked} == {REVISION}
     assert hub.asked[-1]["allow_patterns"] == ["data/*.parquet"]
-    assert hub.asked[-1]["repo_type"] == kind
     assert (tmp_path / "data/train-0.parquet").read_bytes() == b"pictures"
 
 
@@ -104,5 +101,5 @@ def test_refusals_of_the_hub_say_what_to_do(hub: Hub, tmp_path: Path, error: Any
 
 
 def test_a_revision_that_can_move_is_no_pin() -> None:
-    with pytest.raises(AssertionError, match="pin a commit, not 'main'"):
+    with pytest.raises(ValueError, match=r"should match pattern.*main"):
         HubFiles("somebody/photos", "main", ("*",))

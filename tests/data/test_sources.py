@@ -8,14 +8,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from calm.data import sources
 from calm.data.prepare.stage import prepare
-from calm.data.sources import SourceError, photos
+from calm.data.sources import Source, SourceError, aadb, photos
 from calm.data.sources.photos import file_name_words
 from calm.data.store.tables import comments, items, quarantine, ratings
-from calm.io import sha256_file
 from calm.layout import Layout
 from calm.params import Params
 from calm.settings import ParamsError
@@ -51,15 +51,23 @@ def test_unknown_datasets_and_keys_are_named(make_params: MakeParams) -> None:
             sources.source("photos", make_params({"photos": settings}, {"scores": ["photos"]}))
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [("licence:", "license:", "license"), ("files:", "file:", "obtain"), ("images: 9958", "images: many", "published")],
+)
+def test_a_wrong_key_of_a_card_is_named(tmp_path: Path, old: str, new: str, key: str) -> None:
+    card = Path(aadb.__file__).with_name("card.yaml").read_text(encoding="utf-8")
+    assert old in card
+    (tmp_path / "card.yaml").write_text(card.replace(old, new), encoding="utf-8")
+    with pytest.raises(ParamsError, match=rf"(?s)card\.yaml:.*{key}"):
+        type("Copy", (Source,), {}, about=str(tmp_path / "__init__.py"))
+
+
 def test_a_scale_without_a_csv_is_refused(make_params: MakeParams, folder: Path) -> None:
     with pytest.raises(ParamsError, match="no effect without csv"):
         sources.source("local", local_params(make_params, folder, csv=None))
     with pytest.raises(ParamsError, match="score_min < score_max"):
         sources.source("local", local_params(make_params, folder, score_min=8.0))
-
-
-def test_the_list_of_photographs_is_the_one_its_module_pins() -> None:
-    assert sha256_file(photos.LIST) == photos.LIST_SHA256
 
 
 def test_every_listed_photograph_has_a_group_theme_subject_and_licence(make_params: MakeParams) -> None:
@@ -153,15 +161,13 @@ def test_a_folder_alone_holds_unlabelled_photographs(folder: Path, make_params: 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("absent.png,3,,", r"line 14, column 'file': no photograph 'absent.png'"),
+        ("absent.png,3,,", r"line 14, column 'file': 'absent.png' is no photograph in"),
         ("../secret.png,3,,", r"line 14, column 'file'"),
-        ("p01.png,good,ann,", r"line 14, column 'score': 'good' is not a number"),
-        ("p01.png,9,ann,", r"line 14, column 'score': 9 is not in 1\.\.7"),
-        ("p01.png,nan,ann,", r"line 14, column 'score': nan is not in"),
-        ("p01.png,,ann,", r"line 14, column 'score': empty, and there is no comment"),
-        ("p01.png,3", r"line 14: more or fewer cells"),
-        ("p01.png,3,,,,", r"line 14: more or fewer cells"),
-        ("p01.png,3,,", r"line 14: 'p01' was scored in line 3 already"),
+        ("p01.png,good,ann,", r"line 14, column 'score': 'good' is not a number in 1\.\.7"),
+        ("p01.png,9,ann,", r"line 14, column 'score': '9' is not a number in 1\.\.7"),
+        ("p01.png,nan,ann,", r"line 14, column 'score': 'nan' is not a number"),
+        ("p01.png,,ann,", r"line 14, column 'score': '' is empty, and there is no comment"),
+        ("p01.png,3,,", r"line 14, column 'file': 'p01.png' was scored by this rater, or by nobody"),
     ],
 )
 def test_a_wrong_cell_is_named_by_file_line_and_column(
@@ -180,9 +186,8 @@ def test_a_wrong_cell_is_named_by_file_line_and_column(
     ("header", "message"),
     [
         ("name,score", "no column 'file'; found: name, score"),
-        ("file;score", "no column 'file'; found: file;score"),
-        ("file,score,ratr", "unknown column 'ratr'"),
-        ("file,score,score", "column 'score' is there twice"),
+        ("file,score,ratr", "unknown or second column 'ratr'"),
+        ("file,score,score", "second column 'score.1'"),
     ],
 )
 def test_a_wrong_header_is_named(
@@ -193,10 +198,18 @@ def test_a_wrong_header_is_named(
         sources.fetch("local", local_params(make_params, scored), Layout(tmp_path))
 
 
-def test_a_csv_in_another_encoding_is_an_error(scored: Path, make_params: MakeParams, tmp_path: Path) -> None:
-    (scored / "scores.csv").write_bytes("file,score\ncafé.png,3\n".encode("latin-1"))
-    with pytest.raises(SourceError, match="not a csv in UTF-8"):
+def test_a_line_with_too_many_cells_is_an_error(scored: Path, make_params: MakeParams, tmp_path: Path) -> None:
+    (scored / "scores.csv").write_text("file,score,rater,comment\np01.png,3,,good\np02.png,3,,well, good\n")
+    with pytest.raises(SourceError, match=r"scores\.csv: not a table.*Expected 4 fields in line 3, saw 5"):
         sources.fetch("local", local_params(make_params, scored), Layout(tmp_path))
+
+
+def test_a_csv_is_read_as_spreadsheets_save_it(scored: Path, make_params: MakeParams, tmp_path: Path) -> None:
+    table = "file;score;comment\np01.png;3;Schön.\n"
+    for encoding in ("utf-8-sig", "utf-16", "cp1252"):
+        (scored / "scores.csv").write_bytes(table.encode(encoding))
+        source = sources.source("local", local_params(make_params, scored))
+        assert pd.DataFrame(source.comments(pd.DataFrame()))["text"].tolist() == ["Schön."]
 
 
 def test_a_folder_is_found_by_the_environment_and_missed_by_name(

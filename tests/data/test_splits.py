@@ -11,7 +11,7 @@ import pytest
 
 from calm.data.prepare.stage import prepare
 from calm.data.sources import fetch
-from calm.data.splits.stage import held_out_groups, split, split_items
+from calm.data.splits import held_out_groups, split, split_items
 from calm.data.store import tables
 from calm.layout import Layout
 from calm.params import Params

@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 from calm.data.settings import RaterSplitParams
-from calm.data.splits.stage import split_items
-from calm.data.splits.supports import draw_support, single_ratings, split_raters, support_and_query
+from calm.data.splits import draw_support, single_ratings, split_items, split_raters, support_and_query
 
 SETTINGS = RaterSplitParams(test_share=0.25, shots=[3, 8], draws=4, least_queries=5)
 

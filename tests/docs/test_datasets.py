@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from calm.data import sources
-from calm.data.inventory import cards
+from calm.data import inventory, sources
 
-PAGE = (Path(__file__).parents[2] / cards.PAGE).read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / inventory.PAGE).read_text(encoding="utf-8")
 
 
 def test_the_table_of_datasets_is_the_one_their_cards_make() -> None:
-    assert cards.page(PAGE) == PAGE, "run `python -m calm.data.inventory.cards`"
+    assert inventory.page(PAGE) == PAGE, "run `python -m calm.data.inventory`"
 
 
 def test_the_terms_that_the_page_accepts_are_those_of_a_card() -> None:

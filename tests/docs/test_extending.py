@@ -97,6 +97,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copy(source, root / name)
     for name, text in FILES.items():
         assert not (root / name).exists(), f"{name} exists already: docs/extending.md shall add it"
+        (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text(text, encoding="utf-8")
     for name, text in ADDED:
         with (root / name).open("a", encoding="utf-8") as file:
@@ -153,7 +154,7 @@ def calm(root: Path, *arguments: str) -> None:
 def test_the_page_has_an_example_of_each() -> None:
     assert [Path(name).parent.as_posix() for name in FILES] == [
         "calm/attributes/catalogue",
-        "calm/data/sources",
+        "calm/data/sources/diary",
         "calm/evaluation/tasks",
         "calm/training/losses",
     ]

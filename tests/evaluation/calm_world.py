@@ -19,7 +19,7 @@ from calm.attributes.edits import Edit, draw_edits, edits_to_json
 from calm.attributes.grammar import comment
 from calm.attributes.taxonomy import taxonomy
 from calm.data.settings import RaterSplitParams
-from calm.data.splits.supports import draw_support
+from calm.data.splits import draw_support
 from calm.data.store import schema
 from calm.data.store.images import ShardWriter, encode
 from calm.evaluation.editing import edited_copies

@@ -27,7 +27,7 @@ PARAMS = load_params(REPOSITORY / "params.yaml")
 FUNCTIONS = {
     "fetch": "calm.data.sources:fetch",
     "prepare": "calm.data.prepare.stage:prepare",
-    "split": "calm.data.splits.stage:split",
+    "split": "calm.data.splits:split",
     "filter_leakage": "calm.data.leakage.stage:filter_leakage",
     "generate_texts": "calm.writing.stage:generate_texts",
     "build_instructions": "calm.instructions.stage:build_instructions",
@@ -62,7 +62,7 @@ PLUMBING = {
     "calm.training.loop.machines",
 }
 # Imported by a source, but for its labels and views: `prepare` makes those.
-NOT_FETCHED = ("calm.attributes", "calm.data.store", "calm.data.synthetic")
+NOT_FETCHED = ("calm.attributes", "calm.data.store")
 
 
 @pytest.fixture(scope="module")

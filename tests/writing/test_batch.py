@@ -11,9 +11,8 @@ import pytest
 from calm.data.store.schema import GUIDANCE
 from calm.io import read_table
 from calm.layout import Layout
-from calm.writing.api import batch
-from calm.writing.api.ledger import Ledger, ledger_name
-from calm.writing.errors import WritingError
+from calm.writing import WritingError, batch
+from calm.writing.ledger import Ledger, ledger_name
 from tests.writing.conftest import BATCH
 from tests.writing.server import BatchPlan, FakeOpenAI
 
@@ -109,8 +108,9 @@ def test_a_batch_whose_creation_was_not_heard_of_is_found_and_not_created_again(
     assert set(server.batched.values()) == {1}
 
 
-def test_a_run_that_died_before_it_heard_of_its_batch_finds_it(
-    run: Run, server: FakeOpenAI, layout: Layout, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("created", [True, False], ids=["created, not heard of", "planned alone"])
+def test_a_run_that_died_finds_its_batch_or_creates_it(
+    created: bool, run: Run, server: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Died(BaseException):
         pass
@@ -119,33 +119,18 @@ def test_a_run_that_died_before_it_heard_of_its_batch_finds_it(
         raise Died
 
     real = Ledger.record_batch
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            Ledger,
-            "record_batch",
-            lambda self, name, event, **more: die() if event == "created" else real(self, name, event, **more),
-        )
-        with pytest.raises(Died):
-            run(delivery=BATCH)
-    assert len(server.batches) == 1
-    assert complete(run(delivery=BATCH))
-    assert set(server.batched.values()) == {1}
 
-
-def test_a_planned_batch_that_never_came_to_be_is_created(
-    run: Run, server: FakeOpenAI, layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Died(BaseException):
-        pass
-
-    def die(*_: object, **__: object) -> None:
-        raise Died
+    def record(self: Ledger, name: str, event: str, **more: object) -> None:
+        (die if event == "created" else real)(self, name, event, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(batch._Batches, "_created", die)
+        if created:
+            patch.setattr(Ledger, "record_batch", record)
+        else:
+            patch.setattr(batch._Batches, "_created", die)
         with pytest.raises(Died):
             run(delivery=BATCH)
-    assert server.batches == {}
+    assert len(server.batches) == created
     assert complete(run(delivery=BATCH))
     assert set(server.batched.values()) == {1}
 

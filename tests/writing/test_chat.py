@@ -13,8 +13,8 @@ import pytest
 from calm.data.store.schema import GUIDANCE, PROMPT, REJECTED_TEXT
 from calm.io import read_table
 from calm.layout import Layout
-from calm.writing.api.ledger import ledger_name
-from calm.writing.errors import WritingError
+from calm.writing import WritingError
+from calm.writing.ledger import ledger_name
 from tests.writing.server import KEY, MODEL, FakeOpenAI
 
 Run = Callable[..., Layout]

@@ -16,8 +16,7 @@ from calm.data.store.schema import GUIDANCE, REJECTED_TEXT
 from calm.io import read_table
 from calm.layout import Layout
 from calm.params import load_params
-from calm.writing import gate
-from calm.writing.errors import WritingError
+from calm.writing import WritingError, gate
 from calm.writing.stage import generate_texts, text_encoder
 from tests.writing.conftest import REPOSITORY
 from tests.writing.server import FakeOpenAI

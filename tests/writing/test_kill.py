@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from calm.layout import Layout
-from calm.writing.api.ledger import ledger_name
+from calm.writing.ledger import ledger_name
 from tests.writing.conftest import REPOSITORY
 from tests.writing.server import BatchPlan, FakeOpenAI
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from calm.attributes.taxonomy import Taxonomy
-from calm.writing.api.ledger import Ledger, ledger_name
-from calm.writing.api.prices import Price
-from calm.writing.api.requests import Answer, Request, requests_of
-from calm.writing.errors import WritingError
+from calm.writing import WritingError
+from calm.writing.ledger import Ledger, ledger_name
+from calm.writing.prices import Price
+from calm.writing.requests import Answer, Request, requests_of
 from calm.writing.topics import state_topics
 from tests.writing.conftest import settings
 
@@ -97,7 +97,7 @@ def test_every_line_is_flushed_to_the_disk(
     tmp_path: Path, requests: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed = threading.Event()
-    monkeypatch.setattr("calm.writing.api.ledger.os.fsync", lambda file: flushed.set())
+    monkeypatch.setattr("calm.writing.ledger.os.fsync", lambda file: flushed.set())
     with Ledger(tmp_path / "one.jsonl") as ledger:
         assert not flushed.is_set()
         ledger.record_answer(requests[0], ANSWER, USAGE, PRICE, None, "chat")
@@ -111,7 +111,7 @@ def test_a_full_disk_is_told_by_the_files_name(
         raise OSError(28, "No space left on device")
 
     with Ledger(tmp_path / "one.jsonl") as ledger:
-        monkeypatch.setattr("calm.writing.api.ledger.os.write", full)
+        monkeypatch.setattr("calm.writing.ledger.os.write", full)
         with pytest.raises(WritingError, match=r"could not write .*one\.jsonl: No space left on device"):
             ledger.record_answer(requests[0], ANSWER, USAGE, PRICE, None, "chat")
         assert ledger.answer(requests[0].key) is None

@@ -9,8 +9,8 @@ import pytest
 
 from calm.attributes.taxonomy import taxonomy
 from calm.settings import ParamsError
-from calm.writing.api import requests as module
-from calm.writing.api.requests import TEMPLATES, Answer, read_answer, render, requests_of, version_of
+from calm.writing import requests as module
+from calm.writing.requests import TEMPLATES, Answer, read_answer, render, requests_of, version_of
 from calm.writing.topics import STYLES, Topic, hand_written, state_topics, task_topics
 from tests.writing.conftest import settings, writer_params
 

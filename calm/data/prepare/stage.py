@@ -256,6 +256,3 @@ def _ordered(photographs: list[Photograph], dataset: str) -> list[Photograph]:
             )
         seen[photograph.item_id] = photograph.label
     return sorted(photographs, key=lambda one: one.ref.locality if one.ref is not None else ("", 0))
-
-
-__all__ = ["in_order", "perceptual_hash", "prepare", "read_manifest"]

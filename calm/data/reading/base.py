@@ -1,4 +1,4 @@
-"""What a dataset is: one file in `calm/data/sources/` with a `Source` in it, named `SOURCE`.
+"""What a dataset is: a folder of `calm/data/sources/` with a `Source` in its `__init__.py`, named `SOURCE`.
 
 A source says where its photographs lie, which split and group they belong to, and what people (or, called so, a
 synthetic process) said of them. It never decodes a photograph: `calm.data.prepare` does, once, in the same way for all.
@@ -14,6 +14,8 @@ from typing import Any, ClassVar
 
 import pandas as pd
 from PIL import Image
+from pydantic import ConfigDict, Field
+from ruamel.yaml import YAML
 
 from calm.data.errors import SourceError
 from calm.data.obtain.archives import ImageRef
@@ -82,13 +84,26 @@ class Settings(Section):
     """Settings under params.data.datasets.NAME. A source extends this; unknown keys are errors."""
 
 
+class About(Section):
+    """What a `card.yaml` says of a dataset; the class attributes of `Source` of the same names."""
+
+    model_config = ConfigDict(strict=False)  # of lists, tuples are made
+
+    card: Card
+    obtain: tuple[Obtain, ...] = ()
+    published: Mapping[str, int] = Field(default_factory=dict)
+    explained: Mapping[str, str] = Field(default_factory=dict)
+
+
 class Source:
     """Base class of datasets.
 
     A subclass sets `card`, extends `Settings` if it has any, and writes `files` and `photographs`; the rest has
-    defaults. Everything must come in an order that does not depend on the machine.
+    defaults. Everything must come in an order that does not depend on the machine. With `about=__file__` the card and
+    what goes with it are read from the `card.yaml` beside that file.
 
     Class attributes:
+        settings_type: class of `settings`.
         published: counts that the dataset's authors give, by the keys of `counts`.
         explained: for keys of `published`, why what calm reads differs by design.
         obtain: how to get it, in this order.
@@ -100,11 +115,19 @@ class Source:
     explained: ClassVar[Mapping[str, str]] = {}
     obtain: ClassVar[tuple[Obtain, ...]] = ()
 
+    def __init_subclass__(cls, about: str | None = None) -> None:
+        if about is not None:
+            path = Path(about).with_name("card.yaml")
+            told = checked(About, YAML(typ="safe").load(path.read_text(encoding="utf-8")), str(path))
+            for name in told.model_fields_set:
+                setattr(cls, name, getattr(told, name))
+
     def __init__(self, name: str, settings: dict[str, Any], seed: int, layout: Layout | None = None) -> None:
         self.name = name
         self.seed = seed
         self.layout = layout or Layout()
         self._settings = checked(self.settings_type, settings, "params", prefix=f"data.datasets.{name}.")
+        self.settings = self._settings
 
     def agree(self, params: Params) -> None:
         """Compare the settings with those of other sections of `params`.
@@ -144,9 +167,23 @@ class Source:
         """What is there, from labels and file names alone: no photograph is decoded.
 
         Keys: images (photographs that are there), train, validation, test (by official split), scored (items with a
-        crowd's score), ratings (by single raters), raters, comments, captions. A source may add others.
+        crowd's score), ratings (by single raters), raters, comments, captions. A source may add others. The labels of
+        absent photographs are counted too.
         """
-        return count(self)
+        rows = [(one.item_id, one.group, one.split) for one in self.photographs()]
+        found = {"images": len(rows)}
+        items = pd.DataFrame(rows, columns=["item_id", "group", "split"])
+        found |= {split: int((items["split"] == split).sum()) for split in ("train", "validation", "test")}
+        absent = pd.DataFrame({"item_id": list(self.absent())}, dtype=object)
+        items = pd.concat([items, absent], ignore_index=True).assign(synthetic_edits=None)
+        ratings = pd.DataFrame(self.ratings(items)).reindex(columns=["item_id", "rater_id"])
+        found["scored"] = int(ratings.loc[ratings["rater_id"].isna(), "item_id"].nunique())
+        found["ratings"] = int(ratings["rater_id"].notna().sum())
+        found["raters"] = int(ratings["rater_id"].nunique())
+        comments = pd.DataFrame(self.comments(items)).reindex(columns=["aspect"])
+        found["captions"] = int((comments["aspect"] == "caption").sum())
+        found["comments"] = len(comments) - found["captions"]
+        return found
 
     def fetch(self, raw: Path) -> None:
         """Hash every file against what is known of it and write the manifest; no bytes are copied.
@@ -162,31 +199,14 @@ class Source:
             )
         if not entries:
             raise SourceError(f"dataset '{self.name}': no files found")
+        card = {key: value for key, value in asdict(self.card).items() if value}
         with atomic_dir(raw) as folder:
-            write_json(folder / MANIFEST, {"dataset": self.name, "card": _filled(self.card), "files": entries})
+            write_json(folder / MANIFEST, {"dataset": self.name, "card": card, "files": entries})
 
 
-def count(source: Source) -> dict[str, int]:
-    """`Source.counts` from photographs, ratings and comments; the labels of absent photographs are counted too."""
-    rows = [(one.item_id, one.group, one.split) for one in source.photographs()]
-    found = {"images": len(rows)}
-    items = pd.DataFrame(rows, columns=["item_id", "group", "split"])
-    found |= {split: int((items["split"] == split).sum()) for split in ("train", "validation", "test")}
-    absent = pd.DataFrame({"item_id": list(source.absent())}, dtype=object)
-    items = pd.concat([items, absent], ignore_index=True).assign(synthetic_edits=None)
-    ratings = pd.DataFrame(source.ratings(items)).reindex(columns=["item_id", "rater_id"])
-    found["scored"] = int(ratings.loc[ratings["rater_id"].isna(), "item_id"].nunique())
-    found["ratings"] = int(ratings["rater_id"].notna().sum())
-    found["raters"] = int(ratings["rater_id"].nunique())
-    comments = pd.DataFrame(source.comments(items)).reindex(columns=["aspect"])
-    found["captions"] = int((comments["aspect"] == "caption").sum())
-    found["comments"] = len(comments) - found["captions"]
-    return found
-
-
-def _filled(card: Card) -> dict[str, str]:
-    """A card as JSON, without what it leaves empty."""
-    return {key: value for key, value in asdict(card).items() if value}
+def comment_row(item_id: str, number: str, text: str, aspect: str | None, origin: str) -> dict[str, Any]:
+    """A row of COMMENT, for `Source.comments`; `number` tells the comments of an item apart."""
+    return {"item_id": item_id, "comment_id": f"{item_id}/{number}", "text": text, "aspect": aspect, "origin": origin}
 
 
 def checked_sha256(file: RawFile) -> str:

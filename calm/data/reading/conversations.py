@@ -10,12 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 import pandas as pd
 
 from calm.data.errors import SourceError
-from calm.data.obtain.archives import ImageIndex
+from calm.data.obtain.archives import located
 from calm.data.reading.folder import FolderSource
+from calm.data.store.aspects import CAPTION, QUESTION
 
 IMAGE = "<image>"
 _ASKED, _ANSWERED = ("human", "user"), ("gpt", "assistant")
@@ -92,34 +94,28 @@ def _pairs(conversation: list[dict[str, str]]) -> list[tuple[str, str]]:
     return [(question.replace(IMAGE, "").strip(), answer.strip()) for (_, question), (_, answer) in pairs]
 
 
-def located(images: ImageIndex, paths: Iterable[str]) -> dict[str, str]:
-    """For each published path the name that it has in the index: the same, or below further folders.
-
-    Names of files alone do not do: those of COCO, Visual Genome and GQA overlap. Paths that are nowhere stay.
-    """
-    wanted = {path: path for path in paths}
-    for ref in images:
-        parts = PurePosixPath(ref.name).parts
-        for start in range(len(parts)):
-            path = "/".join(parts[start:])
-            if path in wanted and wanted[path] == path:
-                wanted[path] = ref.name
-                break
-    return wanted
-
-
 class ConversationSource(FolderSource):
-    """Base of the sets in LLaVA's layout. A subclass says where its json is, and who wrote its answers."""
+    """Base of the sets in LLaVA's layout.
+
+    Class attributes:
+        json: name of the file, a glob.
+        writer: who wrote the answers.
+        captions: the answers are captions, and the questions only ask for one in many words.
+    """
+
+    json: ClassVar[str]
+    writer: ClassVar[str]
+    captions: ClassVar[bool]
 
     @cached_property
     def path(self) -> Path:
         """The json."""
-        raise NotImplementedError
+        return self.find(f"**/{self.json}")
 
-    @cached_property
+    @property
     def origin(self) -> str:
-        """Origin of the answers, in the words of COMMENT."""
-        raise NotImplementedError
+        """Origin of the answers, in the words of COMMENT: no person wrote them."""
+        return f"synthetic_{self.writer}"
 
     @cached_property
     def conversations(self) -> Conversations:
@@ -143,20 +139,14 @@ class ConversationSource(FolderSource):
         """Every photograph that is spoken of, once."""
         return {item_id(path): place for path, place in self.places.items()}
 
-    def captions(self, items: pd.DataFrame) -> pd.DataFrame:
-        """Answers as captions, rows of COMMENT; the questions, which only ask for one in many words, are left out."""
-        return self._rows(items, "caption")
-
-    def answers(self, items: pd.DataFrame) -> pd.DataFrame:
-        """Answers as rows of COMMENT with their questions as aspect, "qa:QUESTION"; ids are RECORD.TURN.
+    def comments(self, items: pd.DataFrame) -> pd.DataFrame:
+        """Captions, or answers with their questions as aspect, "qa:QUESTION"; ids are RECORD.TURN.
 
         So each row is an answer to what it names, and rows of one record, in the order of their turns, are a
         conversation again.
         """
-        return self._rows(items, "qa:" + self.conversations.turns["question"])
-
-    def _rows(self, items: pd.DataFrame, aspect: str | pd.Series) -> pd.DataFrame:
         turns = self.conversations.turns
+        aspect = CAPTION if self.captions else QUESTION + turns["question"]
         numbers = turns["record"].astype(str) + "." + turns["turn"].astype(str)
         rows = pd.DataFrame({"item_id": self.items, "comment_id": numbers, "text": turns["answer"], "aspect": aspect})
         kept = (rows["text"] != "") & rows["item_id"].isin(items["item_id"])

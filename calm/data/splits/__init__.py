@@ -1,1 +1,0 @@
-"""Stage `split`: test photographs and test raters."""

@@ -1,1 +1,0 @@
-"""Texts by a model behind an OpenAI-compatible interface."""

@@ -1,0 +1,146 @@
+"""Requests to a chat model, and what is read from its answers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+
+from calm.io import sha256_text
+from calm.seeds import derive
+from calm.writing.settings import OpenAIWriter
+from calm.writing.topics import INSTRUCTION, Topic
+
+TEMPLATES = Path(__file__).parent / "templates"
+_VERSION = re.compile(r"\{# version: (\S+) #\}")
+_FENCE = re.compile(r"\A\s*```(?:json)?\s*(.*?)\s*```\s*\Z", re.DOTALL)
+_SEED_BITS = 31  # fits every server's integer
+
+
+class Texts(BaseModel):
+    """The JSON that an answer must be."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    texts: list[str]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request for `count` texts of a topic in one style.
+
+    Attributes:
+        template: version of the template that the messages were made with.
+        body: what is sent to `/chat/completions`.
+        key: sha256 of body (model, messages, decoding arguments) and template: its name in the ledger.
+    """
+
+    topic: Topic
+    style: str
+    count: int
+    round: int
+    template: str
+    body: dict[str, Any]
+    key: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model answered, as far as it matters.
+
+    Attributes:
+        finish: the API's `finish_reason`.
+        model: the model that the server says has answered.
+    """
+
+    content: str | None
+    refusal: str | None
+    finish: str | None
+    model: str
+
+
+def requests_of(
+    topic: Topic, style: str, missing: int, avoid: Sequence[str], round_: int, writer: OpenAIWriter
+) -> list[Request]:
+    """Requests for the texts that a style still lacks, `texts_per_request` at a time."""
+    found = []
+    for part, start in enumerate(range(0, missing, writer.texts_per_request)):
+        count = min(writer.texts_per_request, missing - start)
+        template, messages = render(topic, style, count, avoid, writer.checks.max_words)
+        body: dict[str, Any] = {
+            "model": writer.model,
+            "messages": messages,
+            "temperature": writer.temperature,
+            "seed": derive(writer.seed, *topic.place, style, round_, part) % 2**_SEED_BITS,
+            writer.token_limit: writer.max_tokens,
+        }
+        if writer.answer_format != "text":
+            body["response_format"] = _response_format(writer.answer_format)
+        key = sha256_text(json.dumps([template, body], sort_keys=True, ensure_ascii=False))
+        found.append(Request(topic, style, count, round_, template, body, key))
+    return found
+
+
+def render(
+    topic: Topic, style: str, count: int, avoid: Sequence[str], max_words: int
+) -> tuple[str, list[dict[str, str]]]:
+    """Version and messages; an attribute with a file of its own in `templates/guidance/` is asked for by that."""
+    environment, manners = _templates()
+    names = ["instruction.j2"] if topic.scope == INSTRUCTION else [f"guidance/{topic.family}.j2", "guidance.j2"]
+    asked = environment.select_template(names)
+    said = {"style": style, "manner": manners[style], "count": count, "avoid": list(avoid), "max_words": max_words}
+    messages = [
+        {"role": "system", "content": environment.get_template("system.j2").render().strip()},
+        {"role": "user", "content": asked.render(asdict(topic), **said).strip()},
+    ]
+    return version_of(str(asked.name)), messages
+
+
+def version_of(template: str) -> str:
+    """The version that a template's first line states."""
+    found = _VERSION.match((TEMPLATES / template).read_text(encoding="utf-8"))
+    assert found, f"{template} does not begin with its version"
+    return found.group(1)
+
+
+def read_answer(answer: Answer, count: int) -> tuple[list[str], str | None]:
+    """At most `count` texts of an answer, or none and the reason why it has none."""
+    if answer.refusal or answer.finish == "content_filter":
+        return [], "refusal"
+    if not (answer.content or "").strip():
+        return [], "empty answer"
+    if answer.finish == "length":
+        return [], "answer cut off at max_tokens"
+    fenced = _FENCE.match(answer.content or "")
+    try:
+        texts = Texts.model_validate_json(fenced.group(1) if fenced else answer.content or "").texts
+    except ValidationError:
+        return [], "answer is not the JSON asked for"
+    return texts[:count], None
+
+
+def _response_format(kind: str) -> dict[str, Any]:
+    if kind == "json_object":
+        return {"type": "json_object"}
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": "texts", "strict": True, "schema": Texts.model_json_schema()},
+    }
+
+
+@cache
+def _templates() -> tuple[Environment, dict[str, str]]:
+    # Nothing here is HTML: escaping would change the words.
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    manners: dict[str, str] = YAML(typ="safe").load((TEMPLATES / "styles.yaml").read_text(encoding="utf-8"))
+    return environment, manners
