@@ -25,7 +25,10 @@ ENGINES = "pipeline/test_both_engines.py"
 # A command of the page, the test that runs it, and what stands in that test's file or in the conftest.py beside it.
 RUN = {
     "export PYTHONPATH=$PWD/.venv/cluster": (SLURM, "environment(CLUSTER)"),
-    "snakemake --workflow-profile workflow/profiles/slurm -n evaluate": (SLURM, '"evaluate"'),
+    "snakemake --workflow-profile workflow/profiles/slurm --cores 64 -n evaluate": (
+        SLURM,
+        '["--workflow-profile", "workflow/profiles/slurm", "--cores", "64", "-n", "evaluate"]',
+    ),
     "--nodes=4 --ntasks=4 --gres=gpu:8": (
         "distributed/test_slurm.py::test_a_job_of_several_nodes_asks_for_one_task_and_all_gpus_on_each",
         '"--nodes=4", "--ntasks=4", "--cpus-per-task=16", "--gres=gpu:8"',
