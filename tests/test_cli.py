@@ -329,7 +329,7 @@ def test_what_a_folder_holds_beside_photographs_is_counted_where_it_is_one() -> 
         (folder / name).write_bytes(b"?")
     result = run("score", "--json", "phone")
     assert result.exit_code == 0 and len(json.loads(result.stdout)) == 1
-    assert "phone: passed over, in formats that calm does not read: 1 .dng, 2 .heic" in result.stderr
+    assert "phone: skipped, in formats that calm does not read: 1 .dng, 2 .heic" in result.stderr
 
 
 @pytest.mark.usefixtures("photographs")

@@ -21,7 +21,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")
 
 @app.callback()
 def datasets(context: typer.Context, as_json: AsJson = False) -> None:
-    """List every dataset with state, size and licence; a star marks those of params.yaml."""
+    """List every dataset with state, size and licence; a star marks those named in params.yaml."""
     if context.invoked_subcommand is not None:
         return
     from calm.data.inventory import entries
@@ -100,7 +100,7 @@ def _verdict(checked: Check) -> str:
         here = checked.photographs
         return (
             f"{here or 'none'} of {here + len(checked.absent):,} photographs that its labels name are here: put the "
-            f"others into its folder; `calm datasets show {checked.name}` says how they are got"
+            f"others into its folder; `calm datasets show {checked.name}` says how to get them"
         )
     if not checked.passed:
         named = ", ".join(one.key for one in checked.counts if one.unexplained)

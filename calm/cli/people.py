@@ -58,9 +58,7 @@ Model = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, ...")]
-Dtype = Annotated[
-    NumberFormat, typer.Option("--dtype", help="float32 gives a photograph one score in any batch; bfloat16 is faster.")
-]
+Dtype = Annotated[NumberFormat, typer.Option("--dtype", help="float32: the same score in any batch; bfloat16: faster.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Photographs in memory at a time.")]
 AsJson = Annotated[bool, typer.Option("--json", help="A JSON list with one object per photograph.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Comma-separated values with a header.")]
@@ -103,13 +101,13 @@ def score(
     dtype: Dtype = NumberFormat.float32,
     batch_size: BatchSize = 16,
     public: Annotated[
-        str | None, typer.Option(help="Whose taste: para, oasis, ... as the model knows them; by default its first.")
+        str | None, typer.Option(help="Whose scores to predict: para, oasis, ...; default: the first of the model.")
     ] = None,
-    readout: Annotated[Readout, typer.Option(help="Which readout is called `score`.")] = Readout.regression,
+    readout: Annotated[Readout, typer.Option(help="Which readout is shown as `score`.")] = Readout.regression,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """Aesthetic scores, by all three readouts; and how many of 100 photographs that public gave less."""
+    """Aesthetic scores by all three readouts, and how many of 100 photographs the public scored lower."""
 
     def judge(calm: Calm, images: Sequence[Image]) -> Iterator[Row]:
         for result in calm.score(images, batch_size, public):
@@ -153,7 +151,7 @@ def suggest(
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """What to change, the likeliest flaw first; "Leave it as it is." where none is likely enough."""
+    """What to change, likeliest flaw first; "Leave it as it is." if no flaw is likely enough."""
 
     def judge(calm: Calm, images: Sequence[Image]) -> list[Row]:
         return [
@@ -167,14 +165,14 @@ def suggest(
 def personalise(
     ratings: Annotated[Path, typer.Argument(help="Your scores: a csv with columns file, score.", show_default=False)],
     files: Annotated[
-        list[str] | None, typer.Argument(help="Photographs to score; without any, rows of the csv without a score.")
+        list[str] | None, typer.Argument(help="Photographs to score; default: those in the csv without a score.")
     ] = None,
     low: Annotated[float, typer.Option("--min", help="Lowest score of your scale.")] = 1.0,
     high: Annotated[float, typer.Option("--max", help="Highest score of your scale.")] = 10.0,
     how: Annotated[How, typer.Option(help="ridge: on the model's features; in-context: your scores in the prompt.")] = (
         How.ridge
     ),
-    readout: Annotated[Readout, typer.Option(help="Which readout the generic score is.")] = Readout.regression,
+    readout: Annotated[Readout, typer.Option(help="Which readout to use as the generic score.")] = Readout.regression,
     model: Model = None,
     device: Device = "auto",
     dtype: Dtype = NumberFormat.float32,
@@ -186,10 +184,10 @@ def personalise(
     from calm.cli.personalise import read_ratings, rows_of
 
     if readout is Readout.text:
-        raise ValueError("--readout text has no value for every photograph: expectation or regression")
+        raise ValueError("--readout text may give no number for a photograph: use expectation or regression")
     given, unscored = read_ratings(ratings, low, high)
     if not files and not unscored:
-        raise ValueError(f"{ratings}: every photograph has a score: name photographs to score, or leave scores empty")
+        raise ValueError(f"{ratings}: every photograph has a score: name photographs to score, or leave some empty")
 
     def judge(calm: Calm, images: Sequence[Image]) -> Iterator[Row]:
         return rows_of(calm, images, given, scale=(low, high), how=how.value, readout=readout.value)

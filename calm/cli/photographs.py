@@ -59,7 +59,7 @@ def tell_passed_over(folder: str, files: Iterable[Path]) -> None:
     counts = Counter(suffix for file in files if (suffix := file.suffix.lower()) in UNREAD)
     if counts:
         named = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
-        typer.echo(f"{folder}: passed over, in formats that calm does not read: {named}", err=True)
+        typer.echo(f"{folder}: skipped, in formats that calm does not read: {named}", err=True)
 
 
 def read_photographs(paths: Sequence[str]) -> Iterator[tuple[str, Image]]:

@@ -19,15 +19,15 @@ app = typer.Typer()
 @app.command(rich_help_panel="Results")
 def plan(
     profile: Annotated[
-        str | None, typer.Argument(help="File name in profiles/, without .yaml; params.yaml as it is, if none.")
+        str | None, typer.Argument(help="File name in profiles/, without .yaml; default: params.yaml as it is.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: FLOPs, bytes, hours, dollars.")] = False,
-    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs on all nodes; else as strategy says.")] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs of all nodes; default: as strategy says.")] = None,
     gpu: Annotated[str | None, typer.Option(help="Kind of GPU, from calm/training/loop/machines.yaml.")] = None,
     mfu: Annotated[float | None, typer.Option(help="Share of the peak that training reaches, 0 to 1.")] = None,
     price_per_hour: Annotated[float | None, typer.Option(min=0, help="Dollars for one GPU.")] = None,
 ) -> None:
-    """What training and evaluation would take; exit code 1 if a stage does not fit, with what would."""
+    """What training and evaluation would take. If a stage does not fit: what would, and exit code 1."""
     quiet_libraries()
     from rich.console import Console
 

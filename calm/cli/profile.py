@@ -13,7 +13,7 @@ Name = Annotated[str, typer.Argument(help="File name in profiles/, without .yaml
 
 @app.command("list")
 def list_profiles() -> None:
-    """The profiles there are; a star marks the one in params.yaml."""
+    """List the profiles; a star marks the one in params.yaml."""
     from calm.params import load_params
     from calm.profiles import names, summary
 
@@ -40,14 +40,14 @@ def use(name: Name) -> None:
         lines = use(name)
     typer.echo(f"params.yaml: profile {name}, {lines} lines changed; `dvc repro` runs it")
     if removed:
-        typer.echo(f"left to DVC's cache alone: {', '.join(removed)}")
+        typer.echo(f"removed here, kept in DVC's cache: {', '.join(removed)}")
     if kept:
         typer.echo(f"not in DVC's cache, so left where it is: {', '.join(kept)}")
 
 
 @app.command()
 def save(name: Name) -> None:
-    """Write the values of params.yaml back into the profile that it is of, for the keys that the profile names."""
+    """Write the values of params.yaml back into its profile, for the keys that the profile names."""
     from calm.profiles import save
 
     lines = save(name)

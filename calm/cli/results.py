@@ -25,7 +25,7 @@ verb = app.command(rich_help_panel="Results")
 def metrics(
     everything: Annotated[bool, typer.Option("--all", help="Every figure, not only the first few of a task.")] = False,
 ) -> None:
-    """What every task measured, with intervals and what chance or a baseline reaches."""
+    """Results of every task, with intervals and with what chance or a baseline reaches."""
     from rich.console import Console
 
     from calm.layout import Layout
@@ -43,7 +43,7 @@ def metrics(
 @verb
 def release(
     folder: Annotated[
-        Path | None, typer.Argument(help="Without it, where calm looks for the model that comes with it.")
+        Path | None, typer.Argument(help="Where to write; default: where calm looks for the model that comes with it.")
     ] = None,
 ) -> None:
     """Write what was trained into one file, with its model card."""
@@ -79,7 +79,7 @@ def export(
 def push(
     name: Annotated[str, typer.Argument(help="ORG/NAME on the model hub.", show_default=False)],
     model: Model = None,
-    public: Annotated[bool, typer.Option("--public", help="Open to everybody; without it, a new one is private.")] = (
+    public: Annotated[bool, typer.Option("--public", help="Make a new model public; without this it is private.")] = (
         False
     ),
 ) -> None:

@@ -56,7 +56,7 @@ def prepare(dataset: Name) -> None:
 
 @verb
 def split() -> None:
-    """Say of every photograph whether it is for training or for test."""
+    """Assign every photograph to training or to test."""
     run_stage("split", "calm.data.splits")
 
 
@@ -72,7 +72,7 @@ def generate_texts(
         bool, typer.Option("--dry-run", help="Say what would be sent and what it would cost; send nothing.")
     ] = False,
 ) -> None:
-    """Write guidance texts for every state of every attribute, and ways of asking."""
+    """Write guidance texts for every state of every attribute, and other wordings of the prompts."""
     params, layout = start("generate_texts")
     from calm.writing import stage
 
@@ -109,14 +109,14 @@ def evaluate(task: Name) -> None:
 
 @verb
 def ablate(name: Name) -> None:
-    """Train and measure the recipe with one thing off."""
+    """Train and measure the recipe without one of its parts."""
     layout = run_stage("ablate", "calm.experiments.ablations", name)
     write_digest(layout, f"ablate-{name}", layout.ablation(name))
 
 
 @verb
 def cross_validate(name: Name) -> None:
-    """Score every rated photograph by models that never saw it."""
+    """Score every rated photograph with models that never saw it."""
     layout = run_stage("cross_validate", "calm.experiments.cross_validation", name)
     write_digest(layout, f"cross-validation-{name}", layout.cross_validation(name))
 

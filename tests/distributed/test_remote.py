@@ -80,7 +80,7 @@ def test_models_are_pushed_to_s3_and_pulled_elsewhere(endpoint: str, tmp_path: P
     for name in ("dvc.yaml", "dvc.lock", ".dvc/config"):  # what git has
         (elsewhere / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(here / name, elsewhere / name)
-    dvc(elsewhere, "pull")
+    dvc(elsewhere, "pull", "models")
     assert (elsewhere / "models/weights").read_text() == "weights\n"
     assert "up to date" in dvc(elsewhere, "repro")
     assert not (elsewhere / "ran").exists()

@@ -50,16 +50,9 @@ def house(tmp_path: Path) -> Path:
 def test_a_dry_run_shows_training_stages_as_jobs_of_four_nodes(house: Path) -> None:
     needs_plugin()
     bin_folder = Path(sys.executable).parent
+    words = ["--workflow-profile", "workflow/profiles/slurm", "--cores", "64", "-n", "evaluate"]  # as docs/cluster.md
     done = subprocess.run(
-        [
-            bin_folder / "snakemake",
-            "-n",
-            "--cores",
-            "64",
-            "--workflow-profile",
-            "workflow/profiles/slurm",
-            "finetune@scores",
-        ],
+        [bin_folder / "snakemake", *words],
         cwd=house,
         env={
             **environment(CLUSTER),
