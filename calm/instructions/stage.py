@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 
-from calm.attributes.naming import naming_rules, sound_named, states_named
+from calm.attributes.grammar import naming_rules, sound_named, states_named
 from calm.attributes.taxonomy import taxonomy
 from calm.data.store import tables
 from calm.data.store.aspects import captions, critiques

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from calm.attributes.edits import edit_labels
 from calm.data.store.text import clean
 from calm.evaluation.base import Bench, group_keys, item_keys
-from calm.evaluation.editing import edit_labels
 from calm.evaluation.tasks.scoring import rated
 from calm.report import plots
 from calm.report.settings import ReportParams

@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 from calm.attributes.edits import Edit
-from calm.attributes.grammar import comment
-from calm.attributes.naming import naming_rules, sound_named, states_named
+from calm.attributes.grammar import comment, naming_rules, sound_named, states_named
 from calm.attributes.taxonomy import taxonomy
 from calm.data.store import schema
 from calm.evaluation import tasks
@@ -382,7 +381,7 @@ def test_a_task_that_fails_leaves_the_earlier_result(world: World) -> None:
 
 
 def test_a_grey_photograph_is_not_asked_about_colours_it_cannot_lose(world: World) -> None:
-    from calm.evaluation.editing import lacking
+    from calm.attributes.edits import lacking
 
     assert lacking(Image.new("L", (64, 64), 90)) == {"colour"} and not lacking(Image.new("RGB", (64, 64), "teal"))
     picture = Image.linear_gradient("L").resize((96, 72)).convert("RGB")

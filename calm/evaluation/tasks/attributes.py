@@ -16,17 +16,15 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from calm.attributes.edits import Edit, edited_copies, lacking
+from calm.attributes.taxonomy import Attribute, State, Taxonomy, taxonomy
 from calm.evaluation.base import Bench, EvaluationError, Headline, Outcome, Task, group_keys, load_model
-from calm.evaluation.editing import edited_copies, lacking
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics import plots
 from calm.evaluation.statistics.metrics import Bootstrap, Estimate, weighted_mean
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from calm.attributes.edits import Edit
-    from calm.attributes.taxonomy import Attribute, State, Taxonomy
 
 # Share of the way from chance to 1 that the project asks of its default profile. It gives .70/.65/.58 for a taxonomy
 # with chance .40/.34/.46; another taxonomy has another chance, and is asked for the same share.
@@ -59,8 +57,6 @@ class AttributesSettings(TaskSettings):
 
 def run(bench: Bench[AttributesSettings]) -> Outcome:
     """Recognise seeded edits of the unedited test photographs of role `unlabelled`."""
-    from calm.attributes.taxonomy import taxonomy
-
     known = taxonomy()
     rows = bench.items("unlabelled")
     rows = rows[rows["synthetic_edits"].isna()].reset_index(drop=True)
@@ -79,8 +75,6 @@ def run(bench: Bench[AttributesSettings]) -> Outcome:
 
 def _recognised(bench: Bench[AttributesSettings], known: Taxonomy, rows: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
     """One row of PREDICTIONS for each photograph, attribute and state, `unchanged` from one look at the photograph."""
-    from calm.attributes.edits import Edit
-
     for dataset, item_id, group in zip(rows["dataset"], rows["item_id"], rows["group"], strict=True):
         photograph = bench.photograph(dataset, item_id)
         without = lacking(photograph)

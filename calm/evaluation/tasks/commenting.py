@@ -13,11 +13,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from calm.attributes.naming import Rules, naming_rules, states_named
+from calm.attributes.edits import edit_labels
+from calm.attributes.grammar import Rules, naming_rules, states_named
+from calm.attributes.taxonomy import taxonomy
+from calm.data.store.aspects import critiques
+from calm.data.store.tables import comments
 from calm.evaluation.base import Bench, EvaluationError, Headline, Outcome, Task, group_keys, origin_of_labels
 from calm.evaluation.captions.ngrams import BLEU
 from calm.evaluation.captions.scores import CaptionScores, scored, spice, tokenised
-from calm.evaluation.editing import edit_labels
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics import plots
 from calm.evaluation.statistics.baselines import elsewhere
@@ -63,8 +66,6 @@ class CommentingSettings(TaskSettings):
 
 def run(bench: Bench[CommentingSettings]) -> Outcome:
     """Comment on at most max_items test photographs of role `comments`."""
-    from calm.attributes.taxonomy import taxonomy
-
     rows = commented(bench)
     size, length = bench.params.evaluation.batch_size, bench.settings.max_new_tokens
     texts: list[str] = []
@@ -99,9 +100,6 @@ def commented(bench: Bench[CommentingSettings]) -> pd.DataFrame:
 
     Captions say what a photograph shows, answers what was asked about it: neither are references.
     """
-    from calm.data.store.aspects import critiques
-    from calm.data.store.tables import comments
-
     rows = bench.items("comments")
     tables = [comments(bench.layout, dataset) for dataset in sorted(rows["dataset"].unique())]
     told = pd.concat(tables).loc[critiques]

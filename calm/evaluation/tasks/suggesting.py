@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from calm.attributes.edits import draw_edits, edit_labels, edited_copies, labels_of, lacking
+from calm.attributes.taxonomy import Taxonomy, taxonomy
 from calm.evaluation.base import Bench, EvaluationError, Headline, Outcome, Task, group_keys, item_keys
-from calm.evaluation.editing import edit_labels, edited_copies, labels_of, lacking
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics import plots
 from calm.evaluation.statistics.baselines import elsewhere
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from calm.assistant import Remedy, Suggestion
-    from calm.attributes.taxonomy import Taxonomy
 
 TOP = (1, 3)
 PROTOCOL = "calm-suggesting-2"
@@ -60,8 +60,6 @@ class SuggestingSettings(TaskSettings):
 
 def run(bench: Bench[SuggestingSettings]) -> Outcome:
     """Ask for suggestions on edited and unedited test photographs of role `scores`, each at most max_items."""
-    from calm.attributes.taxonomy import taxonomy
-
     rows = bench.items("scores")
     most = bench.settings.max_items
     plain = bench.at_most(rows[rows["synthetic_edits"].isna()].reset_index(drop=True), most)
@@ -116,8 +114,6 @@ def _asked(bench: Bench[SuggestingSettings], rows: pd.DataFrame) -> pd.DataFrame
 
 def _edited_here(bench: Bench[SuggestingSettings], rows: pd.DataFrame, known: Taxonomy) -> pd.DataFrame:
     """The same for seeded edits of unedited photographs: for datasets that come without edited views."""
-    from calm.attributes.edits import draw_edits
-
     drawn = []
     for dataset, item_id in item_keys(rows):
         rng = bench.rng("edits", dataset, item_id)
