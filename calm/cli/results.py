@@ -103,9 +103,9 @@ def fetch_spice(
     folder: Annotated[Path, typer.Argument(help="Where to put the parser's jars, some 400 MB.", show_default=False)],
 ) -> None:
     """Fetch and check what the caption metric SPICE needs beyond Python packages."""
-    from calm.evaluation.captions.spice import FOLDER_VARIABLE, fetch
+    from calm.evaluation.statistics.jars import FOLDER_VARIABLE, fetch_corenlp
 
-    for name, value in fetch(folder).items():
+    for name, value in fetch_corenlp(folder).items():
         typer.echo(f"{value}  {name}")
     typer.echo(f"To use it: export {FOLDER_VARIABLE}={folder.resolve()}")
 

@@ -19,12 +19,12 @@ from calm.attributes.taxonomy import taxonomy
 from calm.data.store.aspects import critiques
 from calm.data.store.tables import comments
 from calm.evaluation.base import Bench, EvaluationError, Headline, Outcome, Task, group_keys, origin_of_labels
-from calm.evaluation.captions.ngrams import BLEU
-from calm.evaluation.captions.scores import CaptionScores, scored, spice, tokenised
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics import plots
 from calm.evaluation.statistics.baselines import elsewhere
+from calm.evaluation.statistics.captions import BLEU, CaptionScores, scored, tokenised
 from calm.evaluation.statistics.decisions import KINDS, hits
+from calm.evaluation.statistics.jars import spice
 from calm.evaluation.statistics.metrics import Bootstrap, Estimate, Vector, mean, ratio
 from calm.settings import PositiveInt
 
@@ -74,9 +74,8 @@ def run(bench: Bench[CommentingSettings]) -> Outcome:
     others = [texts[i] for i in elsewhere(group_keys(rows), bench.rng("shuffle"))]
     tokens = tokenised([texts, others], list(rows["references"]))
     weights = bench.bootstrap.weights(group_keys(rows))
-    processes = bench.params.threads.evaluate
-    own = scored(tokens.captions[0], tokens.references, weights=weights, processes=processes)
-    shuffled = scored(tokens.captions[1], tokens.references, processes=processes)
+    own = scored(tokens.captions[0], tokens.references, weights=weights)
+    shuffled = scored(tokens.captions[1], tokens.references)
     rules = naming_rules(taxonomy())
     predictions = rows[["dataset", "item_id", "group", "references", "origin", "edits"]].assign(
         comment=texts,
