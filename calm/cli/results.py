@@ -69,7 +69,7 @@ def export(
     from calm.cli.stages import quiet_libraries
 
     quiet_libraries()
-    from calm.sharing.export import export as write
+    from calm.sharing import export as write
 
     write(model, folder)
     typer.echo(f'{folder}: AutoModelForImageTextToText.from_pretrained("{folder}", trust_remote_code=True) reads it')
@@ -89,8 +89,8 @@ def push(
     from calm.cli.stages import quiet_libraries
 
     quiet_libraries()
-    from calm.sharing.export import export as write
-    from calm.sharing.hub import push as send
+    from calm.sharing import export as write
+    from calm.sharing import push as send
 
     with TemporaryDirectory(prefix="calm-") as temporary:
         write(model, Path(temporary) / "exported")
