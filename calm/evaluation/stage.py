@@ -73,5 +73,5 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
         write_json(part / "metrics.json", outcome.metrics)
         write_table(part / "predictions.parquet", outcome.predictions, outcome.schema)
         (part / "plots").mkdir()
-        for name, content in sorted(outcome.plots.items()):
+        for name, content in outcome.plots.items():
             (part / "plots" / name).write_bytes(content)

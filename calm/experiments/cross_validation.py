@@ -18,8 +18,8 @@ import pyarrow as pa
 from sklearn.model_selection import GroupKFold
 
 from calm.evaluation.base import Bench, group_keys, item_keys, origin_of_labels
-from calm.evaluation.statistics.baselines import RIDGE, ridge_scores
 from calm.evaluation.statistics.metrics import PLCC, SRCC, Bootstrap, mean_over_seeds
+from calm.evaluation.statistics.ridge import RIDGE, ridge_scores
 from calm.evaluation.tasks.scoring import READOUTS, rated
 from calm.io import atomic_dir, atomic_file, write_json, write_table
 from calm.layout import Layout

@@ -19,7 +19,7 @@ from calm.data.store import schema
 from calm.evaluation import tasks
 from calm.evaluation.base import Bench, EvaluationError
 from calm.evaluation.stage import evaluate, find_task, settings
-from calm.evaluation.statistics.baselines import elsewhere
+from calm.evaluation.statistics.decisions import elsewhere
 from calm.evaluation.tasks import attributes
 from calm.io import read_table, write_table
 from calm.seeds import stream

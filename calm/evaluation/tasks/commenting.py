@@ -21,9 +21,8 @@ from calm.data.store.tables import comments
 from calm.evaluation.base import Bench, EvaluationError, Headline, Outcome, Task, group_keys, origin_of_labels
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics import plots
-from calm.evaluation.statistics.baselines import elsewhere
 from calm.evaluation.statistics.captions import BLEU, CaptionScores, scored, tokenised
-from calm.evaluation.statistics.decisions import KINDS, hits
+from calm.evaluation.statistics.decisions import KINDS, elsewhere, hits
 from calm.evaluation.statistics.jars import spice
 from calm.evaluation.statistics.metrics import Bootstrap, Estimate, Vector, mean, ratio
 from calm.settings import PositiveInt

@@ -16,7 +16,6 @@ import pyarrow as pa
 from calm.evaluation.base import Bench, EvaluationError, Headline, Outcome, Task, group_keys, origin_of_labels
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics import plots
-from calm.evaluation.statistics.baselines import RIDGE, RIDGE_LABEL, ridge_scores
 from calm.evaluation.statistics.calibration import ACCURACY, CALIBRATION, PLCC_LOGISTIC, cut, emd, reliability
 from calm.evaluation.statistics.metrics import (
     KRCC,
@@ -29,6 +28,7 @@ from calm.evaluation.statistics.metrics import (
     mean,
     paired_difference,
 )
+from calm.evaluation.statistics.ridge import RIDGE, RIDGE_LABEL, ridge_scores
 from calm.instructions.wording import SCORE_RANGE, rescale
 from calm.settings import PositiveInt
 

@@ -20,8 +20,7 @@ from calm.attributes.taxonomy import Taxonomy, taxonomy
 from calm.evaluation.base import Bench, EvaluationError, Headline, Outcome, Task, group_keys, item_keys
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics import plots
-from calm.evaluation.statistics.baselines import elsewhere
-from calm.evaluation.statistics.decisions import KINDS, cross_fitted, figures, hits, key, keys
+from calm.evaluation.statistics.decisions import KINDS, cross_fitted, elsewhere, figures, hits, key, keys
 from calm.evaluation.statistics.metrics import Bootstrap, Estimate, mean
 from calm.settings import PositiveInt
 
