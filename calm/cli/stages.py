@@ -153,7 +153,7 @@ def start(stage: str) -> tuple[Params, Layout]:
     threads = str(getattr(params.threads, stage))
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, threads))
     quiet_libraries()
-    from calm.sections import check_open_sections
+    from calm.profiles import check_open_sections
 
     check_open_sections(params)
     return params, Layout()
