@@ -11,7 +11,6 @@ import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from calm.attributes import LEVELS
 from calm.attributes.taxonomy import STEPS, Attribute, State, Taxonomy, taxonomy
 from calm.settings import Share
 
@@ -112,7 +111,6 @@ def draw_edits(
     count: int,
     known: Taxonomy,
     *,
-    levels: Sequence[str] = LEVELS,
     avoid: frozenset[str] = frozenset(),
 ) -> tuple[Edit, ...]:
     """Draw `count` edits of distinct attributes, none of which touches what another one touches.
@@ -123,15 +121,15 @@ def draw_edits(
         avoid: quantities (`State.touches`) to leave alone; `absent` gives those that a photograph lacks.
 
     Raises:
-        EditError: the levels do not hold that many edits that go together.
+        EditError: there are not that many edits that go together.
     """
-    pool = [attribute for level in levels for attribute in known.at(level)]
+    pool = list(known.attributes)
     drawn: list[Edit] = []
     touched = avoid
     for _ in range(count):
         choices = [(one, states) for one in pool if (states := [s for s in one.states if not s.touches & touched])]
         if not choices:
-            raise EditError(f"cannot draw {count} edits that go together from the levels {', '.join(levels)}")
+            raise EditError(f"cannot draw {count} edits that go together")
         attribute, states = choices[int(rng.integers(len(choices)))]
         state = states[int(rng.integers(len(states)))]
         severity = round(float(rng.uniform()), 4)

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 from sklearn.model_selection import GroupKFold
 
-from calm.evaluation.base import Bench, group_keys, item_keys, origin_of_labels
+from calm.evaluation.base import ROW, Bench, group_keys, item_keys, origin_of_labels
 from calm.evaluation.statistics.metrics import PLCC, SRCC, Bootstrap, mean_over_seeds
 from calm.evaluation.statistics.ridge import RIDGE, ridge_scores
 from calm.evaluation.tasks.scoring import READOUTS, rated
@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 
 SCORED = pa.schema(
     [
-        pa.field("dataset", pa.string(), nullable=False),
-        pa.field("item_id", pa.string(), nullable=False),
-        pa.field("group", pa.string(), nullable=False),
+        *ROW,
         pa.field("origin", pa.string(), nullable=False),
         pa.field("score", pa.float64(), nullable=False),  # on 1..10
         pa.field("seed", pa.int64(), nullable=False),

@@ -272,8 +272,9 @@ def test_a_task_writes_the_same_bytes_twice(world: World, task: str) -> None:
         return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
     first = written()
-    assert {"metrics.json", "predictions.parquet"} < set(first)
-    assert any(name.endswith(".svg") for name in first) and any(name.endswith(".csv") for name in first)
+    assert {"metrics.json", "predictions.parquet"} <= set(first)
+    drawn = {Path(name).suffix for name in first} & {".svg", ".csv"}
+    assert len(drawn) == 2 or task in ("commenting", "suggesting")  # whose figures are all in the report's tables
     assert written() == first
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from calm.attributes.edits import Edit, edited_copies, lacking
 from calm.attributes.taxonomy import Attribute, State, Taxonomy, taxonomy
-from calm.evaluation.base import Bench, EvaluationError, Headline, Outcome, Task, group_keys, load_model
+from calm.evaluation.base import ROW, Bench, EvaluationError, Headline, Outcome, Task, group_keys, load_model
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics import plots
 from calm.evaluation.statistics.metrics import Bootstrap, Estimate, weighted_mean
@@ -36,9 +36,7 @@ REQUIRED_SHARE = {
 LEVEL_COLOURS = {"low": plots.ACCENT, "middle": plots.SERIES[3], "high": plots.THIRD}
 PREDICTIONS = pa.schema(
     [
-        pa.field("dataset", pa.string(), nullable=False),
-        pa.field("item_id", pa.string(), nullable=False),
-        pa.field("group", pa.string(), nullable=False),
+        *ROW,
         pa.field("level", pa.string(), nullable=False),
         pa.field("attribute", pa.string(), nullable=False),
         pa.field("state", pa.string(), nullable=False),  # that the edit made

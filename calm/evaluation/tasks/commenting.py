@@ -18,9 +18,8 @@ from calm.attributes.grammar import Rules, naming_rules, states_named
 from calm.attributes.taxonomy import taxonomy
 from calm.data.store.aspects import critiques
 from calm.data.store.tables import comments
-from calm.evaluation.base import Bench, EvaluationError, Headline, Outcome, Task, group_keys, origin_of_labels
+from calm.evaluation.base import ROW, Bench, EvaluationError, Headline, Outcome, Task, group_keys, origin_of_labels
 from calm.evaluation.settings import TaskSettings
-from calm.evaluation.statistics import plots
 from calm.evaluation.statistics.captions import BLEU, CaptionScores, scored, tokenised
 from calm.evaluation.statistics.decisions import KINDS, elsewhere, hits
 from calm.evaluation.statistics.jars import spice
@@ -41,9 +40,7 @@ FORMS = {
 NO_EDITS = "no photograph of the list has known edits"
 PREDICTIONS = pa.schema(
     [
-        pa.field("dataset", pa.string(), nullable=False),
-        pa.field("item_id", pa.string(), nullable=False),
-        pa.field("group", pa.string(), nullable=False),
+        *ROW,
         pa.field("comment", pa.string(), nullable=False),
         pa.field("shuffled", pa.string(), nullable=False),
         pa.field("references", pa.list_(pa.string()), nullable=False),
@@ -90,7 +87,7 @@ def run(bench: Bench[CommentingSettings]) -> Outcome:
     gain = own.per_photo["cider"] - shuffled.per_photo["cider"]
     metrics["cider"]["over_shuffled"] = mean(gain, group_keys(rows), bench.bootstrap).to_json()
     metrics["names_an_edit"] = _naming(predictions, rules, bench.bootstrap)
-    return Outcome(metrics, predictions, PREDICTIONS, _plots(metrics))
+    return Outcome(metrics, predictions, PREDICTIONS)
 
 
 def commented(bench: Bench[CommentingSettings]) -> pd.DataFrame:
@@ -168,22 +165,6 @@ def _naming(predictions: pd.DataFrame, rules: Rules, bootstrap: Bootstrap) -> di
         whole = np.array([len(one) for one in labels], dtype=float)
         result[name] = ratio(right.astype(float), whole, groups, bootstrap, "no comment names a state").to_json()
     return result
-
-
-def _plots(metrics: dict[str, Any]) -> dict[str, bytes]:
-    names = [name for name in METRICS if not name.startswith("cider")]  # CIDEr is on another scale (0..10)
-    own = [Estimate(*(metrics[name].get(key) for key in ("value", "low", "high"))) for name in names]
-    table = [(name, metrics[name]["value"], metrics[name]["shuffled"]) for name in METRICS]
-    return {
-        "captions.svg": plots.bars(
-            [METRICS[name] for name in names],
-            own,
-            beside=[metrics[name]["shuffled"] for name in names],
-            beside_label="comments shuffled between photographs",
-            xlabel="score against the reference comments",
-        ),
-        "captions.csv": plots.csv(pd.DataFrame(table, columns=["metric", "value", "shuffled"])),
-    }
 
 
 TASK = Task(

@@ -17,11 +17,10 @@ import pyarrow as pa
 
 from calm.attributes.edits import draw_edits, edit_labels, edited_copies, labels_of, lacking
 from calm.attributes.taxonomy import Taxonomy, taxonomy
-from calm.evaluation.base import Bench, EvaluationError, Headline, Outcome, Task, group_keys, item_keys
+from calm.evaluation.base import ROW, Bench, EvaluationError, Headline, Outcome, Task, group_keys, item_keys
 from calm.evaluation.settings import TaskSettings
-from calm.evaluation.statistics import plots
 from calm.evaluation.statistics.decisions import KINDS, cross_fitted, elsewhere, figures, hits, key, keys
-from calm.evaluation.statistics.metrics import Bootstrap, Estimate, mean
+from calm.evaluation.statistics.metrics import Bootstrap, mean
 from calm.settings import PositiveInt
 
 if TYPE_CHECKING:
@@ -34,9 +33,7 @@ PROTOCOL = "calm-suggesting-2"
 WAYS = {"suggested": "as calm suggests", "language": "language model alone"}
 PREDICTIONS = pa.schema(
     [
-        pa.field("dataset", pa.string(), nullable=False),
-        pa.field("item_id", pa.string(), nullable=False),
-        pa.field("group", pa.string(), nullable=False),
+        *ROW,
         pa.field("edits", pa.list_(pa.string())),  # "attribute: state" of each known edit; null = not edited
         pa.field("made_here", pa.bool_(), nullable=False),  # edited by this task, not by the dataset
         pa.field("suggested", pa.list_(pa.string()), nullable=False),  # each attribute's likeliest change, in order
@@ -82,7 +79,7 @@ def run(bench: Bench[SuggestingSettings]) -> Outcome:
         "groups": len(set(group_keys(edited))),
         "unedited": _unedited(predictions),
     }
-    return Outcome(metrics, predictions[PREDICTIONS.names], PREDICTIONS, _plots(metrics))
+    return Outcome(metrics, predictions[PREDICTIONS.names], PREDICTIONS)
 
 
 def _decided(predictions: pd.DataFrame, rng: np.random.Generator) -> list[list[str]]:
@@ -204,21 +201,6 @@ def _unedited(predictions: pd.DataFrame) -> dict[str, Any]:
         "sure_when_edited_auc": round(float(roc_auc_score(edited, strength)), 6),
         "probability": round(float(strength[~edited].mean()), 6),
         "probability_when_edited": round(float(strength[edited].mean()), 6),
-    }
-
-
-def _plots(metrics: dict[str, Any]) -> dict[str, bytes]:
-    names = [f"{kind}_top{top}" for kind in KINDS for top in TOP]
-    table = [(name, metrics[name]["value"], metrics[name]["chance"], metrics[name]["shuffled"]) for name in names]
-    return {
-        "hits.svg": plots.bars(
-            [name.replace("_top", ", top ") for name in names],
-            [Estimate(*(metrics[name].get(key) for key in ("value", "low", "high"))) for name in names],
-            beside=[metrics[name]["shuffled"] for name in names],
-            beside_label="another photograph's suggestions",
-            xlabel="share of edited photographs with a real edit named",
-        ),
-        "hits.csv": plots.csv(pd.DataFrame(table, columns=["figure", "value", "chance", "shuffled"])),
     }
 
 
