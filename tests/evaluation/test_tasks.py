@@ -55,11 +55,10 @@ def test_attributes_are_all_recognised_by_an_oracle_and_by_chance_without_knowle
     known = judged(world, "attributes", world.oracle())
     guessed = judged(world, "attributes", world.blind())
     for level in ("low", "middle", "high"):
-        assert known[level]["balanced_accuracy"]["value"] == 1 and known[level]["reached"]
+        assert known[level]["balanced_accuracy"]["value"] == 1
         chance = np.mean([1 / len(one.all_states) for one in taxonomy().at(level)])
         assert guessed[level]["chance"] == pytest.approx(chance, abs=1e-6)
         assert abs(guessed[level]["balanced_accuracy"]["value"] - chance) < 0.12
-        assert not guessed[level]["reached"]
         assert set(known[level]["attribute"]) == {one.name for one in taxonomy().at(level)}
 
 
@@ -72,11 +71,6 @@ def test_attributes_shows_every_state_of_every_unedited_test_photograph_once(wor
     assert not rows.duplicated(["item_id", "attribute", "state"]).any()
     assert not rows["item_id"].str.contains("#").any()
     assert (rows["severity"].isna() == (rows["state"] == "unchanged")).all()
-
-
-def test_required_shares_give_the_issues_thresholds_at_its_chances() -> None:
-    for level, chance, threshold in (("low", 0.40, 0.70), ("middle", 0.34, 0.65), ("high", 0.46, 0.58)):
-        assert chance + attributes.REQUIRED_SHARE[level] * (1 - chance) == pytest.approx(threshold)
 
 
 def test_scoring_is_perfect_for_an_oracle_and_near_zero_without_knowledge(world: World) -> None:
@@ -224,7 +218,7 @@ def test_every_way_of_suggesting_is_judged_alike(world: World) -> None:
         assert found["unedited_left_alone"]["value"] == 1 and found["edited_left_alone"]["value"] == 0
         assert found["state"]["precision"]["value"] > 0.9 and found["state"]["recall"]["value"] > 0.9
         assert found["shuffled"]["state"]["f1"]["value"] < 0.6
-    assert known["language"]["state_top1"]["value"] == known["reranked"]["state_top1"]["value"] == 1
+    assert known["language"]["state_top1"]["value"] == 1
     assert known["language"]["state_top1"]["over_shuffled"]["low"] > 0
     blind = guessed["decided"]
     for way in ("suggested", "language"):

@@ -43,7 +43,6 @@ PREDICTIONS = pa.schema(
         pa.field("language", pa.list_(pa.string()), nullable=False),  # as the language model alone ranks, best first
         pa.field("log_odds", pa.list_(pa.float64()), nullable=False),  # of these
         pa.field("language_made", pa.list_(pa.string()), nullable=False),  # those that pass a threshold
-        pa.field("reranked", pa.list_(pa.string()), nullable=False),  # the first of `suggested` in its order
     ]
 )
 
@@ -71,8 +70,7 @@ def run(bench: Bench[SuggestingSettings]) -> Outcome:
     edited = predictions[predictions["edits"].notna()].reset_index(drop=True)
     swap = elsewhere(group_keys(edited), bench.rng("shuffle"))
     metrics |= measure(hit_table(edited, known, swap, "suggested"), group_keys(edited), bootstrap)
-    for way in ("language", "reranked"):
-        metrics[way] = measure(hit_table(edited, known, swap, way), group_keys(edited), bootstrap)
+    metrics["language"] = measure(hit_table(edited, known, swap, "language"), group_keys(edited), bootstrap)
     metrics["decided"] = _decisions(predictions, bench)
     metrics |= {
         "items": len(edited),
@@ -147,7 +145,6 @@ def _table(
         texts=_lists([s.text for s in one] for one in made),
         language=_lists(language),
         log_odds=_lists([float(remedy.log_odds) for remedy in one] for one in ranked),
-        reranked=_lists(sorted(a[: max(TOP)], key=b.index) for a, b in zip(suggested, language, strict=True)),
     )
 
 
@@ -230,9 +227,6 @@ TASK = Task(
             ("random", "language.attribute_top3.chance"),
         ),
         Headline("the same, minus shuffled", "language.attribute_top3.over_shuffled"),
-        Headline.shuffled(
-            "state named, top 1, the first three ranked again by the language model", "reranked.state_top1"
-        ),
         *(
             Headline(
                 f"{label}, {name}",
