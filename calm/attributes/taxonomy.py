@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -137,11 +137,10 @@ class Attribute(Words):
         Raises:
             TaxonomyError: there is none; the message lists those there are.
         """
-        for state in self.all_states:
-            if state.name == name:
-                return state
-        known = ", ".join(state.name for state in self.all_states)
-        raise TaxonomyError(f"attribute '{self.name}' has no state '{name}'; it has: {known}")
+        return _named(name, self.all_states, f"attribute '{self.name}' has no state '{name}'; it has")
+
+
+Named = TypeVar("Named", State, Attribute)
 
 
 class Taxonomy(Words):
@@ -161,11 +160,14 @@ class Taxonomy(Words):
         Raises:
             TaxonomyError: there is none; the message lists those there are.
         """
-        for attribute in self.attributes:
-            if attribute.name == name:
-                return attribute
-        known = ", ".join(attribute.name for attribute in self.attributes)
-        raise TaxonomyError(f"unknown attribute '{name}'; attributes are: {known}")
+        return _named(name, self.attributes, f"unknown attribute '{name}'; attributes are")
+
+
+def _named(name: str, among: Sequence[Named], otherwise: str) -> Named:
+    for one in among:
+        if one.name == name:
+            return one
+    raise TaxonomyError(f"{otherwise}: {', '.join(one.name for one in among)}")
 
 
 def discover(package: str, folders: Iterable[str]) -> Taxonomy:

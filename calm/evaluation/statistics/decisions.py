@@ -108,9 +108,9 @@ def figures(made: Labels, edits: Labels, groups: Sequence[Hashable], bootstrap: 
         there, told = ([keys(labels, kind) for labels in every] for every in (edits, made))
         right = np.array([len(a & b) for a, b in zip(there, told, strict=True)], dtype=float)
         real, given = (np.array([len(labels) for labels in every], dtype=float) for every in (there, told))
-        f1 = ratio(2 * right, given + real, groups, bootstrap, "nothing was suggested and no photograph is edited")
+        f1 = ratio(2 * right, given + real, groups, bootstrap, "nothing was named and no photograph is edited")
         result[kind] = {
-            "precision": ratio(right, given, groups, bootstrap, "nothing was suggested").to_json(),
+            "precision": ratio(right, given, groups, bootstrap, "nothing was named").to_json(),
             "recall": ratio(right, real, groups, bootstrap, "no photograph is edited").to_json(),
             "f1": replace(f1, n=len(made)).to_json(),
         }

@@ -21,9 +21,9 @@ from calm.data.store.tables import comments
 from calm.evaluation.base import ROW, Bench, EvaluationError, Headline, Outcome, Task, group_keys, origin_of_labels
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics.captions import BLEU, CaptionScores, scored, tokenised
-from calm.evaluation.statistics.decisions import KINDS, elsewhere, hits
+from calm.evaluation.statistics.decisions import KINDS, elsewhere, figures, hits
 from calm.evaluation.statistics.jars import spice
-from calm.evaluation.statistics.metrics import Bootstrap, Estimate, Vector, mean, ratio
+from calm.evaluation.statistics.metrics import Bootstrap, Estimate, Vector, mean
 from calm.settings import PositiveInt
 
 METRICS = {
@@ -112,15 +112,15 @@ def _captions(own: CaptionScores, shuffled: CaptionScores, bootstrap: Bootstrap)
     """Each caption metric in both forms, with its interval over groups of photographs and its value when shuffled."""
     count = len(own.per_photo["cider"])
 
-    def figures(values: dict[str, float], draws: dict[str, Vector], others: dict[str, float]) -> dict[str, Any]:
+    def stored(values: dict[str, float], draws: dict[str, Vector], others: dict[str, float]) -> dict[str, Any]:
         return {
             name: Estimate(value, *bootstrap.interval(draws[name]), count).to_json()
             | {"shuffled": round(others[name], 6)}
             for name, value in values.items()
         }
 
-    metrics = figures(own.corpus, own.draws, shuffled.corpus)
-    return metrics | {"forms": FORMS, "best_over_references": figures(own.best, own.best_draws, shuffled.best)}
+    metrics = stored(own.corpus, own.draws, shuffled.corpus)
+    return metrics | {"forms": FORMS, "best_over_references": stored(own.best, own.best_draws, shuffled.best)}
 
 
 def _diversity(captions: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
@@ -160,11 +160,8 @@ def _naming(predictions: pd.DataFrame, rules: Rules, bootstrap: Bootstrap) -> di
     for kind in KINDS:
         own, chance = (hits(list(rows["edits"]), named, kind) for named in (list(rows["named"]), others))
         result[kind] = mean(own, groups, bootstrap).to_json() | {"shuffled": round(float(np.mean(chance)), 6)}
-    right = np.array([len(set(edits) & set(named)) for edits, named in zip(rows["edits"], rows["named"], strict=True)])
-    for name, labels in (("precision", rows["named"]), ("recall", rows["edits"])):
-        whole = np.array([len(one) for one in labels], dtype=float)
-        result[name] = ratio(right.astype(float), whole, groups, bootstrap, "no comment names a state").to_json()
-    return result
+    pooled = figures(list(rows["named"]), list(rows["edits"]), groups, bootstrap)["state"]
+    return result | {name: pooled[name] for name in ("precision", "recall")}
 
 
 TASK = Task(

@@ -19,7 +19,7 @@ from calm.attributes.edits import draw_edits, edit_labels, edited_copies, labels
 from calm.attributes.taxonomy import Taxonomy, taxonomy
 from calm.evaluation.base import ROW, Bench, EvaluationError, Headline, Outcome, Task, group_keys, item_keys
 from calm.evaluation.settings import TaskSettings
-from calm.evaluation.statistics.decisions import KINDS, cross_fitted, elsewhere, figures, hits, key, keys
+from calm.evaluation.statistics.decisions import KINDS, Labels, cross_fitted, elsewhere, figures, hits, key, keys
 from calm.evaluation.statistics.metrics import Bootstrap, mean
 from calm.settings import PositiveInt
 
@@ -66,12 +66,13 @@ def run(bench: Bench[SuggestingSettings]) -> Outcome:
     if predictions["edits"].isna().all():
         raise EvaluationError("task 'suggesting': no edited test photograph in the list of role 'scores'")
     metrics: dict[str, Any] = {"protocol": PROTOCOL, "labels": "exact: known edits of real photographs"}
-    predictions["language_made"] = _lists(_decided(predictions, bench.rng("halves")))
+    edits = [list(one) if one is not None else [] for one in predictions["edits"]]
+    predictions["language_made"] = _lists(_decided(predictions, edits, bench.rng("halves")))
     edited = predictions[predictions["edits"].notna()].reset_index(drop=True)
     swap = elsewhere(group_keys(edited), bench.rng("shuffle"))
     metrics |= measure(hit_table(edited, known, swap, "suggested"), group_keys(edited), bootstrap)
     metrics["language"] = measure(hit_table(edited, known, swap, "language"), group_keys(edited), bootstrap)
-    metrics["decided"] = _decisions(predictions, bench)
+    metrics["decided"] = _decisions(predictions, edits, bench)
     metrics |= {
         "items": len(edited),
         "groups": len(set(group_keys(edited))),
@@ -80,16 +81,14 @@ def run(bench: Bench[SuggestingSettings]) -> Outcome:
     return Outcome(metrics, predictions[PREDICTIONS.names], PREDICTIONS)
 
 
-def _decided(predictions: pd.DataFrame, rng: np.random.Generator) -> list[list[str]]:
+def _decided(predictions: pd.DataFrame, edits: Labels, rng: np.random.Generator) -> list[list[str]]:
     """Of the language model's ranking, the suggestions that pass a threshold from the other half of the groups."""
-    edits = [list(one) if one is not None else [] for one in predictions["edits"]]
     first = predictions[["language", "log_odds"]].map(lambda values: values[: max(TOP)])
     return cross_fitted(first["language"].tolist(), first["log_odds"].tolist(), edits, group_keys(predictions), rng)
 
 
-def _decisions(predictions: pd.DataFrame, bench: Bench[SuggestingSettings]) -> dict[str, Any]:
+def _decisions(predictions: pd.DataFrame, edits: Labels, bench: Bench[SuggestingSettings]) -> dict[str, Any]:
     """Precision, recall and what is left alone, of each way, and of its answers shuffled between photographs."""
-    edits = [list(one) if one is not None else [] for one in predictions["edits"]]
     groups = group_keys(predictions)
     swap = elsewhere(groups, bench.rng("shuffle decisions"))
     found: dict[str, Any] = {}
