@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -143,7 +144,8 @@ class Attribute(Words):
 Named = TypeVar("Named", State, Attribute)
 
 
-class Taxonomy(Words):
+@dataclass(frozen=True)
+class Taxonomy:
     """All attributes, low level first and by name within a level."""
 
     attributes: tuple[Attribute, ...]
@@ -189,7 +191,7 @@ def discover(package: str, folders: Iterable[str]) -> Taxonomy:
     for name in names:
         if names.count(name) > 1:
             raise TaxonomyError(f"{package}: two files define the attribute '{name}'")
-    return Taxonomy(attributes=tuple(found))
+    return Taxonomy(tuple(found))
 
 
 @cache
