@@ -1,9 +1,9 @@
 """How much faster caption figures are than pycocoevalcap's, with exactly equal scores.
 
-    python benchmarks/meteor.py [--captions 2000] [--references 3] [--processes 2]
+    python benchmarks/meteor.py [--captions 2000] [--references 3]
 
 Synthetic comments: the grammar's, of seeded edits. First METEOR alone on tokenised captions: pycocoevalcap asks its jar
-caption by caption; calm asks as many jars as processes, a window of captions at a time. Then all figures but SPICE of
+caption by caption; calm a window of captions at a time. Then all figures but SPICE of
 two models' comments, each with the tokenizer as its package starts it. Scores are compared before a time is printed.
 """
 
@@ -24,9 +24,8 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 from calm.attributes.edits import draw_edits
 from calm.attributes.grammar import comment
 from calm.attributes.taxonomy import taxonomy
-from calm.evaluation.captions.meteor import meteor
-from calm.evaluation.captions.ngrams import BLEU
-from calm.evaluation.captions.scores import java, scored, tokenised
+from calm.evaluation.statistics.captions import BLEU, scored, tokenised
+from calm.evaluation.statistics.jars import java, meteor
 from calm.seeds import stream
 
 
@@ -59,7 +58,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--captions", type=int, default=2000)
     parser.add_argument("--references", type=int, default=3)
-    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="of METEOR; the least time of each side counts")
     parser.add_argument("--meteor-alone", action="store_true", help="leave out the other figures")
     chosen = parser.parse_args()
@@ -69,19 +67,19 @@ def main() -> None:
     tokens = tokenised(models, references)
 
     truth, result = dict(enumerate(tokens.references)), {i: [text] for i, text in enumerate(tokens.captions[0])}
-    alone, parallel = [], []
+    alone, windows = [], []
     for _ in range(chosen.rounds):
         start = seconds()
         score, per_photo = Meteor().compute_score(truth, result)
         alone.append(seconds() - start)
         start = seconds()
-        found, _ = meteor(tokens.captions[0], tokens.references, java(), chosen.processes)
-        parallel.append(seconds() - start)
-        print(f"pycocoevalcap, calm on the clock and in processor time: {alone[-1]}, {parallel[-1]}", flush=True)
+        found = meteor(tokens.captions[0], tokens.references, np.zeros((0, chosen.captions)))
+        windows.append(seconds() - start)
+        print(f"pycocoevalcap, calm on the clock and in processor time: {alone[-1]}, {windows[-1]}", flush=True)
         assert found.score == score and found.per_photo.tolist() == per_photo, "METEOR differs"
     print(f"METEOR of {chosen.captions} captions, {chosen.references} references each; scores exactly equal")
-    theirs_best, ours_best = (min(found[0] for found in side) for side in (alone, parallel))
-    print(f"pycocoevalcap {theirs_best:7.2f} s  calm, {chosen.processes} processes {ours_best:7.2f} s")
+    theirs_best, ours_best = (min(found[0] for found in side) for side in (alone, windows))
+    print(f"pycocoevalcap {theirs_best:7.2f} s  calm {ours_best:7.2f} s")
     print(f"ratio {theirs_best / ours_best:.2f}", flush=True)
     if chosen.meteor_alone:
         return
@@ -91,7 +89,7 @@ def main() -> None:
     whole = time.perf_counter() - start
     start = time.perf_counter()
     again = tokenised(models, references)
-    ours = [scored(given, again.references, processes=chosen.processes).corpus for given in again.captions]
+    ours = [scored(given, again.references).corpus for given in again.captions]
     together = time.perf_counter() - start
     for own, other in zip(ours, expected, strict=True):
         assert {name: own[name] for name in other} == other, "figures differ"

@@ -165,7 +165,6 @@ def sha256_text(text: str) -> str:
 
 
 @cache
-@cache
 def code_sha256(*packages: str) -> str:
     """Hash of what packages of calm do, as they stand on disk: work killed before an edit must not go on after it.
 

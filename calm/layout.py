@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,16 @@ class Place:
 
     def __get__(self, layout: Layout, owner: type) -> Path:
         return layout.root / self.path
+
+
+class Places:
+    """A path for each name of a dataset, run, task or stage, as a function of a `Layout`."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __get__(self, layout: Layout, owner: type) -> Callable[[str], Path]:
+        return lambda name: layout.root / self.path.format(name)
 
 
 @dataclass(frozen=True)
@@ -49,46 +60,25 @@ class Layout:
     # The page; a Markdown twin lies beside it.
     report = Place("results/report.html")
 
-    def raw(self, dataset: str) -> Path:
-        """Manifest of what was fetched for a dataset."""
-        return self.root / "data/raw" / dataset
-
-    def downloads(self, dataset: str) -> Path:
-        """Files downloaded for a dataset, kept until a person removes them; never an output."""
-        return self.root / "data/downloads" / dataset
-
-    def prepared(self, dataset: str) -> Path:
-        """Shards and tables of a dataset."""
-        return self.root / "data/prepared" / dataset
-
-    def pretrained(self, run: str) -> Path:
-        """Weights of one pre-training run."""
-        return self.root / "models/pretrain" / run
-
-    def finetuned(self, run: str) -> Path:
-        """Weights of one fine-tuning run; the last one is the model people use."""
-        return self.root / "models/finetune" / run
-
-    def curve(self, run: str) -> Path:
-        """Learning curve of one training run."""
-        return self.curves / f"{run}.csv"
-
-    def result(self, task: str) -> Path:
-        """Metrics, predictions and plots of one evaluation task."""
-        return self.root / "results" / task
-
-    def ablation(self, name: str) -> Path:
-        """Metrics of one ablation."""
-        return self.root / "results/ablate" / name
-
-    def cross_validation(self, name: str) -> Path:
-        """Metrics and predictions of one cross-validation."""
-        return self.root / "results/cross_validation" / name
-
-    def digest(self, name: str) -> Path:
-        """Hashes of one result's files; the report depends on the folder of them."""
-        return self.root / "results/digests" / f"{name}.json"
-
-    def state(self, stage: str) -> Path:
-        """Resumable state of a stage that is still running; never an output."""
-        return self.root / ".state" / stage
+    # Manifest of what was fetched for a dataset.
+    raw = Places("data/raw/{}")
+    # Files downloaded for a dataset, kept until a person removes them; never an output.
+    downloads = Places("data/downloads/{}")
+    # Shards and tables of a dataset.
+    prepared = Places("data/prepared/{}")
+    # Weights of one pre-training run.
+    pretrained = Places("models/pretrain/{}")
+    # Weights of one fine-tuning run; the last one is the model people use.
+    finetuned = Places("models/finetune/{}")
+    # Learning curve of one training run.
+    curve = Places("results/curves/{}.csv")
+    # Metrics, predictions and plots of one evaluation task.
+    result = Places("results/{}")
+    # Metrics of one ablation.
+    ablation = Places("results/ablate/{}")
+    # Metrics and predictions of one cross-validation.
+    cross_validation = Places("results/cross_validation/{}")
+    # Hashes of one result's files; the report depends on the folder of them.
+    digest = Places("results/digests/{}.json")
+    # Resumable state of a stage that is still running; never an output.
+    state = Places(".state/{}")

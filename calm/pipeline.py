@@ -15,7 +15,6 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,9 +42,8 @@ class Needs(Section):
     minutes: PositiveInt
 
 
-@dataclass(frozen=True)
-class Row:
-    """One resolved stage.
+class Row(Needs):
+    """One resolved stage; `threads` are the cores that it needs on each node, for all of its processes.
 
     Attributes:
         address: DVC's name of it, as in `dvc repro ADDRESS`.
@@ -53,8 +51,6 @@ class Row:
         upstream: addresses of the stages whose outputs it reads.
         stamp: file that exists while the stage is up to date.
         upstream_stamps: stamps of `upstream`.
-        threads: cores that it needs on each node: `meta.threads` for each of `meta.processes`.
-        nodes, gpus, mem_mb, minutes: from `meta:`; nodes is 1 where it is left out, the rest is for each node.
     """
 
     address: str
@@ -62,11 +58,6 @@ class Row:
     upstream: tuple[str, ...]
     stamp: str
     upstream_stamps: tuple[str, ...]
-    threads: int
-    nodes: int
-    gpus: int
-    mem_mb: int
-    minutes: int
 
     @property
     def resources(self) -> dict[str, int | str]:
@@ -194,14 +185,10 @@ def row_of(stage: PipelineStage, upstream: Sequence[Row], rules: str) -> Row:
     stamps = tuple(row.stamp for row in upstream)
     identity = hashlib.sha256(json.dumps([address, stamps, rules]).encode()).hexdigest()
     return Row(
+        **needs.model_dump() | {"threads": needs.threads * needs.processes},
         address=address,
         group=address.partition("@")[0],
         upstream=tuple(row.address for row in upstream),
         stamp=Layout().state(f"stamps/{address}.{identity[:16]}").as_posix(),
         upstream_stamps=stamps,
-        threads=needs.threads * needs.processes,
-        nodes=needs.nodes,
-        gpus=needs.gpus,
-        mem_mb=needs.mem_mb,
-        minutes=needs.minutes,
     )

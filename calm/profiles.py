@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 
-from calm.params import PARAMS_FILE, load_params, parse_params
+from calm.params import PARAMS_FILE, Params, load_params, parse_params
 from calm.settings import ParamsError
 
 FOLDER = Path("profiles")
@@ -65,8 +65,6 @@ def merged(name: str, params: Path = PARAMS_FILE, folder: Path = FOLDER) -> str:
         ParamsError: no such profile, a key that params.yaml does not have, or values that `Params`, a dataset or a
             task refuses.
     """
-    from calm.sections import check_open_sections  # every dataset's and task's module: seconds
-
     text = params.read_text(encoding="utf-8")
     for part in chain(name, folder):
         patch = _read(part, folder)
@@ -101,14 +99,45 @@ def save(name: str, params: Path = PARAMS_FILE, folder: Path = FOLDER) -> int:
     Raises:
         ParamsError: no such profile, or `params` is of another one or not valid.
     """
-    from calm.sections import check_open_sections
-
     profile, text = _read(name, folder), params.read_text(encoding="utf-8")
     current = load_params(params)
     check_open_sections(current)
     if current.profile != name:
         raise ParamsError(f"{params.name} is of profile {current.profile}: its values are not those of {name}")
     return _replace(folder / f"{name}.yaml", overlay(profile, text))
+
+
+def check_open_sections(params: Params) -> None:
+    """Check the settings of every dataset, task and further loss that has a file.
+
+    One without a file may be of a later version; the stage that needs it says so.
+
+    Raises:
+        ParamsError: names every offending key by its dotted path.
+        EvaluationError: evaluation.tasks names a file that is no task.
+    """
+    from calm.data import sources
+    from calm.evaluation import stage as evaluation  # every dataset's and task's module: seconds
+
+    problems = []
+    for named, known, check in (
+        (params.data.datasets, sources.names(), sources.source),
+        (params.evaluation.tasks, evaluation.names(), evaluation.settings),
+    ):
+        for name in sorted(set(named) & set(known)):
+            try:
+                check(name, params)
+            except ParamsError as error:
+                problems.append(str(error))
+    for name, raw in params.pretrain.attributes.losses.items():
+        from calm.training.losses.base import further_loss  # with torch, which takes seconds
+
+        try:
+            further_loss(name, raw)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ParamsError("\n".join(problems))
 
 
 def _replace(path: Path, after: str) -> int:

@@ -106,7 +106,7 @@ def test_help_starts_without_numpy_torch_or_pandas() -> None:
 
 
 def test_version_is_the_package_s() -> None:
-    from calm.version import __version__
+    from calm import __version__
 
     assert run("--version").stdout == f"calm {__version__}\n"
 

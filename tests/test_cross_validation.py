@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from calm.evaluation.statistics.baselines import RIDGE
 from calm.evaluation.statistics.metrics import SRCC, Bootstrap, mean_over_seeds
+from calm.evaluation.statistics.ridge import RIDGE
 from calm.experiments.cross_validation import CrossValidationError, _found, folds, measure
 from calm.training.settings import CrossValidation, Recipe
 

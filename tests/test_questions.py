@@ -11,7 +11,7 @@ import pytest
 from calm.data.store import aspects
 from calm.data.store.schema import COMMENT, INSTRUCTION, LIST
 from calm.data.store.tables import rows_to_frame
-from calm.instructions.questions import MOST_TURNS, conversation, question_rows
+from calm.instructions.stage import MOST_TURNS, conversation, question_rows
 from calm.io import write_table
 from calm.layout import Layout
 

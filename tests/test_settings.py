@@ -10,8 +10,7 @@ import pytest
 
 from calm.cli.stages import start
 from calm.params import Params, load_params
-from calm.profiles import merged, save, use
-from calm.sections import check_open_sections
+from calm.profiles import check_open_sections, merged, save, use
 from calm.settings import ParamsError
 from tests.evaluation.calm_world import with_settings
 

@@ -19,7 +19,7 @@ from typer.main import get_command
 from calm import assistant
 from calm.cli import app
 from calm.data.store import schema
-from calm.layout import Layout, Place
+from calm.layout import Layout, Place, Places
 
 SURFACE = Path(__file__).with_name("surface.yaml")
 
@@ -66,8 +66,8 @@ def files() -> dict[str, str]:
     for name, member in vars(Layout).items():
         if isinstance(member, Place):
             found[name] = getattr(layout, name).as_posix()
-        elif inspect.isfunction(member) and not name.startswith("_"):
-            found[name] = member(layout, "NAME").as_posix()
+        elif isinstance(member, Places):
+            found[name] = getattr(layout, name)("NAME").as_posix()
     return found
 
 

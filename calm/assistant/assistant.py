@@ -35,7 +35,7 @@ from calm.model.readouts import answer_log_likelihood, distribution, expectation
 from calm.model.recognition import Recogniser, attribute_rows, passing
 from calm.model.released import FOLDER, is_released, load_released, metadata
 from calm.model.settings import Runtime
-from calm.sharing import hub
+from calm.sharing import fetch, is_name, revision_of
 
 SUGGESTION_FORM = "I would {remedy}."
 LEAVE = "Leave it as it is."
@@ -78,8 +78,8 @@ class Calm:
             FileNotFoundError: there is no model; the message says what to run.
             HubError: the hub does not give it.
         """
-        if path is not None and hub.is_name(path):
-            path = hub.fetch(str(path))
+        if path is not None and is_name(path):
+            path = fetch(str(path))
         path, runtime = FOLDER if path is None else Path(path), Runtime(device=device, dtype=dtype)
         if (path / "attributes").is_dir():
             model, preprocessing = load_pretrained_mfam(path, runtime)
@@ -112,7 +112,7 @@ class Calm:
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """Model, parts (name, source, sha256), hash of the weights, preprocessing: printed with every score."""
-        named = hub.revision_of(self._path) or str(self._path)
+        named = revision_of(self._path) or str(self._path)
         preprocessing = {
             "size": [self._images.size["height"], self._images.size["width"]],
             "mean": list(self._images.image_mean),

@@ -1,33 +1,33 @@
-"""Edits of photographs: what they are, how they are drawn, applied and stored."""
+"""Edits of photographs: what they are, how they are drawn, applied and stored; edited copies, labels."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
-from calm.attributes import LEVELS
-from calm.attributes.measures import chroma
 from calm.attributes.taxonomy import STEPS, Attribute, State, Taxonomy, taxonomy
+from calm.settings import Share
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
 SMALLEST_SIDE = 64
 GREY_CHROMA = 0.01  # mean chroma under which a photograph counts as grey
 _SEEDS = 2**63
-_FIELDS = ("attribute", "state", "severity", "seed")
 
 
 class EditError(ValueError):
     """Edits, or images to be edited, that cannot be used."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
 class Edit:
     """One attribute brought into one state.
 
@@ -38,14 +38,8 @@ class Edit:
 
     attribute: str
     state: str
-    severity: float
-    seed: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.severity <= 1:
-            raise EditError(f"edit {self.attribute}.{self.state}: severity {self.severity} is not in 0..1")
-        if not 0 <= self.seed < _SEEDS:
-            raise EditError(f"edit {self.attribute}.{self.state}: seed {self.seed} is not in 0..2**63-1")
+    severity: Share
+    seed: Annotated[int, Field(ge=0, lt=_SEEDS)]
 
 
 def resolve(edit: Edit, known: Taxonomy) -> tuple[Attribute, State]:
@@ -117,7 +111,6 @@ def draw_edits(
     count: int,
     known: Taxonomy,
     *,
-    levels: Sequence[str] = LEVELS,
     avoid: frozenset[str] = frozenset(),
 ) -> tuple[Edit, ...]:
     """Draw `count` edits of distinct attributes, none of which touches what another one touches.
@@ -128,26 +121,19 @@ def draw_edits(
         avoid: quantities (`State.touches`) to leave alone; `absent` gives those that a photograph lacks.
 
     Raises:
-        EditError: the levels do not hold that many edits that go together.
+        EditError: there are not that many edits that go together.
     """
-    pool = [attribute for level in levels for attribute in known.at(level)]
+    pool = list(known.attributes)
     drawn: list[Edit] = []
     touched = avoid
     for _ in range(count):
         choices = [(one, states) for one in pool if (states := [s for s in one.states if not s.touches & touched])]
         if not choices:
-            raise EditError(f"cannot draw {count} edits that go together from the levels {', '.join(levels)}")
+            raise EditError(f"cannot draw {count} edits that go together")
         attribute, states = choices[int(rng.integers(len(choices)))]
         state = states[int(rng.integers(len(states)))]
         severity = round(float(rng.uniform()), 4)
-        drawn.append(
-            Edit(
-                attribute.name,
-                state.name,
-                severity,
-                int(rng.integers(_SEEDS, dtype=np.uint64)),
-            )
-        )
+        drawn.append(Edit(attribute.name, state.name, severity, int(rng.integers(_SEEDS, dtype=np.uint64))))
         touched |= state.touches
         pool.remove(attribute)
     return tuple(drawn)
@@ -155,7 +141,8 @@ def draw_edits(
 
 def absent(images: Tensor) -> list[frozenset[str]]:
     """Quantities that each photograph lacks, so that no edit can change them: a grey one has no colour to lose."""
-    return [frozenset({"colour"}) if value < GREY_CHROMA else frozenset() for value in chroma(images).tolist()]
+    chroma = (images.amax(dim=1) - images.amin(dim=1)).mean(dim=(1, 2))
+    return [frozenset({"colour"}) if value < GREY_CHROMA else frozenset() for value in chroma.tolist()]
 
 
 def edits_to_json(edits: Sequence[Edit]) -> str:
@@ -170,20 +157,46 @@ def edits_from_json(text: str, known: Taxonomy | None = None) -> tuple[Edit, ...
         EditError: not such a list, or an attribute or state that the taxonomy does not have.
     """
     try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise EditError(f"edits are not valid JSON: {error}") from None
-    if not isinstance(rows, list):
-        raise EditError(f"edits: expected a JSON list, found {type(rows).__name__}")
-    return tuple(map(partial(_edit, known=known or taxonomy()), rows))
+        edits = TypeAdapter(tuple[Edit, ...]).validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise EditError(f"edits: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    for edit in edits:
+        resolve(edit, known or taxonomy())
+    return edits
 
 
-def _edit(row: Any, known: Taxonomy) -> Edit:
-    if not isinstance(row, dict) or set(row) != set(_FIELDS):
-        raise EditError(f"edits: expected objects with {', '.join(_FIELDS)}, found {row!r}")
-    names = isinstance(row["attribute"], str) and isinstance(row["state"], str)
-    if not names or type(row["seed"]) is not int or type(row["severity"]) not in (int, float):
-        raise EditError(f"edits: expected two names, a number and an integer, found {row!r}")
-    edit = Edit(row["attribute"], row["state"], float(row["severity"]), row["seed"])
-    resolve(edit, known)
-    return edit
+def edited_copies(photograph: Image, edits: Sequence[Sequence[Edit]]) -> list[Image]:
+    """One copy of the photograph for each list of edits."""
+    import torch
+    from PIL import Image as pillow
+
+    with torch.inference_mode():
+        changed = apply_edits(_pixels(photograph).repeat(len(edits), 1, 1, 1), edits)
+        arrays = (changed.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return [pillow.fromarray(array) for array in arrays]
+
+
+def lacking(photograph: Image) -> frozenset[str]:
+    """Quantities that no edit can change in this photograph: a grey one has no colour to lose."""
+    return absent(_pixels(photograph))[0]
+
+
+def _pixels(photograph: Image) -> Tensor:
+    """(1, 3, H, W) in 0..1."""
+    import torch
+
+    array = np.asarray(photograph.convert("RGB"), dtype=np.float32) / 255
+    return torch.from_numpy(array).permute(2, 0, 1).unsqueeze(0)
+
+
+def edit_labels(synthetic_edits: str | None) -> list[str] | None:
+    """'attribute: state' of each known edit; None for a photograph as it was taken."""
+    if not isinstance(synthetic_edits, str):
+        return None
+    return labels_of(edits_from_json(synthetic_edits))
+
+
+def labels_of(edits: Iterable[Edit]) -> list[str]:
+    """'attribute: state' of each edit, in alphabetical order."""
+    return sorted(f"{edit.attribute}: {edit.state}" for edit in edits)

@@ -1,21 +1,24 @@
-"""A seeded grammar that puts the taxonomy's words together: guidance texts, comments, suggestions. All synthetic.
+"""A seeded grammar that puts the taxonomy's words together, all synthetic; and rules for what a text names of them.
 
-The words themselves are in the catalogue, beside the edits they describe; here are only the patterns around them.
+The words themselves are in the catalogue, beside the edits they describe, the patterns around them in `grammar.yaml`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from importlib import resources
 from itertools import product
 from typing import TypeVar
 
 import numpy as np
+from ruamel.yaml import YAML
 
 from calm.attributes.edits import Edit, resolve
 from calm.attributes.taxonomy import Attribute, State, Taxonomy, taxonomy
 
 Choice = TypeVar("Choice")
+Rules = dict[str, list[frozenset[str]]]
 
 GRAMMAR = "grammar-4"  # raised whenever the same seed would give other texts
 
@@ -24,51 +27,11 @@ MIN_WORDS = 12
 MAX_SENTENCES = 3
 MAX_NAMED = 3  # edits that one comment speaks of
 
-# Words of degree for severities up to a third, up to two thirds, and above.
-_VERY = (("slightly", "somewhat"), ("clearly", "noticeably"), ("very", "extremely"))
-_TOO = (("a little too", "slightly too"), ("clearly too", "rather too"), ("far too", "much too"))
-
-_FLAW_PATTERNS = (
-    "{Noun}.",
-    "{title}: {noun}.",
-    "{Clause}.",
-    "As it stands, {clause}.",
-    "Looking at it closely, {clause}.",
-    "The first thing to catch the eye: {noun}.",
-    "I think {clause}.",
-    "To me it seems that {clause}.",
-    "{Clause}; {remedy}.",
-    "{Clause}. I would {remedy}.",
-    "Because {clause}, I would {remedy}.",
-    "I notice {noun} here: {remedy}.",
-)
-_PRAISE_PATTERNS = (
-    "{Noun}.",
-    "{title}: {noun}.",
-    "{Clause}.",
-    "I like {noun}.",
-    "I think {clause}.",
-    "Nothing to correct here: {clause}.",
-    "Keep this as it is, since {clause}.",
-    "A strength of this photo is {noun}.",
-    "To me it seems that {clause}.",
-    "{Clause}; leave it as it is.",
-)
-_SUGGESTIONS = (
-    "{Remedy}.",
-    "I would {remedy}.",
-    "You could {remedy}.",
-    "It would help to {remedy}.",
-    "Try this: {remedy}.",
-)
-_OPENERS = ("{Clause}", "Here {clause}", "At first glance {clause}", "For me, {clause}")
-# The first noun is also what the model is told (calm.model.words): it can take that over; a clause it has to know.
-_NOTICED = ("{Noun} catches the eye first", "I notice {noun}", "What I see first is {noun}", "It suffers from {noun}")
+_WORDS = YAML(typ="safe").load(resources.files("calm.attributes").joinpath("grammar.yaml").read_text(encoding="utf-8"))
+_FILLERS = frozenset(_WORDS["fillers"].split())
 _STOP = re.compile(r"\.(?= |$)")
 _ARTICLE = re.compile(r"\b([Aa])(?= [aeio])")  # every word of the catalogue that begins so begins with a vowel's sound
-_KINDS = ("photo", "picture", "shot", "photograph")
-_VERDICTS = ("A lovely {kind}", "A well made {kind}", "This {kind} works well", "A fine {kind}")
-_CLOSINGS = ("I would leave it as it is.", "Nothing needs to be changed.", "Well done.", "A pleasure to look at.")
+SOUND = ": unchanged"  # end of the labels of what is as it should be
 
 
 def all_guidance(attribute: str, state: str, known: Taxonomy | None = None) -> list[str]:
@@ -89,7 +52,7 @@ def comment(edits: Sequence[Edit], rng: np.random.Generator, known: Taxonomy | N
     if not ranked:
         return _praise(sound, rng)
     text = _flaws(ranked, rng, known)
-    extras = [_apply(_pick(_SUGGESTIONS, rng), remedy=_pick(resolve(ranked[0], known)[1].remedies, rng))]
+    extras = [_apply(_pick(_WORDS["suggestions"], rng), remedy=_pick(resolve(ranked[0], known)[1].remedies, rng))]
     if sound:
         extras.append(f"On the other hand, {_pick(_pick(sound, rng).unchanged.phrases, rng)}.")
     return _within(text, extras)
@@ -100,7 +63,7 @@ def degree(phrase: str, severity: float | None, rng: np.random.Generator | None 
     very, too = "", "too"
     if severity is not None:
         band = min(2, int(severity * 3))
-        very, too = (_pick(words[band], rng) if rng else words[band][0] for words in (_VERY, _TOO))
+        very, too = (_pick(words[band], rng) if rng else words[band][0] for words in (_WORDS["very"], _WORDS["too"]))
     return _ARTICLE.sub(r"\1n", " ".join(phrase.format(very=very, too=too).split()))
 
 
@@ -109,7 +72,7 @@ def _every_guidance(attribute: Attribute, state: State) -> Iterator[str]:
     degrees = (None, 0.0, 0.5, 1.0) if state.edit else (None,)
     clauses = list(dict.fromkeys(degree(phrase, severity) for phrase in state.phrases for severity in degrees))
     fillings = {"clause": clauses, "noun": state.nouns, "remedy": state.remedies, "title": (attribute.title,)}
-    for pattern in _FLAW_PATTERNS if state.edit else _PRAISE_PATTERNS:
+    for pattern in _WORDS["flaws" if state.edit else "praise"]:
         slots = [slot for slot in fillings if "{" + slot + "}" in pattern.lower()]
         for values in product(*(fillings[slot] for slot in slots)):
             yield _apply(pattern, **dict(zip(slots, values, strict=True)))
@@ -122,7 +85,7 @@ def _flaws(ranked: Sequence[Edit], rng: np.random.Generator, known: Taxonomy) ->
         degree(_pick(_shortest(state.phrases, 16 - 3 * len(ranked)), rng), edit.severity, rng)
         for state, edit in zip(states[:2], ranked, strict=False)
     ]
-    patterns = _NOTICED if rng.integers(2) else _OPENERS
+    patterns = _WORDS["noticed" if rng.integers(2) else "openers"]
     opening = _apply(_pick(patterns, rng), clause=clauses[0], noun=states[0].nouns[0])
     if len(clauses) == 1:
         return f"{opening}."
@@ -142,9 +105,9 @@ def _praise(sound: Sequence[Attribute], rng: np.random.Generator) -> str:
     """A verdict with what is good about two or three attributes."""
     chosen = [sound[int(index)] for index in rng.permutation(len(sound))[: 2 + int(rng.integers(2))]]
     reasons = [_pick(attribute.unchanged.phrases, rng) for attribute in chosen]
-    verdict = _apply(_pick(_VERDICTS, rng), kind=_pick(_KINDS, rng))
+    verdict = _apply(_pick(_WORDS["verdicts"], rng), kind=_pick(_WORDS["kinds"], rng))
     listed = f"{', '.join(reasons[:-1])} and {reasons[-1]}"
-    return _within(f"{verdict}: {listed}.", [_pick(_CLOSINGS, rng)])
+    return _within(f"{verdict}: {listed}.", [_pick(_WORDS["closings"], rng)])
 
 
 def _within(text: str, extras: Sequence[str]) -> str:
@@ -165,3 +128,44 @@ def _apply(pattern: str, **slots: str) -> str:
 
 def _pick(choices: Sequence[Choice], rng: np.random.Generator) -> Choice:
     return choices[int(rng.integers(len(choices)))]
+
+
+def naming_rules(known: Taxonomy) -> Rules:
+    """For each 'attribute: state', unchanged ones too, the sets of words of which one has to occur in a sentence."""
+    rules: Rules = {}
+    for attribute in known.attributes:
+        for state in attribute.all_states:
+            texts = (*state.phrases, *state.nouns, *state.remedies)
+            words = {content_words(re.sub(r"\{\w+\}", " ", text)) for text in texts}
+            rules[f"{attribute.name}: {state.name}"] = sorted((w for w in words if w), key=lambda w: sorted(w))
+    return rules
+
+
+def states_named(comment: str, rules: Rules) -> list[str]:
+    """The labels 'attribute: state' that a comment names, but unchanged ones: what it finds changed."""
+    return [label for label in _labels_named(comment, rules) if not label.endswith(SOUND)]
+
+
+def sound_named(comment: str, rules: Rules) -> list[str]:
+    """The labels 'attribute: unchanged' that a comment names: what it praises."""
+    return [label for label in _labels_named(comment, rules) if label.endswith(SOUND)]
+
+
+def _labels_named(comment: str, rules: Rules) -> list[str]:
+    """Labels of which a sentence holds all content words of a phrase, if these are not part of another label's phrase.
+
+    "Light and dark are well separated" praises contrast; it does not call the photograph dark.
+    """
+    named: set[str] = set()
+    for sentence in {content_words(part) for part in re.split(r"[.!?;\n]+", comment)}:
+        found = {label: [words for words in sets if words <= sentence] for label, sets in rules.items()}
+        longest = [words for sets in found.values() for words in sets]
+        named |= {
+            label for label, sets in found.items() if any(not any(words < other for other in longest) for words in sets)
+        }
+    return sorted(named)
+
+
+def content_words(text: str) -> frozenset[str]:
+    """Words of a text, in lower case, without those that carry no state."""
+    return frozenset(re.findall(r"[a-z]+(?:-[a-z]+)*", text.lower())) - _FILLERS

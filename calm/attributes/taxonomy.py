@@ -9,73 +9,85 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from calm.attributes import LEVELS
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from calm.attributes import LEVELS, Level
+from calm.settings import ParamsError, Section, Share, checked
 
 # Order in which the edits of one photograph are applied, as light meets scene, lens, film, print and file.
-STEPS = ("scene", "lens", "tone", "print", "file")
+Step = Literal["scene", "lens", "tone", "print", "file"]
+STEPS: tuple[str, ...] = get_args(Step)
+# A deterministic operation on (B, 3, H, W) in 0..1, each image by itself, with one strength and one seed per image.
+EditFunction = Callable[..., Any]
 
 
 class TaxonomyError(ValueError):
     """An attribute or state that does not exist, or a file of the catalogue that breaks a rule."""
 
 
-class EditFunction(Protocol):
-    """A deterministic image operation, each image by itself."""
+def _operation(told: Any) -> Any:
+    """A function of `calm.attributes.operations` by its name, or by key `function` beside fixed arguments."""
+    if callable(told):
+        return told
+    from calm.attributes import operations
 
-    def __call__(self, images: Tensor, strength: Sequence[float], seeds: Sequence[int], /) -> Tensor:
-        """Return edited images, (B, 3, H, W) in 0..1, for `images` of that shape; one strength and seed per image."""
-        ...
-
-
-class MeasureFunction(Protocol):
-    """A quantity of each image: (B, 3, H, W) in 0..1 -> (B,)."""
-
-    def __call__(self, images: Tensor, /) -> Tensor:
-        """Return one number per image."""
-        ...
+    name, fixed = (told, {}) if isinstance(told, str) else (told["function"], told)
+    found = getattr(operations, name, None)
+    if found is None:
+        raise ValueError(f"calm.attributes.operations has no function '{name}'")
+    return partial(found, **{key: value for key, value in fixed.items() if key != "function"}) if fixed else found
 
 
-@dataclass(frozen=True)
-class State:
+class Words(Section):
+    """Base of what a file of the catalogue says; lists of YAML become tuples."""
+
+    model_config = ConfigDict(strict=False)
+
+
+class State(Words):
     """One way in which an attribute can stand.
 
     Attributes:
         name: unique in its attribute; with blanks for underscores, its label.
+        phrases: independent clauses describing the state. `{very}` and `{too}` take a word of degree.
+        nouns: noun phrases naming the state; the first, a short one, is told the language model, and comments use it.
         edit: the operation that brings a photograph into this state; None leaves it as it is.
         strength: the operation's argument at severity 0 (already visible) and 1 (clearly harmful, if it harms).
         harm: how much full severity spoils a photograph, 0..1; a matter of style has little.
-        phrases: independent clauses describing the state. `{very}` and `{too}` take a word of degree.
-        nouns: noun phrases naming the state; the first, a short one, is told the language model, and comments use it.
         remedies: commands that undo the state.
         touches: quantities the edit changes; edits that share one are never drawn together, since one would hide
             or contradict the other.
         step: when the edit is applied, one of `STEPS`.
-        measure, direction: a quantity that the edit moves up (+1) or down (-1).
+        measure, direction: a quantity that the edit moves up (+1) or down (-1), by which tests prove it.
     """
 
     name: str
-    edit: EditFunction | None = None
+    phrases: Annotated[tuple[str, ...], Field(min_length=4)]
+    nouns: Annotated[tuple[str, ...], Field(min_length=2)]
+    edit: Annotated[EditFunction | None, BeforeValidator(_operation)] = None
     strength: tuple[float, float] = (0.0, 0.0)
-    harm: float = 0.0
-    phrases: tuple[str, ...] = ()
-    nouns: tuple[str, ...] = ()
+    harm: Share = 0.0
     remedies: tuple[str, ...] = ()
     touches: frozenset[str] = frozenset()
-    step: str = "tone"
-    measure: MeasureFunction | None = None
-    direction: int | None = None
+    step: Step = "tone"
+    measure: str | None = None
+    direction: Literal[-1, 1] | None = None
+
+    @model_validator(mode="after")
+    def _edit_is_described(self) -> State:
+        if self.edit is not None and (len(self.remedies) < 3 or not (self.touches and self.measure and self.direction)):
+            raise ValueError(
+                f"state '{self.name}' has an edit: it needs at least 3 remedies, touches, a measure and a direction"
+            )
+        return self
 
     @property
     def label(self) -> str:
@@ -88,14 +100,22 @@ class State:
         return mild + severity * (strong - mild)
 
 
-@dataclass(frozen=True)
-class Attribute:
+class Attribute(Words):
     """An aspect of a photograph, its unchanged state and the states that edits bring about."""
 
     name: str
-    level: str
+    level: Level
     unchanged: State
-    states: tuple[State, ...]
+    states: Annotated[tuple[State, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _states_differ(self) -> Attribute:
+        names = [state.name for state in self.all_states]
+        if names[0] != "unchanged" or self.unchanged.edit is not None:
+            raise ValueError("the unchanged state must be called 'unchanged' and have no edit")
+        if len(set(names)) < len(names) or any(state.edit is None for state in self.states):
+            raise ValueError(f"each state needs a name and an edit of its own: {', '.join(names)}")
+        return self
 
     @property
     def title(self) -> str:
@@ -118,11 +138,10 @@ class Attribute:
         Raises:
             TaxonomyError: there is none; the message lists those there are.
         """
-        for state in self.all_states:
-            if state.name == name:
-                return state
-        known = ", ".join(state.name for state in self.all_states)
-        raise TaxonomyError(f"attribute '{self.name}' has no state '{name}'; it has: {known}")
+        return _named(name, self.all_states, f"attribute '{self.name}' has no state '{name}'; it has")
+
+
+Named = TypeVar("Named", State, Attribute)
 
 
 @dataclass(frozen=True)
@@ -143,11 +162,14 @@ class Taxonomy:
         Raises:
             TaxonomyError: there is none; the message lists those there are.
         """
-        for attribute in self.attributes:
-            if attribute.name == name:
-                return attribute
-        known = ", ".join(attribute.name for attribute in self.attributes)
-        raise TaxonomyError(f"unknown attribute '{name}'; attributes are: {known}")
+        return _named(name, self.attributes, f"unknown attribute '{name}'; attributes are")
+
+
+def _named(name: str, among: Sequence[Named], otherwise: str) -> Named:
+    for one in among:
+        if one.name == name:
+            return one
+    raise TaxonomyError(f"{otherwise}: {', '.join(one.name for one in among)}")
 
 
 def discover(package: str, folders: Iterable[str]) -> Taxonomy:
@@ -156,22 +178,20 @@ def discover(package: str, folders: Iterable[str]) -> Taxonomy:
     Raises:
         TaxonomyError: a file cannot be read, a module has no `ATTRIBUTE`, or one breaks a rule of the taxonomy.
     """
-    found = []
-    for path in sorted(path for folder in folders for path in Path(folder).glob("*.yaml")):
-        found.append(read_attribute(path))
-        _check(found[-1], str(path))
-    for module in pkgutil.iter_modules(list(folders)):
-        attribute = getattr(importlib.import_module(f"{package}.{module.name}"), "ATTRIBUTE", None)
-        if not isinstance(attribute, Attribute):
-            raise TaxonomyError(f"{package}.{module.name} does not define ATTRIBUTE = Attribute(...)")
-        _check(attribute, f"{package}.{module.name}")
+    folders = list(folders)
+    found = [read_attribute(path) for folder in folders for path in sorted(Path(folder).glob("*.yaml"))]
+    for module in pkgutil.iter_modules(folders):
+        try:
+            attribute = importlib.import_module(f"{package}.{module.name}").ATTRIBUTE
+        except (AttributeError, ValidationError) as error:
+            raise TaxonomyError(f"{package}.{module.name}: {error}") from None
         found.append(attribute)
-    ordered = sorted(found, key=lambda attribute: (LEVELS.index(attribute.level), attribute.name))
-    names = [attribute.name for attribute in ordered]
+    found.sort(key=lambda attribute: (LEVELS.index(attribute.level), attribute.name))
+    names = [attribute.name for attribute in found]
     for name in names:
         if names.count(name) > 1:
             raise TaxonomyError(f"{package}: two files define the attribute '{name}'")
-    return Taxonomy(tuple(ordered))
+    return Taxonomy(tuple(found))
 
 
 @cache
@@ -185,70 +205,14 @@ def read_attribute(path: Path) -> Attribute:
     """The attribute that a YAML file of the catalogue describes, called by the file's name.
 
     Raises:
-        TaxonomyError: it is no YAML, a key is unknown, or there is no such operation or measure.
+        TaxonomyError: it is no YAML, a key is missing or unknown, a value is wrong, or there is no such operation.
     """
     try:
         told = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-        states = [_state(name, keys) for name, keys in told["states"].items()]
-        return Attribute(path.stem, told["level"], _state("unchanged", told["unchanged"]), tuple(states))
+        named = {"name": path.stem, "unchanged": {"name": "unchanged", **told.pop("unchanged")}}
+        states = [{"name": name, **keys} for name, keys in told.pop("states").items()]
+        return checked(Attribute, {**told, **named, "states": states}, str(path))
     except KeyError as error:
         raise TaxonomyError(f"{path}: no key {error}") from None
-    except (YAMLError, UnicodeDecodeError, TypeError, AttributeError, ImportError) as error:
-        raise TaxonomyError(f"{path}: {error}") from None
-
-
-def _state(name: str, keys: Mapping[str, Any]) -> State:
-    """A state from its keys in YAML: those of `State`, functions by their names."""
-    from calm.attributes import measures
-
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in keys.items()}
-    if "edit" in keys:
-        values["edit"] = _operation(keys["edit"])
-        values["touches"] = frozenset(keys.get("touches", ()))
-        values["measure"] = getattr(measures, keys["measure"])
-    return State(name, **values)
-
-
-def _operation(told: str | Mapping[str, Any]) -> EditFunction:
-    """`MODULE.FUNCTION` of `calm.attributes.operations`, by itself or as key `function` beside fixed arguments."""
-    fixed = {} if isinstance(told, str) else {key: value for key, value in told.items() if key != "function"}
-    module, function = (told if isinstance(told, str) else told["function"]).split(".")
-    found: EditFunction = getattr(importlib.import_module(f"calm.attributes.operations.{module}"), function)
-    return partial(found, **fixed) if fixed else found
-
-
-def _check(attribute: Attribute, where: str) -> None:
-    """Refuse an attribute that other rooms could not use."""
-    if attribute.level not in LEVELS:
-        raise TaxonomyError(f"{where}: level '{attribute.level}' is none of {', '.join(LEVELS)}")
-    if not attribute.states:
-        raise TaxonomyError(f"{where}: no states beside 'unchanged'")
-    if attribute.unchanged.name != "unchanged" or attribute.unchanged.edit is not None:
-        raise TaxonomyError(f"{where}: the unchanged state must be called 'unchanged' and have no edit")
-    names = [state.name for state in attribute.all_states]
-    if len(set(names)) < len(names):
-        raise TaxonomyError(f"{where}: a state's name is used twice: {', '.join(names)}")
-    for state in attribute.all_states:
-        _check_words(state, where)
-    for state in attribute.states:
-        _check_edit(state, where)
-
-
-def _check_words(state: State, where: str) -> None:
-    if len(state.phrases) < 4 or len(state.nouns) < 2:
-        raise TaxonomyError(f"{where}: state '{state.name}' needs at least 4 phrases and 2 nouns")
-    if state.edit is not None and len(state.remedies) < 3:
-        raise TaxonomyError(f"{where}: state '{state.name}' needs at least 3 remedies")
-
-
-def _check_edit(state: State, where: str) -> None:
-    if state.edit is None or state.measure is None or state.direction not in (-1, 1):
-        raise TaxonomyError(f"{where}: state '{state.name}' needs an edit, a measure and a direction of +1 or -1")
-    if state.step not in STEPS:
-        raise TaxonomyError(
-            f"{where}: state '{state.name}' has step '{state.step}', which is none of {', '.join(STEPS)}"
-        )
-    if not state.touches:
-        raise TaxonomyError(f"{where}: state '{state.name}' must say what it touches")
-    if not 0 <= state.harm <= 1:
-        raise TaxonomyError(f"{where}: state '{state.name}' has harm {state.harm}, which is not in 0..1")
+    except (YAMLError, UnicodeDecodeError, TypeError, AttributeError, ParamsError) as error:
+        raise TaxonomyError(f"{path}: {error}" if not isinstance(error, ParamsError) else str(error)) from None

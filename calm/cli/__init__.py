@@ -14,9 +14,9 @@ from typing import Annotated
 
 import typer
 
+from calm import __version__
 from calm.cli import datasets, people, plan, profile, results, stages
 from calm.cli.errors import ReportedErrors
-from calm.version import __version__
 
 app = typer.Typer(
     cls=ReportedErrors,

@@ -16,7 +16,7 @@ import typer
 from calm.cli.photographs import read_photographs
 from calm.data.reading.cells import read_spreadsheet, require
 from calm.evaluation.statistics.metrics import SRCC, UndefinedMetric
-from calm.evaluation.statistics.piaa import Scaling, ridge
+from calm.evaluation.statistics.ridge import Scaling, ridge
 from calm.instructions.wording import rescale
 
 if TYPE_CHECKING:

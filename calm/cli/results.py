@@ -69,7 +69,7 @@ def export(
     from calm.cli.stages import quiet_libraries
 
     quiet_libraries()
-    from calm.sharing.export import export as write
+    from calm.sharing import export as write
 
     write(model, folder)
     typer.echo(f'{folder}: AutoModelForImageTextToText.from_pretrained("{folder}", trust_remote_code=True) reads it')
@@ -89,8 +89,8 @@ def push(
     from calm.cli.stages import quiet_libraries
 
     quiet_libraries()
-    from calm.sharing.export import export as write
-    from calm.sharing.hub import push as send
+    from calm.sharing import export as write
+    from calm.sharing import push as send
 
     with TemporaryDirectory(prefix="calm-") as temporary:
         write(model, Path(temporary) / "exported")
@@ -103,9 +103,9 @@ def fetch_spice(
     folder: Annotated[Path, typer.Argument(help="Where to put the parser's jars, some 400 MB.", show_default=False)],
 ) -> None:
     """Fetch and check what the caption metric SPICE needs beyond Python packages."""
-    from calm.evaluation.captions.spice import FOLDER_VARIABLE, fetch
+    from calm.evaluation.statistics.jars import FOLDER_VARIABLE, fetch_corenlp
 
-    for name, value in fetch(folder).items():
+    for name, value in fetch_corenlp(folder).items():
         typer.echo(f"{value}  {name}")
     typer.echo(f"To use it: export {FOLDER_VARIABLE}={folder.resolve()}")
 

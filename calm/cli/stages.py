@@ -157,7 +157,7 @@ def start(stage: str) -> tuple[Params, Layout]:
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, threads))
     keep_memory()
     quiet_libraries()
-    from calm.sections import check_open_sections
+    from calm.profiles import check_open_sections
 
     check_open_sections(params)
     return params, Layout()

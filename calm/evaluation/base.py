@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from calm.data.store.images import ImageStore
 
 Settings = TypeVar("Settings", bound=Section, covariant=True)
+# Which photograph a row of predictions is of, and the group by which a bootstrap resamples it.
+ROW = [pa.field(name, pa.string(), nullable=False) for name in ("dataset", "item_id", "group")]
 
 
 class EvaluationError(ValueError):

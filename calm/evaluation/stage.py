@@ -72,6 +72,6 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
     with atomic_dir(folder) as part:
         write_json(part / "metrics.json", outcome.metrics)
         write_table(part / "predictions.parquet", outcome.predictions, outcome.schema)
-        (part / "plots").mkdir()
-        for name, content in sorted(outcome.plots.items()):
+        (part / "plots").mkdir()  # an output of the stage, also where a task draws nothing
+        for name, content in outcome.plots.items():
             (part / "plots" / name).write_bytes(content)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import shutil
 
-import pandas as pd
-
-from calm.evaluation.base import Bench, load_model
+from calm.evaluation.base import Bench, Outcome, load_model
+from calm.evaluation.stage import write_outcome
 from calm.evaluation.tasks.scoring import PREDICTIONS, measure, predict, rated
-from calm.io import atomic_dir, write_json, write_table
 from calm.layout import Layout
 from calm.params import Params
-from calm.training.settings import Ablation
 
 
 class AblationError(ValueError):
@@ -39,11 +36,7 @@ def ablate(name: str, params: Params, layout: Layout) -> None:
     folder = layout.state(f"ablate@{name}") / "model"
     train_from([start], folder, params, layout, f"ablate-{name}")
     bench = Bench("scoring", params, layout, load_model(folder, params), ablation)
-    _write(name, predict(bench, rated(bench, "test")), bench, layout)
+    predictions = predict(bench, rated(bench, "test"))
+    metrics = {"start": ablation.start} | measure(predictions, bench.bootstrap)
+    write_outcome(layout.ablation(name), Outcome(metrics, predictions, PREDICTIONS))
     shutil.rmtree(folder.parent)
-
-
-def _write(name: str, predictions: pd.DataFrame, bench: Bench[Ablation], layout: Layout) -> None:
-    with atomic_dir(layout.ablation(name)) as part:
-        write_json(part / "metrics.json", {"start": bench.settings.start} | measure(predictions, bench.bootstrap))
-        write_table(part / "predictions.parquet", predictions, PREDICTIONS)

@@ -17,11 +17,12 @@ import pandas as pd
 import pyarrow as pa
 from sklearn.model_selection import GroupKFold
 
-from calm.evaluation.base import Bench, group_keys, item_keys, origin_of_labels
-from calm.evaluation.statistics.baselines import RIDGE, ridge_scores
+from calm.evaluation.base import ROW, Bench, Outcome, group_keys, item_keys, origin_of_labels
+from calm.evaluation.stage import write_outcome
 from calm.evaluation.statistics.metrics import PLCC, SRCC, Bootstrap, mean_over_seeds
+from calm.evaluation.statistics.ridge import RIDGE, ridge_scores
 from calm.evaluation.tasks.scoring import READOUTS, rated
-from calm.io import atomic_dir, atomic_file, write_json, write_table
+from calm.io import atomic_file
 from calm.layout import Layout
 from calm.params import Params
 from calm.seeds import derive
@@ -32,9 +33,7 @@ if TYPE_CHECKING:
 
 SCORED = pa.schema(
     [
-        pa.field("dataset", pa.string(), nullable=False),
-        pa.field("item_id", pa.string(), nullable=False),
-        pa.field("group", pa.string(), nullable=False),
+        *ROW,
         pa.field("origin", pa.string(), nullable=False),
         pa.field("score", pa.float64(), nullable=False),  # on 1..10
         pa.field("seed", pa.int64(), nullable=False),
@@ -79,9 +78,8 @@ def cross_validate(name: str, params: Params, layout: Layout) -> None:
                 told = kept.assign(seed=seed, fold=fold, recipe=recipe, **{RIDGE: ridge})
                 parts.append(pd.concat([told, found], axis=1))
     scored = pd.concat(parts, ignore_index=True)[SCORED.names].astype({"fold": "int32"})
-    with atomic_dir(layout.cross_validation(name)) as part:
-        write_json(part / "metrics.json", measure(scored, settings, bench.bootstrap))
-        write_table(part / "predictions.parquet", scored, SCORED)
+    outcome = Outcome(measure(scored, settings, bench.bootstrap), scored, SCORED)
+    write_outcome(layout.cross_validation(name), outcome)
     shutil.rmtree(state, ignore_errors=True)
 
 

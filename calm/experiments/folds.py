@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
 
 from calm.assistant import Calm
 from calm.data.store import tables
-from calm.io import atomic_file, sha256_file, sha256_text
+from calm.io import sha256_file, sha256_text
 from calm.layout import Layout
 from calm.model.build import TRAINED
 from calm.model.mfam import MFAM
@@ -21,9 +20,8 @@ from calm.params import Params
 from calm.training.features import Features, Key
 from calm.training.finetune import assemble_from, head_beside_language, open_for_training, open_language_model
 from calm.training.loop.engine import Objective, Run, finish, train
-from calm.training.pretrain import attribute_objective
 from calm.training.publics import learnt_publics
-from calm.training.settings import LanguageLoss, Optimisation, PretrainAttributes, Recipe, Strategy
+from calm.training.settings import Optimisation, Recipe, Strategy
 from calm.training.tuning import InstructionObjective
 from calm.training.visual_scores import VisualScoreObjective, visual_parameters
 
@@ -48,14 +46,12 @@ class Learner:
             name: tensor.clone() for name, tensor in state.items() if self._set_back(name)
         }
         self.features = Features.of(self.assembly, rows["dataset"], params.runtime, layout)
-        self.keys = _keys(rows)
-        self.features.prepare(self.keys)
+        self.features.prepare(_keys(rows))
         instructions = tables.instructions(layout, "scores")
         self._inputs = [sha256_file(folder / TRAINED) for folder in start]
         self._inputs.append(sha256_file(layout.instructions / "scores.parquet"))
         self._said = [(d, ids[0]) for d, ids in zip(instructions["dataset"], instructions["item_ids"], strict=True)]
         self._instructions = instructions
-        self._starts = {"full": self._begun}
 
     def _open(self, *head: str) -> dict[str, torch.nn.Parameter]:
         return open_for_training(self.assembly, head=head, q_formers=self.params.finetune.q_formers)
@@ -71,7 +67,7 @@ class Learner:
         """Train on `rows` (columns as above) from the recipe's start: the visual phase, then the language model's."""
         model, options = self.assembly.model, self.params.finetune.scores
         keys = _keys(rows)
-        model.load_state_dict(self._start(recipe.self_supervision), strict=False)
+        model.load_state_dict(self._begun, strict=False)
         if recipe.self_supervision == "none":
             self._renew(keys, seed)
         model.config.reads = list(recipe.reads)
@@ -94,39 +90,6 @@ class Learner:
     def fingerprint(self, recipe: Recipe, rows: pd.DataFrame, seed: int, label: str) -> str:
         """Hash of everything that decides what `learn` learns."""
         return self._run(self.params.finetune.scores, seed, f"{label} {recipe.model_dump()}", rows).fingerprint
-
-    def _start(self, kind: str) -> dict[str, torch.Tensor]:
-        """Weights before the first step; those of another self-supervision are trained when first asked for."""
-        if kind == "none":
-            return self._begun
-        if kind not in self._starts:
-            self._starts[kind] = self._begun | self._self_supervise(kind)
-        return self._starts[kind]
-
-    def _self_supervise(self, kind: str) -> dict[str, torch.Tensor]:
-        """Q-formers (names and weights) trained as `pretrain attributes` does, with one of its losses alone."""
-        params, layout, model = self.params, self.layout, self.assembly.model
-        options = only(params.pretrain.attributes, kind)
-        objective, _ = attribute_objective(self.assembly, options, params, layout)
-        label = f"self-supervise-{kind}"
-        run = Run(label, options, ALONE, params.seed, layout.state(label), self._inputs)
-        kept = layout.state(f"{label}-{run.fingerprint[:16]}.safetensors")
-        if kept.is_file():
-            return load_file(kept)
-        self._renew(self.keys, params.seed)
-        model.requires_grad_(False)
-        for parameter in objective.parameters.values():
-            parameter.requires_grad_(True)
-        train(objective, run)
-        found = {name: value for name, value in model.state_dict().items() if name.startswith("mfam.levels.")}
-        found = {name: value.detach().clone() for name, value in found.items()}
-        with atomic_file(kept) as part:
-            save_file(found, part)
-        finish(run)
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in self.parameters)
-            parameter.grad = None
-        return found
 
     def _renew(self, keys: Sequence[Key], seed: int) -> None:
         """Fresh weights of that seed in MFAM and score head; what is usual of content, from these photographs."""
@@ -168,13 +131,6 @@ class Learner:
         return Run(
             label, options, ALONE, seed, self.layout.state(label), [read, *self._inputs, sha256_text(repr(learnt))]
         )
-
-
-def only(options: PretrainAttributes, loss: str) -> PretrainAttributes:
-    """The self-supervision with its contrastive or its language loss alone."""
-    if loss == "contrastive":
-        return options.model_copy(update={"language": LanguageLoss(weight=0.0, samples=0)})
-    return options.model_copy(update={"contrastive": options.contrastive.model_copy(update={"weight": 0.0})})
 
 
 def _keys(rows: pd.DataFrame) -> list[Key]:

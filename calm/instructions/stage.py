@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
+from typing import Any
 
-from calm.attributes.naming import naming_rules, sound_named, states_named
+import pandas as pd
+
+from calm.attributes.grammar import naming_rules, sound_named, states_named
 from calm.attributes.spoilt import EMPTY, SPOILT
 from calm.attributes.taxonomy import taxonomy
 from calm.data.settings import Spoilt
 from calm.data.store import tables
-from calm.data.store.aspects import captions, critiques
+from calm.data.store.aspects import QUESTION, answers, captions, critiques
 from calm.data.store.images import ImageStore
 from calm.data.store.schema import INSTRUCTION, PROMPT
-from calm.instructions.questions import question_rows
-from calm.instructions.rows import Label, Row, instruction, labels
 from calm.instructions.wording import (
     CAPTION_PROMPT,
     COMMENT_PROMPT,
     PROMPTS,
     SCORE_PROMPT,
+    Message,
     as_public,
     format_score,
     messages,
@@ -32,6 +34,9 @@ from calm.layout import Layout
 from calm.params import Params
 from calm.seeds import derive
 
+Row = dict[str, Any]  # of INSTRUCTION
+Label = Mapping[Any, Any]  # a row of another table, with the split of its item
+MOST_TURNS = 4  # of a conversation in the prompt, before the one to answer: the last ones
 _LABELS, _LABEL_PROBABILITY = 3, 0.1  # ImageNet classes named in a caption: at most, at least
 
 
@@ -163,6 +168,41 @@ def _class_rows(params: Params, layout: Layout) -> list[Row]:
     return rows
 
 
+def question_rows(layout: Layout, role: str, seed: int) -> list[Row]:
+    """One row of INSTRUCTION for each record of questions about a listed item of the role.
+
+    For the variant of the paper with question-answer data. In COMMENT, an answer has its question as aspect and
+    RECORD.TURN as id (`calm.data.reading.conversations`), so that the turns of a record are a conversation again. One
+    turn, drawn by seed, is what the model has to answer; those before it stand in the prompt with their answers.
+    """
+    rows = []
+    for frame in labels(layout, role, tables.comments, answers):
+        for record, turns in _records(frame):
+            asked = derive(seed, "question", turns["dataset"].iloc[0], record) % len(turns)
+            chosen = turns.iloc[asked].to_dict()
+            asked_in = conversation(turns.iloc[max(0, asked - MOST_TURNS) : asked + 1])
+            rows.append(instruction("question", chosen, asked_in, safe_answer(chosen["text_clean"])))
+    return rows
+
+
+def conversation(turns: pd.DataFrame) -> list[Message]:
+    """Messages that end in the question of the last turn; the photograph is shown with the first."""
+    asked = [safe_answer(aspect.removeprefix(QUESTION)) for aspect in turns["aspect"]]
+    said = [safe_answer(text) for text in turns["text_clean"].iloc[:-1]]
+    found = messages(asked[0])
+    for answer, question in zip(said, asked[1:], strict=True):
+        found += [{"role": "assistant", "content": answer}, {"role": "user", "content": question}]
+    return found
+
+
+def _records(told: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each record with its turns in their order."""
+    place = told["comment_id"].str.extract(r"^(?P<record>.*)\.(?P<turn>\d+)$")
+    ordered = told.assign(record=place["record"], turn=place["turn"].astype(int)).sort_values(["record", "turn"])
+    for record, turns in ordered.groupby("record", sort=True):
+        yield str(record), turns
+
+
 def _drawn_share(rows: Sequence[Row], share: float, seed: int, name: str) -> list[Row]:
     """That share of the training rows, drawn by seed and a name of the draw."""
     train = [row for row in _ordered(rows) if row["split"] == "train"]
@@ -174,3 +214,29 @@ def _drawn_share(rows: Sequence[Row], share: float, seed: int, name: str) -> lis
 def _ordered(rows: Sequence[Row]) -> list[Row]:
     """Independent of how the rows came about; training shuffles by seed and step."""
     return sorted(rows, key=lambda row: (row["dataset"], row["item_ids"], row["task"], row["answer"], row["origin"]))
+
+
+def instruction(task: str, label: Label, messages: list[Message], answer: str) -> Row:
+    """What a model is asked about one photograph and what it should say; `label` says which photograph, and whence."""
+    return {
+        "task": task,
+        "dataset": label["dataset"],
+        "item_ids": [label["item_id"]],
+        "split": label["split"],
+        "messages": messages,
+        "answer": answer,
+        "weight": 1.0,
+        "origin": label["origin"],
+    }
+
+
+def labels(
+    layout: Layout,
+    role: str,
+    read: Callable[[Layout, str], pd.DataFrame],
+    wanted: Callable[[pd.DataFrame], pd.Series],
+) -> Iterator[pd.DataFrame]:
+    """Of each dataset of a role: the wanted rows of a table, item by item of the role's list, with the item's split."""
+    for dataset, listed in tables.role_list(layout, role).groupby("dataset", sort=True):
+        table = read(layout, str(dataset))
+        yield listed[["item_id", "split"]].merge(table[wanted(table)], on="item_id")

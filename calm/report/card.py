@@ -8,16 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from calm import __version__
 from calm.data.sources import source_type
 from calm.io import atomic_file, sha256_file
 from calm.layout import Layout
 from calm.model.build import load_config
 from calm.model.released import CARD, WEIGHTS, write_released
 from calm.params import Params
-from calm.report.page import render
+from calm.report.stage import render
 from calm.report.tables import sections
 from calm.training.finetune import train_released
-from calm.version import __version__
 
 
 def release(folder: Path, params: Params, layout: Layout) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from calm.io import atomic_file
 from calm.layout import Layout
 from calm.params import Params, load_params
-from calm.report.page import table_cell
+from calm.report.stage import table_cell
 from calm.report.tables import SHOWN, Section, sections
 
 README = Path("README.md")

@@ -162,9 +162,8 @@ class Ablation(Section):
 class Recipe(Section):
     """One way of learning scores, beside others on the same folds."""
 
-    # full: the MFAM of both pre-training runs. contrastive, language: its Q-formers are trained again with that loss of
-    # the self-supervision alone. none: a fresh MFAM of the fold's seed
-    self_supervision: Literal["none", "full", "contrastive", "language"]
+    # full: the MFAM of both pre-training runs. none: a fresh one of the fold's seed
+    self_supervision: Literal["none", "full"]
     reads: Annotated[list[VisualPart], Field(min_length=1)]  # the MFAM's other tokens are zeros
     steps: NonNegativeInt  # with the language model, after the visual phase; 0: the visual part's score alone
 

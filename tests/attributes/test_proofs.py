@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from calm.attributes.edits import Edit, apply_edits
-from calm.attributes.measures import light_from_above
 from calm.attributes.taxonomy import taxonomy
+from tests.attributes import measures
 from tests.attributes.photos import photos
 
 STATES = [(attribute.name, state.name) for attribute in taxonomy().attributes for state in attribute.states]
@@ -18,15 +18,16 @@ def moved(attribute: str, state: str, severity: float, images: torch.Tensor) -> 
     """How far the state's measure moves in its direction, for each image."""
     found = taxonomy().attribute(attribute).state(state)
     assert found.measure is not None and found.direction is not None
+    measure = getattr(measures, found.measure)
     edits = [[Edit(attribute, state, severity, seed)] for seed in range(len(images))]
-    return (found.measure(apply_edits(images, edits)) - found.measure(images)) * found.direction
+    return (measure(apply_edits(images, edits)) - measure(images)) * found.direction
 
 
 @pytest.mark.parametrize(("attribute", "state"), STATES)
 def test_edit_moves_its_measure(attribute: str, state: str) -> None:
     images = photos()
     if attribute == "orientation":  # its measures assume light from above, so they speak of such photographs only
-        images = images[light_from_above(images) > 0.02]
+        images = images[measures.light_from_above(images) > 0.02]
         assert len(images) >= 3
     mild, strong = (moved(attribute, state, severity, images) for severity in (0.0, 1.0))
     assert (mild > 0).float().mean() >= 0.9, mild

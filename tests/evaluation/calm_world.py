@@ -15,14 +15,13 @@ import torch
 from PIL import Image
 
 from calm.assistant.personal import Observed
-from calm.attributes.edits import Edit, draw_edits, edits_to_json
+from calm.attributes.edits import Edit, draw_edits, edited_copies, edits_to_json
 from calm.attributes.grammar import comment
 from calm.attributes.taxonomy import taxonomy
 from calm.data.settings import RaterSplitParams
 from calm.data.splits import draw_support
 from calm.data.store import schema
 from calm.data.store.images import ShardWriter, encode
-from calm.evaluation.editing import edited_copies
 from calm.io import write_table
 from calm.layout import Layout
 from calm.params import Params, load_params

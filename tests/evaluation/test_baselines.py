@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from calm.evaluation.statistics.baselines import ridge_scores
+from calm.evaluation.statistics.ridge import ridge_scores
 
 
 def drawn(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

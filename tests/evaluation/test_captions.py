@@ -23,15 +23,9 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 from calm.attributes.edits import draw_edits
 from calm.attributes.grammar import comment
 from calm.attributes.taxonomy import taxonomy
-from calm.evaluation.captions import meteor, ngrams, spice
-from calm.evaluation.captions import scores as captions
-from calm.evaluation.captions.scores import (
-    CaptionMetricError,
-    CaptionScores,
-    normalise,
-    scored,
-    tokenised,
-)
+from calm.evaluation.statistics import captions, jars
+from calm.evaluation.statistics.captions import BLEU, CaptionScores, cider_by_reference, normalise, scored, tokenised
+from calm.evaluation.statistics.jars import CORENLP, CaptionMetricError, meteor
 from calm.evaluation.tasks.commenting import distinct
 from calm.seeds import stream
 
@@ -46,12 +40,13 @@ REFERENCES = [
     ["A calm harbour at dusk.", "Lovely evening light over the harbour."],
 ]
 RNG = np.random.default_rng(2)
+NOTHING = np.zeros((0, 2))  # no resamples
 
 
 @contextmanager
 def java_on_path() -> Iterator[None]:
     before = os.environ.get("PATH", "")
-    os.environ["PATH"] = f"{captions.java().parent}{os.pathsep}{before}"
+    os.environ["PATH"] = f"{jars.java().parent}{os.pathsep}{before}"
     try:
         yield
     finally:
@@ -79,7 +74,7 @@ def reference_figures(candidates: Sequence[str], references: Sequence[Sequence[s
         truth = tokenizer.tokenize({i: [{"caption": t} for t in texts] for i, texts in enumerate(references)})
         result = tokenizer.tokenize({i: [{"caption": text}] for i, text in enumerate(candidates)})
         figures = {"meteor": Meteor().compute_score(truth, result)[0]}
-    figures |= zip(ngrams.BLEU, Bleu(4).compute_score(truth, result, verbose=0)[0], strict=True)
+    figures |= zip(BLEU, Bleu(4).compute_score(truth, result, verbose=0)[0], strict=True)
     return figures | {
         "rouge_l": Rouge().compute_score(truth, result)[0],
         "cider": Cider().compute_score(truth, result)[0],
@@ -117,13 +112,13 @@ def test_the_best_over_references_is_that_of_each_reference_alone() -> None:
     tokens = tokenised([MANY[0]], MANY[1])
     given, expected = tokens.captions[0], tokens.references
     found = scored(given, expected)
-    best: dict[str, list[float]] = {name: [] for name in (*ngrams.BLEU, "rouge_l", "meteor")}
+    best: dict[str, list[float]] = {name: [] for name in (*BLEU, "rouge_l", "meteor")}
     with java_on_path():
         jar = Meteor()
         for caption, texts in zip(given, expected, strict=True):
             alone = [({0: [text]}, {0: [caption]}) for text in texts]
             bleu = [Bleu(4).compute_score(*pair, verbose=0)[1] for pair in alone]
-            for number, name in enumerate(ngrams.BLEU):
+            for number, name in enumerate(BLEU):
                 best[name].append(max(one[number][0] for one in bleu))
             best["rouge_l"].append(max(Rouge().compute_score(*pair)[0] for pair in alone))
             best["meteor"].append(max(jar.compute_score(*pair)[0] for pair in alone))
@@ -135,60 +130,55 @@ def test_cider_by_reference_averages_to_pycocoevalcaps_and_the_original_is_a_cos
     tokens = tokenised([MANY[0]], MANY[1])
     given, expected = tokens.captions[0], tokens.references
     _, reference = Cider().compute_score(dict(enumerate(expected)), {i: [text] for i, text in enumerate(given)})
-    by_reference = ngrams.cider_by_reference(given, expected)
+    by_reference = cider_by_reference(given, expected)
     np.testing.assert_allclose([one.mean() for one in by_reference], reference, rtol=1e-12, atol=1e-12)
     own = [texts[0] for texts in expected]
-    cosine = ngrams.cider_by_reference(own, expected, original=True)
+    cosine = cider_by_reference(own, expected, original=True)
     assert all(one[0] == pytest.approx(10) for one in cosine)
     longer = [f"{text} {text}" for text in own]
-    plain, clipped = (ngrams.cider_by_reference(longer, expected, original=which) for which in (True, False))
+    plain, clipped = (cider_by_reference(longer, expected, original=which) for which in (True, False))
     assert np.mean([one[0] for one in plain]) > 2 * np.mean([one[0] for one in clipped])
 
 
-def test_several_processes_score_meteor_as_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meteor, "LEAST", 5)
+def test_meteor_of_a_resample_is_that_of_its_captions() -> None:
     tokens = tokenised([MANY[0]], MANY[1])
-    given, expected, java = tokens.captions[0], tokens.references, captions.java()
+    given, expected = tokens.captions[0], tokens.references
     weights = RNG.integers(0, 3, size=(4, 40)).astype(float)
-    alone, draws = meteor.meteor(given, expected, java, 1, weights)
-    several, same = meteor.meteor(given, expected, java, 3, weights)
-    assert alone.score == several.score and (alone.per_photo == several.per_photo).all()
-    assert (draws == same).all()
+    found = meteor(given, expected, weights)
     rows = np.repeat(np.arange(40), weights[0].astype(int))
-    again, _ = meteor.meteor([given[i] for i in rows], [expected[i] for i in rows], java, 1)
-    assert draws[0] == pytest.approx(again.score, abs=1e-12)
+    again = meteor([given[i] for i in rows], [expected[i] for i in rows], np.zeros((0, len(rows))))
+    assert found.draws[0] == pytest.approx(again.score, abs=1e-12)
 
 
-def test_a_jar_that_stops_is_an_error_and_leaves_no_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("does", "told"),
+    [("read line\necho broken", "METEOR stopped"), ("echo 'no memory left' >&2", "no memory left")],
+)
+def test_a_jar_that_stops_is_an_error_with_what_it_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, does: str, told: str
+) -> None:
     program = tmp_path / "java"
-    program.write_text("#!/bin/sh\nread line\necho broken\n", encoding="utf-8")
+    program.write_text(f"#!/bin/sh\n{does}\n", encoding="utf-8")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    with pytest.raises(meteor.MeteorError, match="METEOR stopped"):
-        meteor.meteor(["a", "b"], [["a"], ["b"]], program, 2)
+    monkeypatch.setattr(jars, "java", lambda: program)
+    with pytest.raises(CaptionMetricError, match=told):
+        meteor(["a", "b"], [["a"], ["b"]], NOTHING)
 
 
 @pytest.mark.parametrize("sizes", [(0, 3), (1, 1), (7, 30), (40, 40), (65, 130)])
 def test_longest_common_subsequences_are_pycocoevalcaps(sizes: tuple[int, int]) -> None:
     for words in (2, 5, 40):
         first, second = ([str(w) for w in RNG.integers(0, words, size=size)] for size in sizes)
-        assert ngrams.lcs_length(first, second) == my_lcs(first, second) == ngrams.lcs_length(second, first)
+        assert captions.lcs_length(first, second) == my_lcs(first, second) == captions.lcs_length(second, first)
 
 
 def test_meteor_runs_in_a_folder_with_a_space_in_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     own = Path(inspect.getfile(Meteor)).parent
     copy = shutil.copytree(own, tmp_path / "a clone" / own.name)
-    given = ["a dark photo"], [["the photo is dark"]], captions.java(), 1
-    usual, _ = meteor.meteor(*given)
-    monkeypatch.setattr(meteor, "find_spec", lambda name: SimpleNamespace(origin=str(copy / "meteor.py")))
-    assert meteor.meteor(*given)[0].score == usual.score > 0
-
-
-def test_what_meteor_complains_of_is_told(tmp_path: Path) -> None:
-    program = tmp_path / "java"
-    program.write_text("#!/bin/sh\necho 'no memory left' >&2\n")
-    program.chmod(0o755)
-    with pytest.raises(meteor.MeteorError, match="no memory left"):
-        meteor.meteor(["a"], [["a"]], program, 1)
+    given = ["a dark photo"], [["the photo is dark"]], NOTHING[:, :1]
+    usual = meteor(*given)
+    monkeypatch.setattr(jars, "find_spec", lambda name: SimpleNamespace(origin=str(copy / "meteor.py")))
+    assert meteor(*given).score == usual.score > 0
 
 
 def test_captions_that_break_meteors_protocol_are_scored_as_what_they_say() -> None:
@@ -245,7 +235,7 @@ def test_bleu_of_a_resample_is_bleu_of_its_captions(few: CaptionScores) -> None:
         {i: expected[row] for i, row in enumerate(rows)}, {i: [given[row]] for i, row in enumerate(rows)}, verbose=0
     )
     drawn = scored(given, expected, weights=np.array([[1.0, 1, 1], [2, 0, 1]])).draws
-    for number, name in enumerate(ngrams.BLEU):
+    for number, name in enumerate(BLEU):
         np.testing.assert_allclose(drawn[name], [few.corpus[name], twice[0][number]], rtol=1e-9)
 
 
@@ -277,22 +267,22 @@ def test_spice_is_null_with_the_reason_unless_its_jars_are_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("CALM_CORENLP_DIR", raising=False)
-    found = captions.spice(CANDIDATES, REFERENCES)
+    found = jars.spice(CANDIDATES, REFERENCES)
     assert found["value"] is None and found["best"] is None and "CALM_CORENLP_DIR" in str(found["reason"])
     monkeypatch.setenv("CALM_CORENLP_DIR", str(tmp_path))
     with pytest.raises(CaptionMetricError, match=r"has no stanford-corenlp-3\.6\.0\.jar"):
-        captions.spice(CANDIDATES, REFERENCES)
+        jars.spice(CANDIDATES, REFERENCES)
 
 
 def test_spice_runs_its_jar_with_the_named_corenlp(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in spice.CORENLP:
+    for name in CORENLP:
         (tmp_path / name).touch()
     program = tmp_path / "java"
     program.write_text(_FAKE_SPICE, encoding="utf-8")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("CALM_CORENLP_DIR", str(tmp_path))
-    monkeypatch.setattr(captions, "java", lambda: program)
-    found = captions.spice(CANDIDATES, REFERENCES)
+    monkeypatch.setattr(jars, "java", lambda: program)
+    found = jars.spice(CANDIDATES, REFERENCES)
     # Five pairs in all: of a photograph's references, the later one is the better one here.
     assert found == {"value": pytest.approx(0.2), "best": pytest.approx((0.2 + 0.3 + 0.5) / 3)}
     called = json.loads((tmp_path / "called.json").read_text(encoding="utf-8"))
@@ -332,17 +322,17 @@ def test_fetched_jars_are_checked_against_the_publishers_checksums_and_ours(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     shelf = Shelf(monkeypatch)
-    sums = spice.fetch(tmp_path)
-    assert set(sums) == set(spice.CORENLP) and all(url.startswith("https://") for url in shelf.asked)
+    sums = jars.fetch_corenlp(tmp_path)
+    assert set(sums) == set(CORENLP) and all(url.startswith("https://") for url in shelf.asked)
     monkeypatch.setenv("CALM_CORENLP_DIR", str(tmp_path))
-    assert spice.folder() == tmp_path
-    (tmp_path / spice.CORENLP[0]).write_bytes(b"changed")
-    with pytest.raises(spice.SpiceError, match="is not the file whose sha256"):
-        spice.folder()
+    assert jars.corenlp_folder() == tmp_path
+    (tmp_path / CORENLP[0]).write_bytes(b"changed")
+    with pytest.raises(CaptionMetricError, match="is not the file whose sha256"):
+        jars.corenlp_folder()
 
 
 def test_a_jar_that_is_not_the_published_one_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     Shelf(monkeypatch, honest=False)
-    with pytest.raises(spice.SpiceError, match="removed, try again"):
-        spice.fetch(tmp_path)
+    with pytest.raises(CaptionMetricError, match="removed, try again"):
+        jars.fetch_corenlp(tmp_path)
     assert not list(tmp_path.glob("*.jar"))

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from calm.evaluation.statistics import metrics
+from calm.evaluation.statistics.calibration import ACCURACY, CALIBRATION, PLCC_LOGISTIC
 from calm.evaluation.statistics.metrics import KRCC, MAE, PLCC, SRCC, Bootstrap, UndefinedMetric
 
 RNG = np.random.default_rng(3)
@@ -54,7 +55,7 @@ def test_whole_groups_are_resampled() -> None:
     assert (weights.sum(axis=1) == 40).all()
     assert (weights.reshape(300, 10, 4) == weights[:, ::4, None]).all()
     assert (weights == BOOTSTRAP.weights(GROUPS)).all()
-    assert (weights != BOOTSTRAP.weights(GROUPS, "another")).any()
+    assert (weights != Bootstrap(300, 0.95, 2).weights(GROUPS)).any()
 
 
 def test_an_interval_covers_the_true_correlation_about_as_often_as_it_says() -> None:
@@ -75,7 +76,7 @@ def test_groups_widen_an_interval_of_repeated_rows() -> None:
     assert grouped.high - grouped.low > 1.5 * (naive.high - naive.low)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("metric", [SRCC, PLCC, KRCC, MAE])
+@pytest.mark.parametrize("metric", [SRCC, PLCC, KRCC, MAE, PLCC_LOGISTIC, ACCURACY, CALIBRATION])
 def test_nan_and_unequal_lengths_are_errors(metric: metrics.Metric) -> None:
     with pytest.raises(ValueError, match="row 1 is not finite"):
         metric.point([1.0, float("nan"), 2.0], [1.0, 2.0, 3.0])
@@ -85,14 +86,14 @@ def test_nan_and_unequal_lengths_are_errors(metric: metrics.Metric) -> None:
         metrics.estimate(SRCC, [1.0, float("inf")], [1.0, 2.0], [0, 1], BOOTSTRAP)
 
 
-@pytest.mark.parametrize("metric", [SRCC, PLCC, KRCC])
-def test_one_row_and_constants_have_no_correlation(metric: metrics.Metric) -> None:
-    with pytest.raises(UndefinedMetric, match="at least 2"):
-        metric.point([1.0], [2.0])
+@pytest.mark.parametrize(("metric", "least"), [(SRCC, 2), (PLCC, 2), (KRCC, 2), (PLCC_LOGISTIC, 5)])
+def test_few_rows_and_constants_have_no_correlation(metric: metrics.Metric, least: int) -> None:
+    with pytest.raises(UndefinedMetric, match=f"at least {least}"):
+        metric.point(np.arange(least - 1.0), np.arange(least - 1.0))
     with pytest.raises(UndefinedMetric, match="all predictions are equal"):
-        metric.point([1.0, 1.0, 1.0], [1.0, 2.0, 3.0])
+        metric.point([0.1] * 6, np.arange(6.0))
     with pytest.raises(UndefinedMetric, match="all targets are equal"):
-        metric.point([1.0, 2.0, 3.0], [0.1, 0.1, 0.1])
+        metric.point(np.arange(6.0), [0.1] * 6)
 
 
 def test_an_undefined_figure_is_null_with_its_reason_and_never_zero() -> None:

@@ -12,8 +12,8 @@ import pytest
 from calm.data.store import schema
 from calm.evaluation.base import EvaluationError
 from calm.evaluation.stage import evaluate
-from calm.evaluation.statistics import piaa
 from calm.evaluation.statistics.metrics import Bootstrap
+from calm.evaluation.statistics.ridge import ALPHAS, Scaling, ridge
 from calm.evaluation.tasks.personalised import METHODS, PERSONAL, measure, per_rater
 from calm.io import read_table
 from tests.evaluation.calm_world import DATASET, TEST_RATERS, FakeCalm, World, with_settings
@@ -136,9 +136,9 @@ def test_gains_are_paired_over_raters_and_have_a_p() -> None:
 def test_ridge_learns_a_taste_from_ten_ratings_and_stays_put_without_one() -> None:
     features = RNG.normal(size=(60, 4)) / 2
     taste = features @ np.array([3.0, 0, 0, 0])
-    learnt = piaa.ridge(features[:10], taste[:10], features[10:])
+    learnt = ridge(features[:10], taste[:10], features[10:])
     assert np.corrcoef(learnt, taste[10:])[0, 1] > 0.9
-    assert np.ptp(piaa.ridge(features[:10], np.full(10, 2.0), features[10:])) < 1e-9
+    assert np.ptp(ridge(features[:10], np.full(10, 2.0), features[10:])) < 1e-9
 
 
 def test_ridge_is_the_best_of_leave_one_out_by_hand() -> None:
@@ -157,10 +157,10 @@ def test_ridge_is_the_best_of_leave_one_out_by_hand() -> None:
             errors.append((x[row] @ weights + bias - y[row]) ** 2)
         return float(np.mean(errors))
 
-    weights, bias = fitted(np.arange(10), min(piaa.ALPHAS, key=left_out))
-    np.testing.assert_allclose(piaa.ridge(x, y, asked), asked @ weights + bias, rtol=1e-6)
+    weights, bias = fitted(np.arange(10), min(ALPHAS, key=left_out))
+    np.testing.assert_allclose(ridge(x, y, asked), asked @ weights + bias, rtol=1e-6)
 
 
 def test_features_that_are_the_same_for_all_photographs_are_an_error() -> None:
     with pytest.raises(ValueError, match="same for all photographs"):
-        piaa.Scaling.fit(np.ones((5, 3)))
+        Scaling.fit(np.ones((5, 3)))

@@ -13,14 +13,13 @@ import pytest
 from PIL import Image
 
 from calm.attributes.edits import Edit
-from calm.attributes.grammar import comment
-from calm.attributes.naming import naming_rules, sound_named, states_named
+from calm.attributes.grammar import comment, naming_rules, sound_named, states_named
 from calm.attributes.taxonomy import taxonomy
 from calm.data.store import schema
 from calm.evaluation import tasks
 from calm.evaluation.base import Bench, EvaluationError
 from calm.evaluation.stage import evaluate, find_task, settings
-from calm.evaluation.statistics.baselines import elsewhere
+from calm.evaluation.statistics.decisions import elsewhere
 from calm.evaluation.tasks import attributes
 from calm.io import read_table, write_table
 from calm.seeds import stream
@@ -56,11 +55,10 @@ def test_attributes_are_all_recognised_by_an_oracle_and_by_chance_without_knowle
     known = judged(world, "attributes", world.oracle())
     guessed = judged(world, "attributes", world.blind())
     for level in ("low", "middle", "high"):
-        assert known[level]["balanced_accuracy"]["value"] == 1 and known[level]["reached"]
+        assert known[level]["balanced_accuracy"]["value"] == 1
         chance = np.mean([1 / len(one.all_states) for one in taxonomy().at(level)])
         assert guessed[level]["chance"] == pytest.approx(chance, abs=1e-6)
         assert abs(guessed[level]["balanced_accuracy"]["value"] - chance) < 0.12
-        assert not guessed[level]["reached"]
         assert set(known[level]["attribute"]) == {one.name for one in taxonomy().at(level)}
 
 
@@ -73,11 +71,6 @@ def test_attributes_shows_every_state_of_every_unedited_test_photograph_once(wor
     assert not rows.duplicated(["item_id", "attribute", "state"]).any()
     assert not rows["item_id"].str.contains("#").any()
     assert (rows["severity"].isna() == (rows["state"] == "unchanged")).all()
-
-
-def test_required_shares_give_the_issues_thresholds_at_its_chances() -> None:
-    for level, chance, threshold in (("low", 0.40, 0.70), ("middle", 0.34, 0.65), ("high", 0.46, 0.58)):
-        assert chance + attributes.REQUIRED_SHARE[level] * (1 - chance) == pytest.approx(threshold)
 
 
 def test_scoring_is_perfect_for_an_oracle_and_near_zero_without_knowledge(world: World) -> None:
@@ -225,7 +218,7 @@ def test_every_way_of_suggesting_is_judged_alike(world: World) -> None:
         assert found["unedited_left_alone"]["value"] == 1 and found["edited_left_alone"]["value"] == 0
         assert found["state"]["precision"]["value"] > 0.9 and found["state"]["recall"]["value"] > 0.9
         assert found["shuffled"]["state"]["f1"]["value"] < 0.6
-    assert known["language"]["state_top1"]["value"] == known["reranked"]["state_top1"]["value"] == 1
+    assert known["language"]["state_top1"]["value"] == 1
     assert known["language"]["state_top1"]["over_shuffled"]["low"] > 0
     blind = guessed["decided"]
     for way in ("suggested", "language"):
@@ -273,8 +266,9 @@ def test_a_task_writes_the_same_bytes_twice(world: World, task: str) -> None:
         return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
     first = written()
-    assert {"metrics.json", "predictions.parquet"} < set(first)
-    assert any(name.endswith(".svg") for name in first) and any(name.endswith(".csv") for name in first)
+    assert {"metrics.json", "predictions.parquet"} <= set(first)
+    drawn = {Path(name).suffix for name in first} & {".svg", ".csv"}
+    assert len(drawn) == 2 or task in ("commenting", "suggesting")  # whose figures are all in the report's tables
     assert written() == first
 
 
@@ -382,7 +376,7 @@ def test_a_task_that_fails_leaves_the_earlier_result(world: World) -> None:
 
 
 def test_a_grey_photograph_is_not_asked_about_colours_it_cannot_lose(world: World) -> None:
-    from calm.evaluation.editing import lacking
+    from calm.attributes.edits import lacking
 
     assert lacking(Image.new("L", (64, 64), 90)) == {"colour"} and not lacking(Image.new("RGB", (64, 64), "teal"))
     picture = Image.linear_gradient("L").resize((96, 72)).convert("RGB")

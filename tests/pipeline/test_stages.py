@@ -53,7 +53,6 @@ PLUMBING = {
     "calm.layout",
     "calm.seeds",
     "calm.settings",
-    "calm.version",
     # They bring bytes that hashes check, or only tell people something.
     "calm.data.errors",
     "calm.data.obtain.download",

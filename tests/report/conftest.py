@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from calm.evaluation.base import Bench
-from calm.evaluation.captions import scores as captions
 from calm.evaluation.stage import evaluate, settings
+from calm.evaluation.statistics import captions
 from calm.evaluation.tasks import commenting
 from calm.evaluation.tasks.scoring import PREDICTIONS, predict, rated
 from calm.io import write_json, write_table

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from calm.evaluation.statistics.baselines import RIDGE_LABEL
 from calm.evaluation.statistics.metrics import Bootstrap
+from calm.evaluation.statistics.ridge import RIDGE_LABEL
 from calm.experiments.cross_validation import measure
 from calm.io import write_json
 from calm.layout import Layout
 from calm.report import tables
-from calm.report.parts import _cross_validated
+from calm.report.tables import _cross_validated
 from calm.training.settings import CrossValidation, Recipe
 
 RECIPE = Recipe(self_supervision="none", reads=["thematic"], steps=0)

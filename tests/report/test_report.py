@@ -14,10 +14,8 @@ from PIL import Image
 from calm.evaluation.tasks.scoring import PREDICTIONS
 from calm.io import read_table, write_table
 from calm.report import plots, tables
-from calm.report.examples import chosen
-from calm.report.page import table_cell
-from calm.report.parts import parts
-from calm.report.stage import report
+from calm.report.stage import chosen, report, table_cell
+from calm.report.tables import parts
 from tests.evaluation.calm_world import FakeCalm, World
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from calm.assistant import Calm
-from calm.sharing.export import export
+from calm.sharing import export
 from tests import tiny
 
 # In a process of its own, in which neither calm nor a package that transformers does not need can be imported.

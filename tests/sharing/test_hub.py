@@ -14,8 +14,7 @@ from typing import Any, ClassVar
 import pytest
 
 from calm.assistant import Calm
-from calm.sharing import hub
-from calm.sharing.export import export
+from calm.sharing import HubError, export, fetch, is_name, push
 from tests import tiny
 
 NAME, TOKEN = "somebody/calm-tiny", "hf_secret"
@@ -165,14 +164,14 @@ def exported(trained_template: Any, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_a_pushed_model_comes_back_with_its_revision_and_the_same_answers(server: type[Hub], exported: Path) -> None:
-    revision = hub.push(exported, NAME, private=True)
+    revision = push(exported, NAME, private=True)
     assert set(server.files) == {path.name for path in exported.iterdir()}
     assert server.files["model.safetensors"] == (exported / "model.safetensors").read_bytes()
     assert all(TOKEN.encode() not in data for data in server.files.values())
     again = Calm.from_pretrained(NAME, device="cpu")
     assert again.provenance["model"] == f"{NAME}@{revision[:12]}"
     assert again.score(tiny.pictures(2)) == Calm.from_pretrained(exported, device="cpu").score(tiny.pictures(2))
-    assert not list(Path(hub.fetch(f"{NAME}@{revision}")).glob("*.py"))  # code of the hub is never even there
+    assert not list(Path(fetch(f"{NAME}@{revision}")).glob("*.py"))  # code of the hub is never even there
 
 
 @pytest.mark.parametrize(
@@ -183,28 +182,28 @@ def test_a_push_that_fails_leaves_nothing_and_says_what_to_do(
     server: type[Hub], exported: Path, fails: dict[str, int], message: str
 ) -> None:
     server.fails.update(fails)
-    with pytest.raises(hub.HubError, match=message) as caught:
-        hub.push(exported, NAME, private=True)
+    with pytest.raises(HubError, match=message) as caught:
+        push(exported, NAME, private=True)
     assert server.files == {} and TOKEN not in str(caught.value)
 
 
 def test_without_a_token_the_hub_refuses(server: type[Hub], exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_other")
-    with pytest.raises(hub.HubError, match="the hub refused: set HF_TOKEN"):
-        hub.push(exported, NAME, private=True)
+    with pytest.raises(HubError, match="the hub refused: set HF_TOKEN"):
+        push(exported, NAME, private=True)
 
 
 @pytest.mark.parametrize(("status", "message"), [(404, "not on the hub"), (401, "HF_TOKEN"), (502, "status 502")])
 def test_what_the_hub_does_not_give_is_one_line(server: type[Hub], status: int, message: str) -> None:
     server.fails["/api/models/"] = status
-    with pytest.raises(hub.HubError, match=f"{NAME}: .*{message}"):
+    with pytest.raises(HubError, match=f"{NAME}: .*{message}"):
         Calm.from_pretrained(NAME, device="cpu")
 
 
 def test_half_a_file_is_no_model(server: type[Hub], exported: Path) -> None:
-    hub.push(exported, NAME, private=True)
+    push(exported, NAME, private=True)
     server.cut = True
-    with pytest.raises(hub.HubError):
+    with pytest.raises(HubError):
         Calm.from_pretrained(NAME, device="cpu")
     server.cut = False
     assert Calm.from_pretrained(NAME, device="cpu").score(tiny.pictures(1))
@@ -212,12 +211,12 @@ def test_half_a_file_is_no_model(server: type[Hub], exported: Path) -> None:
 
 @pytest.mark.parametrize("name", ["no-owner", "a/b/c", "a/b@main", ""])
 def test_a_push_wants_a_name_of_the_hub(exported: Path, name: str) -> None:
-    with pytest.raises(hub.HubError, match="write ORG/NAME"):
-        hub.push(exported, name, private=True)
+    with pytest.raises(HubError, match="write ORG/NAME"):
+        push(exported, name, private=True)
 
 
 def test_folders_here_come_before_names_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert hub.is_name("models/finetune") and not hub.is_name("models/finetune/scores")
+    assert is_name("models/finetune") and not is_name("models/finetune/scores")
     (tmp_path / "models/finetune").mkdir(parents=True)
-    assert not hub.is_name("models/finetune")
+    assert not is_name("models/finetune")

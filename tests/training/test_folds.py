@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import torch
 
-from calm.experiments import folds
 from calm.experiments.folds import Learner
 from calm.training.settings import Recipe
 from tests import tiny
@@ -62,31 +61,6 @@ def test_without_it_there_is_the_regression_alone(learner: Learner) -> None:
     learner.learn(FRESH, ROWS[:4], 1, "test")
     found = learner.scores(ROWS[4:], language=False)
     assert found["regression"].notna().all() and found[["text", "expectation"]].isna().all().all()
-
-
-@pytest.mark.parametrize("kind", ["contrastive", "language"])
-def test_q_formers_of_one_loss_alone_are_trained_once_and_kept(
-    learner: Learner, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    recipe = FRESH.model_copy(update={"self_supervision": kind})
-    first = learnt(learner, recipe)
-    begun = learner._begun
-    other = learner._starts[kind]
-    changed = {name for name in begun if not torch.equal(begun[name], other[name])}
-    assert changed and all(name.startswith("mfam.levels.") for name in changed)
-    trained = {name for name, parameter in learner.assembly.model.named_parameters() if parameter.requires_grad}
-    assert trained == {name for name in learner.parameters if not name.startswith("score_head.language.")}
-    monkeypatch.setattr(folds, "train", None)  # a second learner finds them on disk
-    assert Learner(learner.params, learner.layout, ROWS)._self_supervise(kind).keys() <= begun.keys()
-    monkeypatch.undo()
-    assert np.abs(learnt(learner, BEGUN) - first).max() > 1e-6
-
-
-def test_only_one_loss_is_left(learner: Learner) -> None:
-    options = learner.params.pretrain.attributes
-    contrastive, language = folds.only(options, "contrastive"), folds.only(options, "language")
-    assert (contrastive.language.weight, contrastive.contrastive.weight) == (0, options.contrastive.weight)
-    assert (language.contrastive.weight, language.language) == (0, options.language)
 
 
 def test_what_a_recipe_does_not_read_decides_nothing(learner: Learner) -> None:

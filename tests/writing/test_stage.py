@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,7 +114,8 @@ def test_changing_one_attributes_words_asks_for_that_attribute_alone(
     generate_texts(writer_params(server.url), layout, embed, few)
     asked = len(server.received)
     noise = few.attribute("noise")
-    changed = replace(noise, unchanged=replace(noise.unchanged, phrases=("no grain is seen", *noise.unchanged.phrases)))
+    phrases = ("no grain is seen", *noise.unchanged.phrases)
+    changed = noise.model_copy(update={"unchanged": noise.unchanged.model_copy(update={"phrases": phrases})})
     others = tuple(changed if one is noise else one for one in few.attributes)
     generate_texts(writer_params(server.url), layout, embed, Taxonomy(others))
     anew = [body["messages"][1]["content"] for body in server.received[asked:]]

@@ -1,1 +1,1 @@
-"""Figures with intervals: correlations, calibration, baselines, estimators of personal scores, plots."""
+"""Figures with intervals: correlations, calibration, metrics of texts, ridge regressions, decisions, plots."""

@@ -6,6 +6,7 @@ threshold, which is chosen on the other half of the photographs' groups: nobody'
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -32,6 +33,24 @@ def keys(labels: Iterable[str], kind: str) -> set[str]:
 def hits(edits: Labels, told: Labels, kind: str) -> list[float]:
     """1 for each photograph of which a real edit is told, else 0."""
     return [float(bool(keys(real, kind) & keys(labels, kind))) for real, labels in zip(edits, told, strict=True)]
+
+
+def elsewhere(groups: Sequence[Hashable], rng: np.random.Generator) -> list[int]:
+    """A seeded permutation that gives each row the index of a row of another group, wherever the groups allow it.
+
+    Raises:
+        ValueError: all rows are of one group, so that there is no other photograph.
+    """
+    if len(set(groups)) < 2:
+        raise ValueError("all photographs are of one group: comments cannot be shuffled between photographs")
+    order = list(map(int, rng.permutation(len(groups))))
+    place = {group: number for number, group in enumerate(dict.fromkeys(groups[index] for index in order))}
+    order.sort(key=lambda index: place[groups[index]])
+    largest = max(Counter(groups).values())
+    shifted = [0] * len(groups)  # rows lie group by group: a shift by the largest group leaves every group
+    for position, index in enumerate(order):
+        shifted[index] = order[(position + largest) % len(order)]
+    return shifted
 
 
 def cross_fitted(
@@ -89,9 +108,9 @@ def figures(made: Labels, edits: Labels, groups: Sequence[Hashable], bootstrap: 
         there, told = ([keys(labels, kind) for labels in every] for every in (edits, made))
         right = np.array([len(a & b) for a, b in zip(there, told, strict=True)], dtype=float)
         real, given = (np.array([len(labels) for labels in every], dtype=float) for every in (there, told))
-        f1 = ratio(2 * right, given + real, groups, bootstrap, "nothing was suggested and no photograph is edited")
+        f1 = ratio(2 * right, given + real, groups, bootstrap, "nothing was named and no photograph is edited")
         result[kind] = {
-            "precision": ratio(right, given, groups, bootstrap, "nothing was suggested").to_json(),
+            "precision": ratio(right, given, groups, bootstrap, "nothing was named").to_json(),
             "recall": ratio(right, real, groups, bootstrap, "no photograph is edited").to_json(),
             "f1": replace(f1, n=len(made)).to_json(),
         }

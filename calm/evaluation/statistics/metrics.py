@@ -87,14 +87,14 @@ class Bootstrap:
     level: float
     seed: int
 
-    def weights(self, groups: Sequence[Hashable], *names: str) -> Vector:
+    def weights(self, groups: Sequence[Hashable]) -> Vector:
         """Integer row weights of every resample, (samples, rows). Rows of one group come and go together.
 
         Groups, not rows, are drawn: ten views of one photograph are not ten independent observations.
         """
         order = {group: index for index, group in enumerate(dict.fromkeys(groups))}
         index = np.array([order[group] for group in groups], dtype=np.intp)
-        rng = stream(self.seed, "bootstrap", *names)
+        rng = stream(self.seed, "bootstrap")
         counts = rng.multinomial(len(order), np.full(len(order), 1 / len(order)), size=self.samples)
         weights: Vector = counts.astype(np.float64)[:, index]
         return weights

@@ -13,16 +13,17 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from calm.attributes.naming import Rules, naming_rules, states_named
-from calm.evaluation.base import Bench, EvaluationError, Headline, Outcome, Task, group_keys, origin_of_labels
-from calm.evaluation.captions.ngrams import BLEU
-from calm.evaluation.captions.scores import CaptionScores, scored, spice, tokenised
-from calm.evaluation.editing import edit_labels
+from calm.attributes.edits import edit_labels
+from calm.attributes.grammar import Rules, naming_rules, states_named
+from calm.attributes.taxonomy import taxonomy
+from calm.data.store.aspects import critiques
+from calm.data.store.tables import comments
+from calm.evaluation.base import ROW, Bench, EvaluationError, Headline, Outcome, Task, group_keys, origin_of_labels
 from calm.evaluation.settings import TaskSettings
-from calm.evaluation.statistics import plots
-from calm.evaluation.statistics.baselines import elsewhere
-from calm.evaluation.statistics.decisions import KINDS, hits
-from calm.evaluation.statistics.metrics import Bootstrap, Estimate, Vector, mean, ratio
+from calm.evaluation.statistics.captions import BLEU, CaptionScores, scored, tokenised
+from calm.evaluation.statistics.decisions import KINDS, elsewhere, figures, hits
+from calm.evaluation.statistics.jars import spice
+from calm.evaluation.statistics.metrics import Bootstrap, Estimate, Vector, mean
 from calm.settings import PositiveInt
 
 METRICS = {
@@ -39,9 +40,7 @@ FORMS = {
 NO_EDITS = "no photograph of the list has known edits"
 PREDICTIONS = pa.schema(
     [
-        pa.field("dataset", pa.string(), nullable=False),
-        pa.field("item_id", pa.string(), nullable=False),
-        pa.field("group", pa.string(), nullable=False),
+        *ROW,
         pa.field("comment", pa.string(), nullable=False),
         pa.field("shuffled", pa.string(), nullable=False),
         pa.field("references", pa.list_(pa.string()), nullable=False),
@@ -63,8 +62,6 @@ class CommentingSettings(TaskSettings):
 
 def run(bench: Bench[CommentingSettings]) -> Outcome:
     """Comment on at most max_items test photographs of role `comments`."""
-    from calm.attributes.taxonomy import taxonomy
-
     rows = commented(bench)
     size, length = bench.params.evaluation.batch_size, bench.settings.max_new_tokens
     texts: list[str] = []
@@ -73,9 +70,8 @@ def run(bench: Bench[CommentingSettings]) -> Outcome:
     others = [texts[i] for i in elsewhere(group_keys(rows), bench.rng("shuffle"))]
     tokens = tokenised([texts, others], list(rows["references"]))
     weights = bench.bootstrap.weights(group_keys(rows))
-    processes = bench.params.threads.evaluate
-    own = scored(tokens.captions[0], tokens.references, weights=weights, processes=processes)
-    shuffled = scored(tokens.captions[1], tokens.references, processes=processes)
+    own = scored(tokens.captions[0], tokens.references, weights=weights)
+    shuffled = scored(tokens.captions[1], tokens.references)
     rules = naming_rules(taxonomy())
     predictions = rows[["dataset", "item_id", "group", "references", "origin", "edits"]].assign(
         comment=texts,
@@ -91,7 +87,7 @@ def run(bench: Bench[CommentingSettings]) -> Outcome:
     gain = own.per_photo["cider"] - shuffled.per_photo["cider"]
     metrics["cider"]["over_shuffled"] = mean(gain, group_keys(rows), bench.bootstrap).to_json()
     metrics["names_an_edit"] = _naming(predictions, rules, bench.bootstrap)
-    return Outcome(metrics, predictions, PREDICTIONS, _plots(metrics))
+    return Outcome(metrics, predictions, PREDICTIONS)
 
 
 def commented(bench: Bench[CommentingSettings]) -> pd.DataFrame:
@@ -99,9 +95,6 @@ def commented(bench: Bench[CommentingSettings]) -> pd.DataFrame:
 
     Captions say what a photograph shows, answers what was asked about it: neither are references.
     """
-    from calm.data.store.aspects import critiques
-    from calm.data.store.tables import comments
-
     rows = bench.items("comments")
     tables = [comments(bench.layout, dataset) for dataset in sorted(rows["dataset"].unique())]
     told = pd.concat(tables).loc[critiques]
@@ -119,15 +112,15 @@ def _captions(own: CaptionScores, shuffled: CaptionScores, bootstrap: Bootstrap)
     """Each caption metric in both forms, with its interval over groups of photographs and its value when shuffled."""
     count = len(own.per_photo["cider"])
 
-    def figures(values: dict[str, float], draws: dict[str, Vector], others: dict[str, float]) -> dict[str, Any]:
+    def stored(values: dict[str, float], draws: dict[str, Vector], others: dict[str, float]) -> dict[str, Any]:
         return {
             name: Estimate(value, *bootstrap.interval(draws[name]), count).to_json()
             | {"shuffled": round(others[name], 6)}
             for name, value in values.items()
         }
 
-    metrics = figures(own.corpus, own.draws, shuffled.corpus)
-    return metrics | {"forms": FORMS, "best_over_references": figures(own.best, own.best_draws, shuffled.best)}
+    metrics = stored(own.corpus, own.draws, shuffled.corpus)
+    return metrics | {"forms": FORMS, "best_over_references": stored(own.best, own.best_draws, shuffled.best)}
 
 
 def _diversity(captions: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
@@ -167,27 +160,8 @@ def _naming(predictions: pd.DataFrame, rules: Rules, bootstrap: Bootstrap) -> di
     for kind in KINDS:
         own, chance = (hits(list(rows["edits"]), named, kind) for named in (list(rows["named"]), others))
         result[kind] = mean(own, groups, bootstrap).to_json() | {"shuffled": round(float(np.mean(chance)), 6)}
-    right = np.array([len(set(edits) & set(named)) for edits, named in zip(rows["edits"], rows["named"], strict=True)])
-    for name, labels in (("precision", rows["named"]), ("recall", rows["edits"])):
-        whole = np.array([len(one) for one in labels], dtype=float)
-        result[name] = ratio(right.astype(float), whole, groups, bootstrap, "no comment names a state").to_json()
-    return result
-
-
-def _plots(metrics: dict[str, Any]) -> dict[str, bytes]:
-    names = [name for name in METRICS if not name.startswith("cider")]  # CIDEr is on another scale (0..10)
-    own = [Estimate(*(metrics[name].get(key) for key in ("value", "low", "high"))) for name in names]
-    table = [(name, metrics[name]["value"], metrics[name]["shuffled"]) for name in METRICS]
-    return {
-        "captions.svg": plots.bars(
-            [METRICS[name] for name in names],
-            own,
-            beside=[metrics[name]["shuffled"] for name in names],
-            beside_label="comments shuffled between photographs",
-            xlabel="score against the reference comments",
-        ),
-        "captions.csv": plots.csv(pd.DataFrame(table, columns=["metric", "value", "shuffled"])),
-    }
+    pooled = figures(list(rows["named"]), list(rows["edits"]), groups, bootstrap)["state"]
+    return result | {name: pooled[name] for name in ("precision", "recall")}
 
 
 TASK = Task(

@@ -22,7 +22,7 @@ from calm.evaluation.base import Bench, EvaluationError, Headline, Outcome, Task
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics import plots
 from calm.evaluation.statistics.metrics import MAE, SRCC, Bootstrap, UndefinedMetric, mean
-from calm.evaluation.statistics.piaa import Scaling, ridge
+from calm.evaluation.statistics.ridge import Scaling, ridge
 from calm.instructions.wording import rescale
 from calm.settings import PositiveInt
 

@@ -13,10 +13,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from calm.evaluation.base import Bench, EvaluationError, Headline, Outcome, Task, group_keys, origin_of_labels
+from calm.evaluation.base import ROW, Bench, EvaluationError, Headline, Outcome, Task, group_keys, origin_of_labels
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics import plots
-from calm.evaluation.statistics.baselines import RIDGE, RIDGE_LABEL, ridge_scores
 from calm.evaluation.statistics.calibration import ACCURACY, CALIBRATION, PLCC_LOGISTIC, cut, emd, reliability
 from calm.evaluation.statistics.metrics import (
     KRCC,
@@ -29,6 +28,7 @@ from calm.evaluation.statistics.metrics import (
     mean,
     paired_difference,
 )
+from calm.evaluation.statistics.ridge import RIDGE, RIDGE_LABEL, ridge_scores
 from calm.instructions.wording import SCORE_RANGE, rescale
 from calm.settings import PositiveInt
 
@@ -46,9 +46,7 @@ COMPARED = (
 NO_VOTES = "no photograph of the list has a histogram of votes"
 PREDICTIONS = pa.schema(
     [
-        pa.field("dataset", pa.string(), nullable=False),
-        pa.field("item_id", pa.string(), nullable=False),
-        pa.field("group", pa.string(), nullable=False),
+        *ROW,
         pa.field("edited", pa.bool_(), nullable=False),
         pa.field("score", pa.float64(), nullable=False),  # on 1..10
         pa.field("cut", pa.float64(), nullable=False),  # above it a photograph counts as good

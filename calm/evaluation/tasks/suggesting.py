@@ -15,29 +15,25 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from calm.evaluation.base import Bench, EvaluationError, Headline, Outcome, Task, group_keys, item_keys
-from calm.evaluation.editing import edit_labels, edited_copies, labels_of, lacking
+from calm.attributes.edits import draw_edits, edit_labels, edited_copies, labels_of, lacking
+from calm.attributes.taxonomy import Taxonomy, taxonomy
+from calm.evaluation.base import ROW, Bench, EvaluationError, Headline, Outcome, Task, group_keys, item_keys
 from calm.evaluation.settings import TaskSettings
-from calm.evaluation.statistics import plots
-from calm.evaluation.statistics.baselines import elsewhere
-from calm.evaluation.statistics.decisions import KINDS, cross_fitted, figures, hits, key, keys
-from calm.evaluation.statistics.metrics import Bootstrap, Estimate, mean
+from calm.evaluation.statistics.decisions import KINDS, Labels, cross_fitted, elsewhere, figures, hits, key, keys
+from calm.evaluation.statistics.metrics import Bootstrap, mean
 from calm.settings import PositiveInt
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from calm.assistant import Remedy, Suggestion
-    from calm.attributes.taxonomy import Taxonomy
 
 TOP = (1, 3)
 PROTOCOL = "calm-suggesting-2"
 WAYS = {"suggested": "as calm suggests", "language": "language model alone"}
 PREDICTIONS = pa.schema(
     [
-        pa.field("dataset", pa.string(), nullable=False),
-        pa.field("item_id", pa.string(), nullable=False),
-        pa.field("group", pa.string(), nullable=False),
+        *ROW,
         pa.field("edits", pa.list_(pa.string())),  # "attribute: state" of each known edit; null = not edited
         pa.field("made_here", pa.bool_(), nullable=False),  # edited by this task, not by the dataset
         pa.field("suggested", pa.list_(pa.string()), nullable=False),  # each attribute's likeliest change, in order
@@ -47,7 +43,6 @@ PREDICTIONS = pa.schema(
         pa.field("language", pa.list_(pa.string()), nullable=False),  # as the language model alone ranks, best first
         pa.field("log_odds", pa.list_(pa.float64()), nullable=False),  # of these
         pa.field("language_made", pa.list_(pa.string()), nullable=False),  # those that pass a threshold
-        pa.field("reranked", pa.list_(pa.string()), nullable=False),  # the first of `suggested` in its order
     ]
 )
 
@@ -60,8 +55,6 @@ class SuggestingSettings(TaskSettings):
 
 def run(bench: Bench[SuggestingSettings]) -> Outcome:
     """Ask for suggestions on edited and unedited test photographs of role `scores`, each at most max_items."""
-    from calm.attributes.taxonomy import taxonomy
-
     rows = bench.items("scores")
     most = bench.settings.max_items
     plain = bench.at_most(rows[rows["synthetic_edits"].isna()].reset_index(drop=True), most)
@@ -73,31 +66,29 @@ def run(bench: Bench[SuggestingSettings]) -> Outcome:
     if predictions["edits"].isna().all():
         raise EvaluationError("task 'suggesting': no edited test photograph in the list of role 'scores'")
     metrics: dict[str, Any] = {"protocol": PROTOCOL, "labels": "exact: known edits of real photographs"}
-    predictions["language_made"] = _lists(_decided(predictions, bench.rng("halves")))
+    edits = [list(one) if one is not None else [] for one in predictions["edits"]]
+    predictions["language_made"] = _lists(_decided(predictions, edits, bench.rng("halves")))
     edited = predictions[predictions["edits"].notna()].reset_index(drop=True)
     swap = elsewhere(group_keys(edited), bench.rng("shuffle"))
     metrics |= measure(hit_table(edited, known, swap, "suggested"), group_keys(edited), bootstrap)
-    for way in ("language", "reranked"):
-        metrics[way] = measure(hit_table(edited, known, swap, way), group_keys(edited), bootstrap)
-    metrics["decided"] = _decisions(predictions, bench)
+    metrics["language"] = measure(hit_table(edited, known, swap, "language"), group_keys(edited), bootstrap)
+    metrics["decided"] = _decisions(predictions, edits, bench)
     metrics |= {
         "items": len(edited),
         "groups": len(set(group_keys(edited))),
         "unedited": _unedited(predictions),
     }
-    return Outcome(metrics, predictions[PREDICTIONS.names], PREDICTIONS, _plots(metrics))
+    return Outcome(metrics, predictions[PREDICTIONS.names], PREDICTIONS)
 
 
-def _decided(predictions: pd.DataFrame, rng: np.random.Generator) -> list[list[str]]:
+def _decided(predictions: pd.DataFrame, edits: Labels, rng: np.random.Generator) -> list[list[str]]:
     """Of the language model's ranking, the suggestions that pass a threshold from the other half of the groups."""
-    edits = [list(one) if one is not None else [] for one in predictions["edits"]]
     first = predictions[["language", "log_odds"]].map(lambda values: values[: max(TOP)])
     return cross_fitted(first["language"].tolist(), first["log_odds"].tolist(), edits, group_keys(predictions), rng)
 
 
-def _decisions(predictions: pd.DataFrame, bench: Bench[SuggestingSettings]) -> dict[str, Any]:
+def _decisions(predictions: pd.DataFrame, edits: Labels, bench: Bench[SuggestingSettings]) -> dict[str, Any]:
     """Precision, recall and what is left alone, of each way, and of its answers shuffled between photographs."""
-    edits = [list(one) if one is not None else [] for one in predictions["edits"]]
     groups = group_keys(predictions)
     swap = elsewhere(groups, bench.rng("shuffle decisions"))
     found: dict[str, Any] = {}
@@ -116,8 +107,6 @@ def _asked(bench: Bench[SuggestingSettings], rows: pd.DataFrame) -> pd.DataFrame
 
 def _edited_here(bench: Bench[SuggestingSettings], rows: pd.DataFrame, known: Taxonomy) -> pd.DataFrame:
     """The same for seeded edits of unedited photographs: for datasets that come without edited views."""
-    from calm.attributes.edits import draw_edits
-
     drawn = []
     for dataset, item_id in item_keys(rows):
         rng = bench.rng("edits", dataset, item_id)
@@ -155,7 +144,6 @@ def _table(
         texts=_lists([s.text for s in one] for one in made),
         language=_lists(language),
         log_odds=_lists([float(remedy.log_odds) for remedy in one] for one in ranked),
-        reranked=_lists(sorted(a[: max(TOP)], key=b.index) for a, b in zip(suggested, language, strict=True)),
     )
 
 
@@ -212,21 +200,6 @@ def _unedited(predictions: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _plots(metrics: dict[str, Any]) -> dict[str, bytes]:
-    names = [f"{kind}_top{top}" for kind in KINDS for top in TOP]
-    table = [(name, metrics[name]["value"], metrics[name]["chance"], metrics[name]["shuffled"]) for name in names]
-    return {
-        "hits.svg": plots.bars(
-            [name.replace("_top", ", top ") for name in names],
-            [Estimate(*(metrics[name].get(key) for key in ("value", "low", "high"))) for name in names],
-            beside=[metrics[name]["shuffled"] for name in names],
-            beside_label="another photograph's suggestions",
-            xlabel="share of edited photographs with a real edit named",
-        ),
-        "hits.csv": plots.csv(pd.DataFrame(table, columns=["figure", "value", "chance", "shuffled"])),
-    }
-
-
 DECIDED = {
     "state.precision": "precision by state",
     "state.recall": "recall by state",
@@ -253,9 +226,6 @@ TASK = Task(
             ("random", "language.attribute_top3.chance"),
         ),
         Headline("the same, minus shuffled", "language.attribute_top3.over_shuffled"),
-        Headline.shuffled(
-            "state named, top 1, the first three ranked again by the language model", "reranked.state_top1"
-        ),
         *(
             Headline(
                 f"{label}, {name}",

@@ -1,6 +1,7 @@
 """Quantities of photographs that the edits claim to move, (B, 3, H, W) in 0..1 -> (B,).
 
-Written apart from the operations (none is imported here), so that a test of an edit against its measure can fail.
+The catalogue names one for each edit. They are written apart from the operations (none is imported here), so that a
+test of an edit against its measure can fail.
 """
 
 from __future__ import annotations

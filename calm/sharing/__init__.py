@@ -1,1 +1,0 @@
-"""A checkpoint leaves the house: as a folder that transformers reads alone, or to the model hub and back."""
