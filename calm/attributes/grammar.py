@@ -48,7 +48,7 @@ def comment(edits: Sequence[Edit], rng: np.random.Generator, known: Taxonomy | N
     known = known or taxonomy()
     ranked = sorted(edits, key=lambda edit: (-edit.severity * resolve(edit, known)[1].harm, edit.attribute))[:MAX_NAMED]
     touched = frozenset().union(*(resolve(edit, known)[1].touches for edit in edits))
-    sound = [one for one in known.attributes if not one.touches & touched]
+    sound = [one for one in known.attributes if one.praised and not one.touches & touched]
     if not ranked:
         return _praise(sound, rng)
     text = _flaws(ranked, rng, known)

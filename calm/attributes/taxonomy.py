@@ -105,6 +105,7 @@ class Attribute(Words):
 
     name: str
     level: Level
+    praised: bool = True  # whether it is worth a word that nothing is wrong with it
     unchanged: State
     states: Annotated[tuple[State, ...], Field(min_length=1)]
 

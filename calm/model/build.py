@@ -119,6 +119,7 @@ def calm_config(
         score_dropout=mfam.score_dropout,
         score_mean=True,
         attribute_states=[list(state) for state in attribute_states],
+        unpraised=[attribute.name for attribute in taxonomy().attributes if not attribute.praised],
     )
 
 

@@ -70,6 +70,7 @@ class Recogniser:
 
     table: tuple[tuple[str, str, str], ...]
     calibration: Calibration
+    unpraised: frozenset[str] = frozenset()
 
     @staticmethod
     def of(config: CalmConfig) -> Recogniser:
@@ -86,7 +87,8 @@ class Recogniser:
         calibration = Calibration(
             tuple(config.recognition["log_priors"]), config.recognition["slope"], config.recognition["offset"]
         )
-        return Recogniser(tuple((row[0], row[1], row[2]) for row in config.attribute_states), calibration)
+        table = tuple((row[0], row[1], row[2]) for row in config.attribute_states)
+        return Recogniser(table, calibration, frozenset(config.unpraised))
 
     @cached_property
     def attributes(self) -> list[list[int]]:
@@ -129,12 +131,13 @@ class Recogniser:
         return found.gather(1, order), values
 
     def soundest(self, similarities: torch.Tensor) -> torch.Tensor:
-        """Every attribute's row of "unchanged" (B, attributes), the one with most evidence for it first.
+        """Every praised attribute's row of "unchanged" (B, praised), the one with most evidence for it first.
 
         Evidence is by how much the photograph raises the log odds of "unchanged" above how common it is.
         """
         shares = self.probabilities(similarities)
-        rows = [row for row, (_, _, state) in enumerate(self.table) if state == UNCHANGED]
+        named = enumerate(self.table)
+        rows = [row for row, (_, name, state) in named if state == UNCHANGED and name not in self.unpraised]
         common = torch.tensor(self.calibration.log_priors, device=shares.device)[rows].exp()
         evidence = shares[:, rows].logit(eps=1e-6) - common.logit(eps=1e-6)
         return torch.tensor(rows, device=shares.device)[evidence.argsort(dim=1, descending=True, stable=True)]
