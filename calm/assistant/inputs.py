@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from calm.data.store.images import fit, read_image, upright_srgb
+from calm.data.store.images import read_image
+from calm.data.store.pixels import fit, upright_srgb
 
 MAX_PIXELS = 200_000_000  # width times height of a photograph in a file; more is refused before it is decoded
 MAX_SIDE = 1024  # pixels of the longer side that are kept: three times what the encoders here look at
@@ -54,7 +55,7 @@ def opened(photograph: Photograph) -> Image.Image:
         TypeError, ValueError: what cannot be a photograph, with what can.
     """
     if isinstance(photograph, Image.Image):
-        return fit(upright_srgb(photograph), MAX_SIDE)
+        return upright_srgb(photograph, MAX_SIDE)
     if isinstance(photograph, (str, Path)):
         return read_image(Path(photograph), max_pixels=MAX_PIXELS, max_side=MAX_SIDE)
     if isinstance(photograph, np.ndarray):

@@ -28,7 +28,8 @@ from calm.data.settings import ImageParams
 from calm.data.sources import Source, source
 from calm.data.store import schema
 from calm.data.store.fingerprints import fingerprint, perceptual_hash
-from calm.data.store.images import MIN_SIDE, ImageError, encode, fit, read_image
+from calm.data.store.images import MIN_SIDE, ImageError, encode, read_image
+from calm.data.store.pixels import fit
 from calm.data.store.tables import rows_to_frame
 from calm.data.store.text import clean
 from calm.io import atomic_dir, code_sha256, sha256_file, sha256_text, write_table
@@ -161,7 +162,7 @@ def _key(origin: Source, photographs: list[Photograph], params: Params, layout: 
         params.data.image.model_dump(),
         SHARD_BYTES,
         params.threads.prepare if type(origin).views is not Source.views else None,  # edits are sums of floats
-        [version(name) for name in ("pillow", "numpy", "scipy", "pyarrow", "torch", "kornia")],
+        [version(name) for name in ("pillow", "pillow-heif", "numpy", "scipy", "pyarrow", "torch", "kornia")],
         code_sha256("attributes", "data"),
     ]
     return sha256_text(json.dumps(parts, sort_keys=True, default=str))
