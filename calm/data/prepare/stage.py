@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -22,7 +20,7 @@ from PIL import Image, ImageOps
 
 from calm.data.errors import ArchiveError
 from calm.data.prepare.resumable import SHARD_BYTES, ShardState
-from calm.data.progress import progress
+from calm.data.progress import in_order, progress
 from calm.data.reading.base import MANIFEST, Photograph, Rows, SourceError, checked_sha256
 from calm.data.settings import ImageParams
 from calm.data.sources import Source, source
@@ -45,8 +43,6 @@ STORED = pa.schema(  # a picture's row in the state
         *(schema.FINGERPRINT.field(name) for name in FINGERPRINT_ONLY),
     ]
 )
-Element = TypeVar("Element")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -131,23 +127,6 @@ def _write_shards(
             for picture, stored in enumerate(outcome):
                 state.add((number, picture), stored.row, stored.data)
     state.close((len(photographs), 0))
-
-
-def in_order(
-    pool: Executor, work: Callable[[Element], Result], elements: Iterable[Element], waiting: int
-) -> Iterator[Result]:
-    """Results in the order of `elements`, of which at most `waiting` are worked on or wait to be taken."""
-    futures: deque[Future[Result]] = deque()
-    try:
-        for element in elements:
-            if len(futures) >= waiting:
-                yield futures.popleft().result()
-            futures.append(pool.submit(work, element))
-        while futures:
-            yield futures.popleft().result()
-    finally:
-        for future in futures:
-            future.cancel()
 
 
 def _key(origin: Source, photographs: list[Photograph], params: Params, layout: Layout) -> str:
@@ -259,4 +238,4 @@ def _ordered(photographs: list[Photograph], dataset: str) -> list[Photograph]:
     return sorted(photographs, key=lambda one: one.ref.locality if one.ref is not None else ("", 0))
 
 
-__all__ = ["in_order", "perceptual_hash", "prepare", "read_manifest"]
+__all__ = ["perceptual_hash", "prepare", "read_manifest"]

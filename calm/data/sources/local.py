@@ -5,7 +5,8 @@
         local: {root: /photos/mine, csv: scores.csv, score_min: 1, score_max: 7, licence: my own}
 
 Without a csv the photographs serve the role `unlabelled` only. An item is called by its path in the folder, without
-the suffix. Photographs of the folder that the csv does not name are unlabelled ones.
+the suffix (with it where `IMG_1.jpg` lies beside `IMG_1.png`). Photographs of the folder that the csv does not name
+are unlabelled ones.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +24,9 @@ from typing import Annotated, Any
 import pandas as pd
 from pydantic import Field, model_validator
 
+from calm.data.obtain.archives import files_below
 from calm.data.reading.base import Card, Photograph, RawFile, Settings, Source, SourceError
+from calm.data.reading.cells import rating, spellings, written_how
 from calm.data.store.images import SUFFIXES
 
 ROOT_VARIABLE = "CALM_DATA"
@@ -111,12 +114,14 @@ class Local(Source):
     @cached_property
     def paths(self) -> dict[str, Path]:
         """Every photograph of the folder by its name there, hidden ones left out."""
-        found = {path.relative_to(self.root).as_posix(): path for path in self.root.rglob("*") if path.is_file()}
-        return {
-            name: found[name]
-            for name in sorted(found)
-            if name.lower().endswith(SUFFIXES) and not any(part.startswith(".") for part in name.split("/"))
-        }
+        return {name: self.root / name for name in files_below(self.root) if name.lower().endswith(SUFFIXES)}
+
+    @cached_property
+    def _ids(self) -> dict[str, str]:
+        """What each is called: its path without the suffix; with it where two would be called the same."""
+        stems = {name: PurePosixPath(name).with_suffix("").as_posix() for name in self.paths}
+        many = Counter(stems.values())
+        return {name: stem if many[stem] == 1 else name for name, stem in stems.items()}
 
     def files(self) -> Iterable[RawFile]:
         """The csv and the photographs; a csv that cannot be read is an error here already."""
@@ -129,7 +134,7 @@ class Local(Source):
     def photographs(self) -> Iterator[Photograph]:
         """Every photograph of the folder, each a group of its own."""
         for name, path in self.paths.items():
-            yield Photograph(_item_id(name), name, path, _item_id(name), self.settings.licence)
+            yield Photograph(self._ids[name], name, path, self._ids[name], self.settings.licence)
 
     @cached_property
     def labels(self) -> list[Labelled]:
@@ -141,12 +146,13 @@ class Local(Source):
         if self.csv_path is None:
             return []
         try:
-            with self.csv_path.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.DictReader(file, strict=True)
+            encoding, separator = written_how(self.csv_path)
+            with self.csv_path.open(encoding=encoding, newline="") as file:
+                reader = csv.DictReader(file, delimiter=separator, strict=True)
                 _check_header(self.csv_path, list(reader.fieldnames or []))
                 rows = [self._label(row, reader.line_num) for row in reader]
         except (UnicodeDecodeError, csv.Error) as error:
-            raise SourceError(f"{self.csv_path}: not a csv in UTF-8: {error}") from None
+            raise SourceError(f"{self.csv_path}: not a csv in {encoding.upper()}: {error}") from None
         _check_single(self.csv_path, rows)
         return rows
 
@@ -156,26 +162,22 @@ class Local(Source):
         if None in row or None in row.values():
             raise SourceError(f"{where}: more or fewer cells than the header has columns")
         cells = {str(key): str(value).strip() for key, value in row.items()}
-        name = PurePosixPath(cells["file"].replace("\\", "/")).as_posix()
-        if name not in self.paths:
+        names = (PurePosixPath(name).as_posix() for name in spellings(cells["file"]))
+        name = next((name for name in names if name in self.paths), None)
+        if name is None:
             raise SourceError(f"{where}, column 'file': no photograph '{cells['file']}' in {self.root}")
-        score = self._score(cells["score"], where) if cells["score"] else None
+        low, high = self._scale
+        score = rating(cells["score"], low, high, where) if cells["score"] else None
         comment = cells.get("comment") or None
         if score is None and comment is None:
             raise SourceError(f"{where}, column 'score': empty, and there is no comment either")
-        return Labelled(_item_id(name), score, cells.get("rater") or None, comment, line)
+        return Labelled(self._ids[name], score, cells.get("rater") or None, comment, line)
 
-    def _score(self, text: str, where: str) -> float:
-        """A number on the scale of the settings."""
+    @property
+    def _scale(self) -> tuple[float, float]:
         low, high = self.settings.score_min, self.settings.score_max
         assert low is not None and high is not None
-        try:
-            score = float(text)
-        except ValueError:
-            raise SourceError(f"{where}, column 'score': '{text}' is not a number") from None
-        if not (math.isfinite(score) and low <= score <= high):
-            raise SourceError(f"{where}, column 'score': {text} is not in {low:g}..{high:g}")
-        return score
+        return low, high
 
     def ratings(self, items: pd.DataFrame) -> list[dict[str, Any]]:
         """Rows of single raters, and for every scored photograph the crowd's: as given, else the raters' mean."""
@@ -196,8 +198,7 @@ class Local(Source):
 
     def _votes(self, scores: list[float]) -> list[int] | None:
         """Histogram over the scale's whole steps, if all scores are whole."""
-        low, high = self.settings.score_min, self.settings.score_max
-        assert low is not None and high is not None
+        low, high = self._scale
         if not all(value.is_integer() for value in (low, high, *scores)):
             return None
         return [scores.count(step) for step in range(int(low), int(high) + 1)]
@@ -214,11 +215,6 @@ class Local(Source):
             for label in self.labels
             if label.comment
         ]
-
-
-def _item_id(name: str) -> str:
-    """A file's path without its suffix."""
-    return PurePosixPath(name).with_suffix("").as_posix()
 
 
 def _check_header(path: Path, found: list[str]) -> None:
