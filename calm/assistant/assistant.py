@@ -285,16 +285,16 @@ class Calm:
         for tokens in self._encoded(images, batch_size):
             visual = self.model.mfam(tokens)
             read = read_last(self.model, self._prompt(SCORE_PROMPT, visual, score=True), visual, use_cache=False)
-            pooled = self.model.mfam.pooled_features(tokens)
-            parts.append((visual, pooled, read.states, read.expectation, read.regression))
-        visual, pooled, states, expected, regressed = (torch.cat(column) for column in zip(*parts, strict=True))
-        return Observed(
-            visual,
-            pooled.cpu().numpy(),
-            states.float().cpu().numpy(),
-            expected.double().cpu().numpy(),
-            regressed.double().cpu().numpy(),
-        )
+            parts.append(
+                Observed(
+                    visual,
+                    self.model.mfam.pooled_features(tokens).cpu().numpy(),
+                    read.states.float().cpu().numpy(),
+                    read.expectation.double().cpu().numpy(),
+                    read.regression.double().cpu().numpy(),
+                )
+            )
+        return Observed.joined(parts)
 
     def in_context(self, support: torch.Tensor, scores: Sequence[float]) -> InContext:
         """A rater's photographs (visual tokens of `observe`) and scores, ready to score others the rater's way."""
