@@ -28,7 +28,7 @@ def open_raw(source: Path | io.BytesIO) -> Image.Image:
         except (rawpy.LibRawNoThumbnailError, rawpy.LibRawUnsupportedThumbnailError):
             preview = None
         if preview is not None and preview.format is rawpy.ThumbFormat.JPEG:
-            image = Image.open(io.BytesIO(preview.data), formats=("JPEG",))
+            image = Image.open(io.BytesIO(bytes(preview.data)), formats=("JPEG",))
             if max(image.size) >= LEAST_PREVIEW:
                 # Many cameras say how they were held in the file and not in its preview.
                 image.getexif().setdefault(ExifTags.Base.Orientation, {5: 8}.get(raw.sizes.flip, raw.sizes.flip or 1))
