@@ -31,7 +31,8 @@ from calm.data.leakage.corpus import integers
 from calm.data.leakage.near_duplicates import Looks, _correlations, candidates, near_duplicates
 from calm.data.store import schema, tables
 from calm.data.store.fingerprints import CROPS, SIDE, fingerprint, perceptual_hash
-from calm.data.store.images import SUFFIXES, ImageStore, fit, read_image
+from calm.data.store.images import SUFFIXES, ImageStore, read_image
+from calm.data.store.pixels import fit
 from calm.io import write_table
 from calm.layout import Layout
 from calm.params import load_params

@@ -27,7 +27,8 @@ from PIL import Image, ImageCms, ImageOps
 from calm.data import sources
 from calm.data.prepare.stage import prepare
 from calm.data.store.fingerprints import fingerprint, perceptual_hash
-from calm.data.store.images import ImageStore, encode, fit, read_image
+from calm.data.store.images import ImageStore, encode, read_image
+from calm.data.store.pixels import fit
 from calm.layout import Layout
 from calm.params import Params, load_params, parse_params
 from calm.seeds import stream

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -36,6 +37,7 @@ class FakeCalm:
         "preprocessing": {"size": [224, 224]},
     }
     asked: ClassVar[dict[str, Any]] = {}
+    max_side = 1024
 
     @classmethod
     def from_pretrained(cls, path: Path, *, device: str = "auto", dtype: str = "float32") -> FakeCalm:
@@ -321,15 +323,101 @@ def test_with_a_checkout_named_photographs_stay_those_of_the_folder_one_is_in(
 
 
 @pytest.mark.usefixtures("photographs")
-def test_what_a_folder_holds_beside_photographs_is_counted_where_it_is_one() -> None:
+@pytest.mark.parametrize("installed", [False, True])
+def test_what_a_folder_holds_beside_photographs_is_counted(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("calm.cli.photographs.find_spec", lambda name: object() if installed else None)
     folder = Path("phone")
     folder.mkdir()
     shutil.copy("a.jpg", folder / "c.jpg")
-    for name in ("._c.jpg", "one.HEIC", "two.heic", "three.dng", "notes.txt"):
+    Image.open("a.jpg").save(folder / "d.HEIC")
+    for name in ("._c.jpg", ".DS_Store", "one.jxl", "two.JXL", "notes.txt"):
         (folder / name).write_bytes(b"?")
     result = run("score", "--json", "phone")
-    assert result.exit_code == 0 and len(json.loads(result.stdout)) == 1
-    assert "phone: skipped, in formats that calm does not read: 1 .dng, 2 .heic" in result.stderr
+    assert result.exit_code == 0 and len(json.loads(result.stdout)) == 2
+    assert "phone: skipped, in formats that calm does not read: 2 .jxl\n" in result.stderr
+    assert "phone: skipped, hidden: 1 (phone/._c.jpg)\n" in result.stderr
+    (folder / "three.dng").write_bytes(b"?")
+    result = run("score", "--json", "phone")
+    told = "phone/three.dng: " if installed else "1 .dng, 2 .jxl; pip install rawpy to read cameras' RAW files"
+    assert told in result.stderr and result.exit_code == installed
+
+
+@pytest.mark.usefixtures("photographs")
+@pytest.mark.parametrize("name", ["album", "album/**/*.jpg", "**/*.jpg"])
+def test_linked_folders_are_entered_once_by_folders_and_globs(name: str) -> None:
+    for link, to in {"album/loop": ".", "album/again": "deep", "album/other": "../beside"}.items():
+        Path(link).symlink_to(to)
+    Path("beside").mkdir()
+    shutil.copy("a.jpg", "beside/d.jpg")
+    Path("broken.jpg").unlink()
+    result = run("score", "--json", name)
+    files = [Path(row["file"]) for row in json.loads(result.stdout)]
+    assert sorted(file.name for file in files) == (
+        ["c.jpg", "d.jpg"] if "album" in name else ["a.jpg", "c.jpg", "d.jpg"]
+    )
+    assert "links to folders that were met already: " in result.stderr and "album/loop" in result.stderr
+    assert result.exit_code == 0
+
+
+@pytest.mark.usefixtures("photographs")
+def test_a_folder_that_may_not_be_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def scandir(path: str) -> Any:
+        if "deep" in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    scan = os.scandir
+    shutil.copy("a.jpg", "album/d.jpg")
+    monkeypatch.setattr(os, "scandir", scandir)  # root, as whom tests may run, reads everything
+    result = run("score", "--json", "album", "album/deep")
+    assert [row["file"] for row in json.loads(result.stdout)] == ["album/d.jpg"]
+    assert result.stderr.count("error: album/deep: Permission denied") == 2 and result.exit_code == 1
+
+
+@pytest.mark.usefixtures("photographs")
+def test_a_narrow_picture_gets_its_answer_with_a_warning() -> None:
+    for name, size in {"dot.png": (1, 1), "strip.png": (20_000, 200)}.items():
+        Image.new("RGB", size).save(name)
+    result = run("score", "--json", "dot.png", "strip.png", "a.jpg")
+    assert len(json.loads(result.stdout)) == 3 and result.exit_code == 0
+    assert "dot.png: 1x1 pixels, as calm looks at it: too narrow for an answer to mean much" in result.stderr
+    assert "strip.png: 1024x10 pixels" in result.stderr and "a.jpg: " not in result.stderr
+
+
+@pytest.mark.usefixtures("photographs")
+@pytest.mark.parametrize("form", ["--csv", "--json", None])
+def test_a_full_disk_is_one_message(form: str | None) -> None:
+    fake = (
+        "import sys, types; import calm.assistant.inputs; from tests.test_cli import FakeCalm, app\n"
+        "sys.modules['calm.assistant'] = types.SimpleNamespace(Calm=FakeCalm)\n"
+        "app(['score', *sys.argv[1:], 'a.jpg'])"
+    )
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", fake, *([form] if form else [])],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: [Errno 28] No space left on device: what was written last is not whole\n"
+
+
+@pytest.mark.usefixtures("photographs")
+def test_photographs_are_read_ahead_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    from calm.cli.photographs import THREADS, read_photographs
+
+    begun: list[Path] = []
+    monkeypatch.setattr("calm.assistant.inputs.opened", lambda path: begun.append(path) or Image.new("RGB", (99, 99)))
+    names = [f"{number}.jpg" for number in range(200)]
+    taken = 0
+    for batch, readable in read_photographs(names, 8):
+        taken += len(batch)
+        assert list(readable) == batch == names[taken - 8 : taken]
+        assert len(begun) <= taken + 2 * THREADS
+    assert taken == 200
 
 
 @pytest.mark.usefixtures("photographs")
@@ -347,6 +435,7 @@ def test_a_long_path_is_not_cut_off_in_a_table() -> None:
         (["score", "missing.jpg"], "missing.jpg: no such file or folder"),
         (["score", ""], "an empty name: is a variable of the shell not set?"),
         (["score", "empty"], "empty: no photograph in this folder"),
+        (["score", f"{'x' * 300}.jpg"], ".jpg: File name too long"),
         (["comment", "*.webp"], "*.webp: no file matches"),
         (["suggest", "album/notes.txt"], "notes.txt: not a photograph in an allowed format"),
         (["score", "broken.jpg"], "broken.jpg: truncated or damaged"),

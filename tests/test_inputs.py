@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
+from calm.assistant import Calm
 from calm.assistant.inputs import listed, opened
 from calm.data.store.images import ImageError
+from tests.attributes.photos import photo_paths
+from tests.data.dng import dng
+from tests.data.test_images import ADOBE_RGB, DISPLAY_P3, converted, png16
 
 PIXELS = np.random.default_rng(17).integers(0, 256, (48, 80, 3), np.uint8)
 
@@ -79,3 +85,47 @@ def test_what_cannot_hold_photographs_is_named() -> None:
         listed({"photo.jpg": 1})  # type: ignore[arg-type]
     with pytest.raises(ImageError, match=r"nowhere\.jpg"):
         opened("nowhere.jpg")
+
+
+def twins(photograph: Image.Image, folder: Path) -> dict[str, Path]:
+    """The same photograph as cameras, phones and editors write it."""
+    exif = Image.Exif()
+    adobe = Image.Exif()
+    adobe.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ColorSpace] = 2
+    exif[ExifTags.Base.Orientation] = 6
+    cut_out = photograph.copy()
+    cut_out.putalpha(255)
+    jpeg = {"quality": 95, "subsampling": 0}
+    photograph.save(preview := io.BytesIO(), "JPEG", **jpeg)
+    ways: dict[str, tuple[Image.Image, dict[str, Any]]] = {
+        "plain.jpg": (photograph, jpeg),
+        "turned.jpg": (photograph.transpose(Image.Transpose.ROTATE_90), jpeg | {"exif": exif}),
+        "phone.heic": (photograph, {"quality": 90}),
+        "phone.avif": (photograph, {"quality": 95}),
+        "p3.png": (converted(photograph, DISPLAY_P3), {"icc_profile": DISPLAY_P3}),
+        "adobe.tif": (converted(photograph, ADOBE_RGB), {"icc_profile": ADOBE_RGB}),
+        "adobe-by-exif.jpg": (converted(photograph, ADOBE_RGB), jpeg | {"exif": adobe, "icc_profile": None}),
+        "press.tif": (photograph.convert("CMYK"), {}),
+        "cut-out.webp": (cut_out, {"lossless": True}),
+    }
+    for name, (image, options) in ways.items():
+        image.save(folder / name, **options)
+    (folder / "deep.png").write_bytes(png16(np.asarray(photograph).astype(np.uint16) * 257))
+    if importlib.util.find_spec("rawpy"):
+        (folder / "camera.dng").write_bytes(dng(preview.getvalue(), photograph.size))
+    return {path.name: path for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize("number", [2, 3, 5])
+def test_twins_of_a_photograph_score_alike(number: int, tmp_path: Path) -> None:
+    """By the model that comes with calm."""
+    calm = Calm.from_pretrained(device="cpu")
+    photograph = Image.open(photo_paths()[number]).convert("RGB")
+    photograph.info.clear()
+    files = twins(photograph, tmp_path)
+    wide = converted(photograph, ADOBE_RGB)
+    wide.info.clear()
+    plain, *scores, untold = (one.regression for one in calm.score([photograph, *files.values(), wide]))
+    gaps = {name: abs(score - plain) for name, score in zip(files, scores, strict=True)}
+    assert {name: gap for name, gap in gaps.items() if gap > 0.05} == {}
+    assert abs(untold - plain) > max(gaps["adobe.tif"], gaps["adobe-by-exif.jpg"])  # what a profile is for

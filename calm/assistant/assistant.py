@@ -103,6 +103,11 @@ class Calm:
             raise ValueError(f"this model does not know the taste of '{name}'; it knows: {known}")
         return name or next(iter(self.publics), None)
 
+    @property
+    def max_side(self) -> int:
+        """Pixels that the longer side of a photograph is scaled down to first, as in the model's training."""
+        return self.model.config.max_side or MAX_SIDE
+
     def _percentile(self, score: float, public: str | None) -> float | None:
         if public is None:
             return None
@@ -118,7 +123,7 @@ class Calm:
             "mean": list(self._images.image_mean),
             "std": list(self._images.image_std),
             "resampling": Image.Resampling(self._images.resample).name.lower(),
-            "max_side": MAX_SIDE,
+            "max_side": self.max_side,
             "dtype": str(self.model.language_model.dtype).removeprefix("torch."),
         }
         return {
@@ -285,16 +290,16 @@ class Calm:
         for tokens in self._encoded(images, batch_size):
             visual = self.model.mfam(tokens)
             read = read_last(self.model, self._prompt(SCORE_PROMPT, visual, score=True), visual, use_cache=False)
-            pooled = self.model.mfam.pooled_features(tokens)
-            parts.append((visual, pooled, read.states, read.expectation, read.regression))
-        visual, pooled, states, expected, regressed = (torch.cat(column) for column in zip(*parts, strict=True))
-        return Observed(
-            visual,
-            pooled.cpu().numpy(),
-            states.float().cpu().numpy(),
-            expected.double().cpu().numpy(),
-            regressed.double().cpu().numpy(),
-        )
+            parts.append(
+                Observed(
+                    visual,
+                    self.model.mfam.pooled_features(tokens).cpu().numpy(),
+                    read.states.float().cpu().numpy(),
+                    read.expectation.double().cpu().numpy(),
+                    read.regression.double().cpu().numpy(),
+                )
+            )
+        return Observed.joined(parts)
 
     def in_context(self, support: torch.Tensor, scores: Sequence[float]) -> InContext:
         """A rater's photographs (visual tokens of `observe`) and scores, ready to score others the rater's way."""
@@ -311,7 +316,7 @@ class Calm:
     def _encoded(self, images: Photographs, batch_size: int) -> Iterator[LevelTokens]:
         photographs = listed(images)
         for start in range(0, len(photographs), batch_size):
-            chunk = [opened(photograph) for photograph in photographs[start : start + batch_size]]
+            chunk = [opened(photograph, self.max_side) for photograph in photographs[start : start + batch_size]]
             pixels = self._images(chunk, return_tensors="pt")["pixel_values"]
             yield self.model.encode_images(pixels.to(self.model.mfam.thematic.weight.device))
 

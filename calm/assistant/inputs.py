@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from calm.data.store.images import fit, read_image, upright_srgb
+from calm.data.store.images import read_image
+from calm.data.store.pixels import fit, upright_srgb
 
 MAX_PIXELS = 200_000_000  # width times height of a photograph in a file; more is refused before it is decoded
-MAX_SIDE = 1024  # pixels of the longer side that are kept: three times what the encoders here look at
+MAX_SIDE = 1024  # pixels of the longer side that are kept for a model that does not say what it learnt from
 
 Photograph = Image.Image | str | Path | NDArray[np.uint8] | torch.Tensor
 Photographs = Photograph | Sequence[Photograph]
@@ -44,8 +45,8 @@ def listed(given: Photographs) -> Sequence[Photograph]:
     return photographs
 
 
-def opened(photograph: Photograph) -> Image.Image:
-    """A photograph in mode RGB, 8 bits, sRGB, upright, scaled down to `MAX_SIDE`: the same pixels, however it is given.
+def opened(photograph: Photograph, max_side: int = MAX_SIDE) -> Image.Image:
+    """A photograph in mode RGB, 8 bits, sRGB, upright, scaled down to `max_side`: the same pixels, however it is given.
 
     But for a JPEG in a file that is larger: its decoder scales it down, which is faster and rounds otherwise.
 
@@ -54,17 +55,17 @@ def opened(photograph: Photograph) -> Image.Image:
         TypeError, ValueError: what cannot be a photograph, with what can.
     """
     if isinstance(photograph, Image.Image):
-        return fit(upright_srgb(photograph), MAX_SIDE)
+        return upright_srgb(photograph, max_side)
     if isinstance(photograph, (str, Path)):
-        return read_image(Path(photograph), max_pixels=MAX_PIXELS, max_side=MAX_SIDE)
+        return read_image(Path(photograph), max_pixels=MAX_PIXELS, max_side=max_side)
     if isinstance(photograph, np.ndarray):
-        return fit(Image.fromarray(_checked(photograph, photograph.dtype == np.uint8, channels=-1)), MAX_SIDE)
+        return fit(Image.fromarray(_checked(photograph, photograph.dtype == np.uint8, channels=-1)), max_side)
     if isinstance(photograph, torch.Tensor):
         values = _checked(photograph, photograph.is_floating_point(), channels=0).detach().float().cpu()
         low, high = values.aminmax()
         if not (low >= 0 and high <= 1):  # which NaN is not either
             raise ValueError(f"a tensor with values from {low:.3g} to {high:.3g}: give values from 0 to 1")
-        return fit(Image.fromarray((values * 255).round().byte().movedim(0, -1).numpy()), MAX_SIDE)
+        return fit(Image.fromarray((values * 255).round().byte().movedim(0, -1).numpy()), max_side)
     raise TypeError(f"no photograph: {type(photograph).__name__}; give {TAKEN}")
 
 

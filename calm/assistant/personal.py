@@ -42,6 +42,13 @@ class Observed:
     expectation: NDArray[np.float64]
     regression: NDArray[np.float64]
 
+    @staticmethod
+    def joined(parts: Sequence[Observed]) -> Observed:
+        """Several as one, in their order."""
+        tokens = torch.cat([part.tokens for part in parts])
+        names = ("pooled", "states", "expectation", "regression")
+        return Observed(tokens, *(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
 
 @dataclass(frozen=True)
 class Read:

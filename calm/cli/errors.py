@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from typing import Any
@@ -10,10 +11,11 @@ import typer
 from typer.core import TyperGroup
 
 USER_ERRORS = (ValueError, OSError)
+FULL = {errno.ENOSPC, errno.EDQUOT}  # whoever wrote
 
 
 class ReportedErrors(TyperGroup):
-    """Prints errors that calm raised on purpose as one message with exit code 1; all others stay tracebacks."""
+    """Errors that calm raised on purpose, and a full disk, are one message and exit code 1; others stay tracebacks."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen verb."""
@@ -22,9 +24,12 @@ class ReportedErrors(TyperGroup):
         except BrokenPipeError:  # `| head` has seen enough: typer ends without a word
             raise
         except USER_ERRORS as error:
-            if not raised_by_calm(error):
+            if getattr(error, "errno", None) in FULL:
+                tell(f"{error}: what was written last is not whole")
+            elif raised_by_calm(error):
+                tell(str(error))
+            else:
                 raise
-            tell(str(error))
             raise typer.Exit(1) from None
 
 

@@ -232,9 +232,7 @@ def judged(calm: Calm, paths: Sequence[str], judge: Judge, batch_size: int, unre
     from calm.data.progress import progress
 
     with progress("Photographs", len(paths), "photographs") as advance:
-        for start in range(0, len(paths), batch_size):
-            batch = paths[start : start + batch_size]
-            readable = dict(read_photographs(batch))
+        for batch, readable in read_photographs(paths, batch_size, calm.max_side):
             unreadable += [path for path in batch if path not in readable]
             if readable:
                 for path, row in zip(readable, judge(calm, list(readable.values())), strict=True):

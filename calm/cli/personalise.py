@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import typer
 
+from calm.assistant.personal import Observed
 from calm.cli.photographs import read_photographs
-from calm.data.reading.cells import read_spreadsheet, require
+from calm.data.reading.cells import rating, read_spreadsheet, require, spellings
 from calm.evaluation.statistics.metrics import SRCC, UndefinedMetric
 from calm.evaluation.statistics.ridge import Scaling, ridge
 from calm.instructions.wording import rescale
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from calm.assistant import Calm
-    from calm.assistant.personal import Observed
 
+BATCH = 16  # scored photographs in memory at a time
 LEAST = 3  # scored photographs; fewer cannot be left out one by one
 MARGIN = 0.05  # of the scale, at either end, that what lies beyond it is pressed into
 
@@ -65,7 +64,7 @@ def read_ratings(path: Path, low: float, high: float) -> tuple[Given, list[str]]
         elif photograph in scored:
             raise ValueError(f"{where}, column 'file': '{name}' is scored twice")
         else:
-            scored[photograph] = rescale(_number(text.replace(",", "."), low, high, where), low, high)
+            scored[photograph] = rescale(rating(text, low, high, where, " (--min, --max)"), low, high)
     if len(scored) < LEAST:
         raise ValueError(f"{path}: {len(scored)} photographs are scored, at least {LEAST} are needed")
     if len(set(scored.values())) == 1:
@@ -74,20 +73,8 @@ def read_ratings(path: Path, low: float, high: float) -> tuple[Given, list[str]]
 
 
 def _beside(path: Path, name: str) -> Path | None:
-    """The file that a csv calls so, with either slash and either way to write an accent."""
-    names = (name, name.replace("\\", "/"))
-    ways = (path.parent / unicodedata.normalize(form, one) for one in names for form in ("NFC", "NFD"))
-    return next((way for way in ways if way.is_file()), None)
-
-
-def _number(text: str, low: float, high: float, where: str) -> float:
-    try:
-        score = float(text)
-    except ValueError:
-        raise ValueError(f"{where}, column 'score': '{text}' is not a number") from None
-    if not (math.isfinite(score) and low <= score <= high):
-        raise ValueError(f"{where}, column 'score': {text} is not in {low:g}..{high:g} (--min, --max)")
-    return score
+    """The file that a csv calls so."""
+    return next((way for one in spellings(name) if (way := path.parent / one).is_file()), None)
 
 
 def rows_of(
@@ -125,11 +112,15 @@ def _observed(calm: Calm, given: Given, readout: str) -> tuple[Observed, np.ndar
         ValueError: too few of them can be read.
     """
     scored = dict(zip(map(str, given.paths), given.scores, strict=True))
-    readable = dict(read_photographs(list(scored)))
-    if len(readable) < LEAST:
-        raise ValueError(f"{len(readable)} of {len(scored)} scored photographs can be read; {LEAST} are needed")
-    support = calm.observe(list(readable.values()))
-    scores, generic = np.array([scored[path] for path in readable]), getattr(support, readout)
+    read: list[str] = []
+    parts: list[Observed] = []
+    for _, images in read_photographs([*scored], BATCH, calm.max_side):
+        read += images
+        parts += [calm.observe([*images.values()])] if images else []
+    if len(read) < LEAST:
+        raise ValueError(f"{len(read)} of {len(scored)} scored photographs can be read; {LEAST} are needed")
+    support, scores = Observed.joined(parts), np.array([scored[path] for path in read])
+    generic = getattr(support, readout)
     try:
         agreement = SRCC.point(_left_out(support.pooled, scores - generic) + generic, scores)
         result = f"SRCC {agreement:.2f}, generic score {SRCC.point(generic, scores):.2f}"

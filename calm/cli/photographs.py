@@ -1,10 +1,15 @@
-"""Finding photographs by the names that people type, and reading them."""
+"""Finding photographs by the names that people type, and reading them ahead of the model."""
 
 from __future__ import annotations
 
 import glob
+import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,60 +20,129 @@ from calm.cli.errors import tell
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-UNREAD = {  # formats of phones and cameras
-    *(".3fr", ".arw", ".avif", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".hif", ".jp2", ".jxl", ".nef", ".nrw"),
-    *(".orf", ".pef", ".psd", ".raf", ".raw", ".rw2", ".srw", ".x3f"),
-}
+    from calm.data.obtain.archives import LeftOut
+    from calm.data.store.images import ImageError
+
+THREADS = min(4, os.cpu_count() or 1)
+UNREAD = {".jp2", ".jxl", ".psd"}
 
 
 def find_photographs(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Expand folders (with all below them) and globs.
+    """Expand folders (with all below them) and globs; linked folders are entered, each once, hidden files left out.
 
     Returns:
         The files, each once, in the order of `names`; and a message for every name that leads to none.
     """
-    from calm.data.store.images import SUFFIXES
-
     files: dict[str, None] = {}
     problems: list[str] = []
     for name in names:
-        path = Path(name)
-        if not name.strip():  # Path("") is the current folder
-            here, problem = [], "an empty name: is a variable of the shell not set?"
-        elif path.is_dir():
-            # macOS leaves "._photo.jpg" on other systems' disks: no photograph, whatever its name says.
-            found = [p for p in path.rglob("*") if p.is_file() and not p.name.startswith("._")]
-            here = sorted(str(p) for p in found if p.suffix.lower() in SUFFIXES)
-            tell_passed_over(name, found)
-            problem = f"{name}: no photograph in this folder ({', '.join(SUFFIXES)})"
-        elif path.exists():
-            here, problem = [name], ""
-        elif glob.has_magic(name):
-            here = sorted(p for p in glob.glob(name, recursive=True) if Path(p).is_file())
-            problem = f"{name}: no file matches"
-        else:
-            here, problem = [], f"{name}: no such file or folder"
+        try:
+            here, problem = _named(name)
+        except OSError as error:  # a name that is too long, a folder that may not be looked into
+            here, problem = [], f"{name}: {error.strerror}"
         files.update(dict.fromkeys(here))
         if not here:
             problems.append(problem)
     return list(files), problems
 
 
-def tell_passed_over(folder: str, files: Iterable[Path]) -> None:
-    """Count photographs in formats that calm does not read, so that nobody takes a table for the whole folder."""
-    counts = Counter(suffix for file in files if (suffix := file.suffix.lower()) in UNREAD)
-    if counts:
+def _named(name: str) -> tuple[list[str], str]:
+    """Files of one name, and what to say if there are none."""
+    if not name.strip():  # Path("") is the current folder
+        return [], "an empty name: is a variable of the shell not set?"
+    path = Path(name)
+    if path.is_dir():
+        return _in_folder(path)
+    if path.exists():
+        return [name], ""
+    if not glob.has_magic(name):
+        return [], f"{name}: no such file or folder"
+    before, deep, after = name.partition("**")
+    if not deep:
+        found = [Path(file) for file in glob.glob(name)]
+    else:  # glob itself would follow a link to the folder it lies in as often as the system lets it
+        folders = [Path(folder) for folder in glob.glob(before or ".") if Path(folder).is_dir()]
+        last = after.strip("/") or "*"
+        found = [file for folder in folders for file in _below(folder) if file.match(last)]
+    return sorted(str(file) for file in found if file.is_file()), f"{name}: no file matches"
+
+
+def _in_folder(folder: Path) -> tuple[list[str], str]:
+    from calm.data.store.images import SUFFIXES
+    from calm.data.store.raw import SUFFIXES as RAW
+
+    raw_is_read = find_spec("rawpy") is not None
+    read, unread = ({*SUFFIXES, *RAW}, UNREAD) if raw_is_read else ({*SUFFIXES}, {*UNREAD, *RAW})
+    files = _below(folder)
+    counts = Counter(suffix for file in files if (suffix := file.suffix.lower()) in unread)
+    if counts:  # or a table would be taken for the whole folder
         named = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
-        typer.echo(f"{folder}: skipped, in formats that calm does not read: {named}", err=True)
+        hint = "; pip install rawpy to read cameras' RAW files" if counts.keys() & {*RAW} else ""
+        typer.echo(f"{folder}: skipped, in formats that calm does not read: {named}{hint}", err=True)
+    here = [str(file) for file in files if file.suffix.lower() in read]
+    return here, f"{folder}: no photograph in this folder ({', '.join(sorted(read))})"
 
 
-def read_photographs(paths: Sequence[str]) -> Iterator[tuple[str, Image]]:
-    """Read photographs; tell of those that cannot be read and leave them out."""
+def _below(folder: Path) -> list[Path]:
+    """Every file below a folder; what is left out is told.
+
+    Raises:
+        OSError: the folder itself cannot be read.
+    """
+    from calm.data.obtain.archives import LeftOut, files_below
+
+    left_out = LeftOut()
+    files = [folder / file for file in files_below(folder, left_out)]
+    _tell_left_out(folder, left_out)
+    return files
+
+
+def _tell_left_out(folder: Path, left_out: LeftOut) -> None:
+    for error in left_out.closed:
+        if error.filename == str(folder):
+            raise error
+        tell(f"{error.filename}: {error.strerror}")
+    from calm.data.store.images import SUFFIXES
+
+    hidden = [name for name in left_out.hidden if name.lower().endswith(SUFFIXES)]
+    for what, names in {"hidden": hidden, "links to folders that were met already": left_out.again}.items():
+        if names:
+            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            typer.echo(f"{folder}: skipped, {what}: {len(names)} ({shown})", err=True)
+
+
+def read_photographs(
+    paths: Sequence[str], batch_size: int, max_side: int
+) -> Iterator[tuple[list[str], dict[str, Image]]]:
+    """Batches of photographs: what they are called, and those of them that can be read; the others are told.
+
+    Threads read ahead of whoever takes them, a few photographs at most: memory does not grow with their number. The longer
+    side is scaled down to `max_side` pixels.
+    """
+    from calm.data.progress import in_order
+    from calm.data.store.images import MIN_SIDE
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        results = in_order(pool, partial(_read, max_side=max_side), paths, 2 * THREADS)
+        names = iter(paths)
+        while batch := list(islice(names, batch_size)):
+            readable: dict[str, Image] = {}
+            for path, image in zip(batch, results, strict=False):
+                if isinstance(image, Exception):
+                    tell(str(image))
+                    continue
+                if min(image.size) < MIN_SIDE:
+                    small = f"{image.width}x{image.height} pixels"
+                    typer.echo(f"{path}: {small}, as calm looks at it: too narrow for an answer to mean much", err=True)
+                readable[path] = image
+            yield batch, readable
+
+
+def _read(path: str, max_side: int) -> Image | ImageError:
     from calm.assistant.inputs import opened
     from calm.data.store.images import ImageError
 
-    for path in paths:
-        try:
-            yield path, opened(path)
-        except ImageError as error:
-            tell(str(error))
+    try:
+        return opened(path, max_side)
+    except ImageError as error:
+        return error

@@ -1,11 +1,14 @@
-"""Progress of long work on stderr: a bar with rate and time left on a terminal, a line a minute elsewhere."""
+"""Long work: results of threads in order; progress on stderr, a bar on a terminal, a line a minute elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -13,6 +16,8 @@ from rich.text import Text
 
 _LINE_SECONDS = 60.0
 Advance = Callable[[int], None]
+Element = TypeVar("Element")
+Result = TypeVar("Result")
 
 
 class _Amounts(ProgressColumn):
@@ -75,3 +80,20 @@ class _Lines:
         if rate > 0:
             text += f", {(self.total - self.done) / rate / 60:.0f} min left"
         print(text, file=sys.stderr, flush=True)
+
+
+def in_order(
+    pool: Executor, work: Callable[[Element], Result], elements: Iterable[Element], waiting: int
+) -> Iterator[Result]:
+    """Results in the order of `elements`, of which at most `waiting` are worked on or wait to be taken."""
+    futures: deque[Future[Result]] = deque()
+    try:
+        for element in elements:
+            if len(futures) >= waiting:
+                yield futures.popleft().result()
+            futures.append(pool.submit(work, element))
+        while futures:
+            yield futures.popleft().result()
+    finally:
+        for future in futures:
+            future.cancel()

@@ -99,6 +99,7 @@ def calm_config(
         vision_config=deepcopy(vision.config),
         text_config=deepcopy(text_config or language_config(params.parts.language)),
         image_size=vision.preprocessing.size,
+        max_side=params.data.image.max_side,
         levels=mfam.levels.model_dump(),
         grid=mfam.grid,
         queries=mfam.queries,

@@ -61,6 +61,7 @@ class CalmConfig(PreTrainedConfig):
     vision_config: Any = None  # a configuration, or what one says as a dict
     text_config: Any = None
     image_size: int = 336
+    max_side: int = 0  # pixels that photographs are scaled down to first, as those were that it learnt from; 0: unknown
     levels: dict[str, list[int]] = field(default_factory=lambda: {"low": [8], "middle": [16], "high": [-2]})
     grid: int = 0
     queries: int = 32

@@ -5,18 +5,24 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageFile
+from PIL import ExifTags, Image, ImageCms, ImageFile
 
-from calm.data.store.images import ImageError, ImageStore, ShardWriter, encode, fit, read_image
+from calm.data.store.images import ImageError, ImageStore, ShardWriter, encode, read_image
+from calm.data.store.pixels import ADOBE_RGB, fit, matrix_profile, upright_srgb
 from tests.data.conftest import picture
+from tests.data.dng import dng
 
 MAX_PIXELS = 10**6
+# Primaries of Display P3 under D50, with a plain gamma in place of its curve.
+DISPLAY_P3 = matrix_profile(((0.5151, 0.2412, -0.0011), (0.292, 0.6922, 0.0419), (0.1571, 0.0666, 0.7841)), 2.2)
 
 
 def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -27,6 +33,22 @@ def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 def read(data: bytes) -> Image.Image:
     return read_image(data, max_pixels=MAX_PIXELS, name="it.jpg")
+
+
+def png(width: int, height: int, bits: int, lines: bytes) -> bytes:
+    """Of RGB, by hand: Pillow writes 16 bits of grey only, and no picture that is not there."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(lines, 1)) + chunk(b"IEND", b"")
+
+
+def png16(pixels: np.ndarray) -> bytes:
+    """Colours (H, W, 3) of 16 bits."""
+    height, width, _ = pixels.shape
+    return png(width, height, 16, b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels))
 
 
 def mean_gap(left: Image.Image, right: Image.Image) -> float:
@@ -75,11 +97,7 @@ def test_other_formats_are_refused(data: bytes) -> None:
 
 
 def test_too_many_pixels_are_refused_before_decoding() -> None:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = struct.pack(">IIBBBBB", 9_000, 8_000, 8, 2, 0, 0, 0)
-    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    bomb = png(9_000, 8_000, 8, b"")
     with pytest.raises(ImageError, match=r"9000x8000 pixels, more than the 1000000 allowed"):
         read(bomb)
 
@@ -178,13 +196,7 @@ def test_sixteen_bit_colours_come_out_within_one_level() -> None:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 65536, (40, 70, 3)).astype(np.uint16)
 
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    header = struct.pack(">IIBBBBB", 70, 40, 16, 2, 0, 0, 0)
-    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
-    got = np.asarray(read(data)).astype(int)
+    got = np.asarray(read(png16(pixels))).astype(int)
     assert np.abs(got - pixels / 257).max() <= 1
 
 
@@ -293,7 +305,123 @@ def test_more_pixels_than_pillow_would_take_are_a_matter_of_our_bound(monkeypatc
     assert read(saved(Image.new("RGB", (50, 50)), "PNG")).size == (50, 50)
 
 
-def test_a_decoders_warnings_are_not_printed(recwarn: pytest.WarningsRecorder) -> None:
+def test_a_decoders_warnings_are_not_printed_and_those_of_others_stay(tmp_path: Path) -> None:
     exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x05\x00\x12\x01"  # an entry that ends too early
-    read(saved(Image.new("RGB", (50, 50)), "JPEG", exif=exif))
-    assert not recwarn.list
+    (tmp_path / "it.jpg").write_bytes(saved(Image.new("RGB", (50, 50)), "JPEG", exif=exif))
+    code = (
+        "import sys, warnings; from pathlib import Path\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from calm.data.store.images import read_image\n"
+        "with ThreadPoolExecutor(8) as pool:\n"
+        "    list(pool.map(lambda path: read_image(path, max_pixels=10**6), [Path(sys.argv[1])] * 64))\n"
+        "warnings.warn('mine')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "it.jpg")], capture_output=True, text=True, check=True
+    )
+    assert done.stderr.count("Warning") == 1 and "mine" in done.stderr
+
+
+@pytest.mark.parametrize(("kind", "name"), [("HEIF", "it.heic"), ("AVIF", "it.avif")])
+def test_photographs_of_phones_are_read(kind: str, name: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    # Of HEIF the container turns it, whatever EXIF says; Pillow writes that for AVIF.
+    stored = picture(1) if kind == "HEIF" else picture(1).transpose(Image.Transpose.ROTATE_90)
+    (tmp_path / name).write_bytes(data := saved(stored, kind, quality=90, exif=exif))
+    for got in (read(data), read_image(tmp_path / name, max_pixels=MAX_PIXELS)):
+        assert got.size == picture(1).size and mean_gap(got, picture(1)) < 8
+    with pytest.raises(ImageError, match=r"it\.jpg: truncated|or not a whole one"):
+        read(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("told_twice", [False, True])
+def test_a_raw_file_is_read_by_its_preview_turned_once(orientation: int, told_twice: bool, tmp_path: Path) -> None:
+    pytest.importorskip("rawpy")
+    upright = picture(1, (1200, 800))
+    undo = {1: None, 3: 3, 6: 2, 8: 4}[orientation]
+    stored = upright if undo is None else upright.transpose(Image.Transpose(undo))
+    exif = Image.Exif()
+    if told_twice:
+        exif[0x0112] = orientation
+    data = dng(saved(stored, "JPEG", quality=95, exif=exif), stored.size, orientation)
+    (tmp_path / "it.DNG").write_bytes(data)
+    for got in (
+        read_image(tmp_path / "it.DNG", max_pixels=MAX_PIXELS),
+        read_image(data, max_pixels=MAX_PIXELS, name="it.dng"),
+    ):
+        assert got.size == upright.size and mean_gap(got, upright) < 4
+
+
+def test_a_raw_file_with_no_preview_or_a_small_one_is_developed() -> None:
+    pytest.importorskip("rawpy")
+    small = saved(picture(1, (160, 120)), "JPEG")
+    for data in (dng(), dng(small, (160, 120))):
+        got = read_image(data, max_pixels=MAX_PIXELS, name="it.dng")
+        assert got.size == (128, 128) and np.ptp(np.asarray(got)) < 16  # a grey mosaic at half its size
+    with pytest.raises(ImageError, match=r"it\.dng: truncated or damaged"):
+        read_image(b"no such thing", max_pixels=MAX_PIXELS, name="it.dng")
+
+
+def test_without_rawpy_a_raw_file_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rawpy", None)
+    with pytest.raises(ImageError, match=r"it\.CR2: a camera's RAW file: to read it, pip install rawpy"):
+        read_image(b"whatever", max_pixels=MAX_PIXELS, name="it.CR2")
+
+
+def converted(image: Image.Image, profile: bytes) -> Image.Image:
+    """An sRGB photograph in other numbers for the same colours."""
+    wide = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    return ImageCms.profileToProfile(image, ImageCms.createProfile("sRGB"), wide, outputMode="RGB")
+
+
+@pytest.mark.parametrize("told", ["colour space", "index", "both"])
+def test_adobe_rgb_that_exif_alone_tells_of_is_converted(told: str) -> None:
+    exif = Image.Exif()
+    inner = exif.get_ifd(ExifTags.IFD.Exif)
+    inner[ExifTags.Base.ColorSpace] = 2 if told != "index" else 65535
+    if told != "colour space":
+        inner[ExifTags.IFD.Interop] = {ExifTags.Interop.InteropIndex: "R03\0"}
+    wide = converted(picture(1), ADOBE_RGB)
+    wide.info.clear()
+    got = read(saved(wide, "JPEG", quality=95, exif=exif))
+    assert mean_gap(got, picture(1)) < 3 < mean_gap(wide, picture(1))
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ColorSpace] = 65535  # nothing known: as it is
+    exif.get_ifd(ExifTags.IFD.Exif).pop(ExifTags.IFD.Interop, None)
+    assert mean_gap(read(saved(wide, "JPEG", quality=95, exif=exif)), wide) < 3
+
+
+def test_our_adobe_rgb_is_as_published() -> None:
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(ADOBE_RGB))
+    middle = 255 * (1.055 * (128 / 255) ** (563 / 256 / 2.4) - 0.055)  # the same light on sRGB's curve
+    for wide, want in {(255, 0, 0): (255, 0, 0), (255,) * 3: (255,) * 3, (128,) * 3: (middle,) * 3}.items():
+        pixel = Image.new("RGB", (1, 1), wide)
+        got = ImageCms.profileToProfile(pixel, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        assert np.abs(np.subtract(got.getpixel((0, 0)), want)).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "CMYK", "P", "1", "I;16"])
+def test_what_is_scaled_first_looks_as_what_is_scaled_last(mode: str) -> None:
+    large = picture(3, (900, 600))
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(large.convert("L")).astype(np.uint16) * 257)
+    else:
+        image = large.convert(mode)
+    if "A" in mode:
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+    assert mean_gap(upright_srgb(image, 128), fit(upright_srgb(image), 128)) < 2
+
+
+def test_no_copy_of_a_large_photograph_is_made() -> None:
+    code = (
+        "import io, resource, sys; from PIL import Image\n"
+        "from calm.data.store.images import read_image\n"
+        "buffer = io.BytesIO(); Image.new(sys.argv[1], (9000, 9000)).save(buffer, 'PNG', compress_level=1)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "read_image(buffer.getvalue(), max_pixels=10**9, max_side=1024)\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 81e6)"
+    )
+    for mode, held in {"RGB": 4, "I;16": 2}.items():  # bytes for each pixel in Pillow; the saved one held as many
+        done = subprocess.run([sys.executable, "-c", code, mode], capture_output=True, text=True, check=True)
+        assert float(done.stdout) < 0.5 * held, mode

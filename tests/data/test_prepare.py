@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,10 @@ from PIL import Image
 
 from calm.data.prepare import stage
 from calm.data.prepare.resumable import ShardState
-from calm.data.prepare.stage import in_order, prepare
+from calm.data.prepare.stage import prepare
+from calm.data.progress import in_order
 from calm.data.sources import SourceError, fetch
+from calm.data.sources.local import Local
 from calm.data.store import tables
 from calm.data.store.images import ImageStore
 from calm.layout import Layout
@@ -92,9 +95,12 @@ def test_files_changed_since_they_were_fetched_are_errors(scored: Path, scored_p
     assert not layout.prepared("local").exists()
 
 
-def test_two_photographs_of_one_name_are_an_error(scored: Path, scored_params: Params, tmp_path: Path) -> None:
-    picture(50).save(scored / "p02.jpg")
-    with pytest.raises(SourceError, match=r"p02\.jpg and p02\.png are both called 'p02'"):
+def test_two_photographs_of_one_name_are_an_error(
+    scored: Path, scored_params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Local.photographs
+    monkeypatch.setattr(Local, "photographs", lambda self: (replace(one, item_id="p02") for one in found(self)))
+    with pytest.raises(SourceError, match=r"p00\.png and p01\.png are both called 'p02'"):
         prepared(scored_params, tmp_path / "out", "local")
 
 

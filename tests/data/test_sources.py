@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from calm.data.store.tables import comments, items, quarantine, ratings
 from calm.layout import Layout
 from calm.params import Params
 from calm.settings import ParamsError
-from tests.data.conftest import MakeParams, photos_settings, use_list
+from tests.data.conftest import MakeParams, photos_settings, picture, use_list
 
 
 def local_params(make_params: MakeParams, root: Path | None, **settings: Any) -> Params:
@@ -186,6 +187,7 @@ def test_a_wrong_cell_is_named_by_file_line_and_column(
     ("header", "message"),
     [
         ("name,score", "no column 'file'; found: name, score"),
+        ("file|score", r"no column 'file'; found: file\|score"),
         ("file,score,ratr", "unknown or second column 'ratr'"),
         ("file,score,score", "second column 'score.1'"),
     ],
@@ -198,9 +200,31 @@ def test_a_wrong_header_is_named(
         sources.fetch("local", local_params(make_params, scored), Layout(tmp_path))
 
 
-def test_a_line_with_too_many_cells_is_an_error(scored: Path, make_params: MakeParams, tmp_path: Path) -> None:
-    (scored / "scores.csv").write_text("file,score,rater,comment\np01.png,3,,good\np02.png,3,,well, good\n")
-    with pytest.raises(SourceError, match=r"scores\.csv: not a table.*Expected 4 fields in line 3, saw 5"):
+@pytest.mark.parametrize(("encoding", "separator"), [("cp1252", ";"), ("utf-16", "\t"), ("utf-8-sig", ",")])
+@pytest.mark.parametrize("accents", ["NFC", "NFD"])
+def test_a_csv_is_read_as_any_spreadsheet_saves_it(
+    encoding: str, separator: str, accents: str, make_params: MakeParams, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine" / unicodedata.normalize(accents, "été")
+    mine.mkdir(parents=True)
+    rows = ["file|score"]
+    for number, suffix in enumerate((".jpg", ".png")):  # told apart by their suffix alone
+        picture(number).save(mine / f"IMG_1{suffix}")
+        rows.append(f"été\\IMG_1{suffix}|" + (f"{number + 1},5" if separator != "," else f"{number + 1}.5"))
+    table = "\r\n".join(rows).replace("|", separator)
+    (mine.parent / "scores.csv").write_bytes(table.encode(encoding))
+    (mine.parent / "again").symlink_to(".")
+    params, layout = local_params(make_params, mine.parent), Layout(tmp_path / "out")
+    sources.fetch("local", params, layout)
+    prepare("local", params, layout)
+    given = ratings(layout, "local").query("rater_id.isna()").set_index("item_id")["score"]
+    named = {unicodedata.normalize("NFC", name): score for name, score in given.items()}
+    assert named == {"été/IMG_1.jpg": 1.5, "été/IMG_1.png": 2.5}
+
+
+def test_a_workbook_says_what_to_do(scored: Path, make_params: MakeParams, tmp_path: Path) -> None:
+    (scored / "scores.csv").write_bytes(b"PK\x03\x04")
+    with pytest.raises(SourceError, match=r"scores\.csv: a workbook: save its sheet as csv"):
         sources.fetch("local", local_params(make_params, scored), Layout(tmp_path))
 
 

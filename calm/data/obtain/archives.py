@@ -10,7 +10,7 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import cast
@@ -181,19 +181,31 @@ def located(images: ImageIndex, paths: Iterable[str]) -> dict[str, str]:
     return wanted
 
 
-def files_below(root: Path) -> list[str]:
-    """Every file below a folder as a relative path with slashes, sorted; hidden ones are left out, links followed."""
+@dataclass
+class LeftOut:
+    """What `files_below` does not give: hidden files, linked folders that were met already, folders it cannot read."""
+
+    hidden: list[str] = field(default_factory=list)
+    again: list[str] = field(default_factory=list)
+    closed: list[OSError] = field(default_factory=list)
+
+
+def files_below(root: Path, left_out: LeftOut | None = None) -> list[str]:
+    """Every file below a folder as a relative path with slashes, sorted; links are followed, each folder read once."""
     found: list[str] = []
     seen: set[str] = set()
-    for folder, inside, names in os.walk(root, followlinks=True):
+    left_out = LeftOut() if left_out is None else left_out
+    for folder, inside, names in os.walk(root, followlinks=True, onerror=left_out.closed.append):
         real = os.path.realpath(folder)
         if real in seen:  # a link that leads back
+            left_out.again.append(folder)
             inside.clear()
             continue
         seen.add(real)
         inside[:] = sorted(name for name in inside if not _hidden(name))
         relative = Path(folder).relative_to(root)
         found += [(relative / name).as_posix() for name in names if not _hidden(name)]
+        left_out.hidden += [os.path.join(folder, name) for name in names if _hidden(name)]
     return sorted(found)
 
 

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -22,13 +20,14 @@ from PIL import Image, ImageOps
 
 from calm.data.errors import ArchiveError
 from calm.data.prepare.resumable import SHARD_BYTES, ShardState
-from calm.data.progress import progress
+from calm.data.progress import in_order, progress
 from calm.data.reading.base import MANIFEST, Photograph, Rows, SourceError, checked_sha256
 from calm.data.settings import ImageParams
 from calm.data.sources import Source, source
 from calm.data.store import schema
 from calm.data.store.fingerprints import fingerprint, perceptual_hash
-from calm.data.store.images import MIN_SIDE, ImageError, encode, fit, read_image
+from calm.data.store.images import MIN_SIDE, ImageError, encode, read_image
+from calm.data.store.pixels import fit
 from calm.data.store.tables import rows_to_frame
 from calm.data.store.text import clean
 from calm.io import atomic_dir, code_sha256, sha256_file, sha256_text, write_table
@@ -44,8 +43,6 @@ STORED = pa.schema(  # a picture's row in the state
         *(schema.FINGERPRINT.field(name) for name in FINGERPRINT_ONLY),
     ]
 )
-Element = TypeVar("Element")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -132,23 +129,6 @@ def _write_shards(
     state.close((len(photographs), 0))
 
 
-def in_order(
-    pool: Executor, work: Callable[[Element], Result], elements: Iterable[Element], waiting: int
-) -> Iterator[Result]:
-    """Results in the order of `elements`, of which at most `waiting` are worked on or wait to be taken."""
-    futures: deque[Future[Result]] = deque()
-    try:
-        for element in elements:
-            if len(futures) >= waiting:
-                yield futures.popleft().result()
-            futures.append(pool.submit(work, element))
-        while futures:
-            yield futures.popleft().result()
-    finally:
-        for future in futures:
-            future.cancel()
-
-
 def _key(origin: Source, photographs: list[Photograph], params: Params, layout: Layout) -> str:
     """Hash of everything that decides the shards: state of other files, settings or code is not gone on with."""
     names = sha256_text("\n".join(f"{one.item_id}\t{one.label}\t{one.split}\t{one.group}" for one in photographs))
@@ -161,7 +141,7 @@ def _key(origin: Source, photographs: list[Photograph], params: Params, layout: 
         params.data.image.model_dump(),
         SHARD_BYTES,
         params.threads.prepare if type(origin).views is not Source.views else None,  # edits are sums of floats
-        [version(name) for name in ("pillow", "numpy", "scipy", "pyarrow", "torch", "kornia")],
+        [version(name) for name in ("pillow", "pillow-heif", "numpy", "scipy", "pyarrow", "torch", "kornia")],
         code_sha256("attributes", "data"),
     ]
     return sha256_text(json.dumps(parts, sort_keys=True, default=str))

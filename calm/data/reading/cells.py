@@ -7,8 +7,9 @@ and so that neither the machine's locale nor a guess at a column's type changes 
 from __future__ import annotations
 
 import codecs
+import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,10 +61,16 @@ def read_cells(
 
 
 def read_spreadsheet(path: Path) -> pd.DataFrame:
-    """As `read_cells`, of a csv as spreadsheets save it: UTF-8, UTF-16 or Windows-1252, with `,`, `;` or tabs between.
+    """As `read_cells`, of a csv as spreadsheets save it (`written_how`)."""
+    encoding, separator = written_how(path)
+    return read_cells(path, separator, encoding=encoding)
+
+
+def written_how(path: Path) -> tuple[str, str]:
+    """Encoding and separator of a csv by a spreadsheet: UTF-8, UTF-16 or Windows-1252; `,`, `;` or tabs.
 
     Raises:
-        SourceError: as `read_cells`, or it is a workbook (xlsx, ods).
+        SourceError: it is a workbook (xlsx, ods).
     """
     data = path.read_bytes()
     if data.startswith(b"PK\x03\x04"):
@@ -74,7 +81,29 @@ def read_spreadsheet(path: Path) -> pd.DataFrame:
     except UnicodeDecodeError:
         encoding, text = "cp1252", data.decode("cp1252", errors="replace")
     header = text.partition("\n")[0]
-    return read_cells(path, max(",;\t", key=header.count), encoding=encoding)
+    return encoding, max(",;\t", key=header.count)
+
+
+def spellings(name: str) -> Iterator[str]:
+    """A file's name as tables write it: with either slash, and either way to write an accent."""
+    for slashed in (name, name.replace("\\", "/")):
+        for form in ("NFC", "NFD"):
+            yield unicodedata.normalize(form, slashed)
+
+
+def rating(text: str, low: float, high: float, where: str, hint: str = "") -> float:
+    """A score, with a point or a decimal comma.
+
+    Raises:
+        SourceError: it is no number or lies outside low..high; `where` names file and line.
+    """
+    try:
+        score = float(text.replace(",", "."))
+    except ValueError:
+        raise SourceError(f"{where}, column 'score': '{text}' is not a number") from None
+    if not low <= score <= high:  # nan neither
+        raise SourceError(f"{where}, column 'score': {text} is not in {low:g}..{high:g}{hint}")
+    return score
 
 
 def require(cells: pd.DataFrame, columns: Sequence[str], path: Path) -> None:

@@ -8,32 +8,39 @@ from __future__ import annotations
 
 import io
 import math
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import cast
 
-import numpy as np
+import pillow_heif
 import pyarrow as pa
-from PIL import Image, ImageCms, ImageFile, ImageOps
+from PIL import Image, ImageFile
 
+from calm.data.store.pixels import NoRangeError, upright_srgb
+from calm.data.store.raw import SUFFIXES as RAW_SUFFIXES
+from calm.data.store.raw import open_raw
 from calm.data.store.schema import IMAGE
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "HEIF", "AVIF")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp"),
+    *(".heic", ".heif", ".hif", ".avif"),
+)
 MIN_SIDE = 64  # pixels of the shorter side, as stored: what edits of attributes need
 SHARD_PATTERN = "images-*.arrow"
-_ALPHA_MODES = {"RGBA", "RGBa", "LA", "La", "PA"}
-_SRGB = ImageCms.createProfile("sRGB")
-_LAB = ImageCms.createProfile("LAB")
+LARGE = 50_000_000  # pixels: of photographs with more only one is decoded at a time, whatever the number of threads
+
+_decoding_large = threading.Lock()
+pillow_heif.register_heif_opener(thumbnails=False)
+# What decoders warn of either shows or is an error; a filter for each reading would not be safe in threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class ImageError(ValueError):
     """A file that cannot be used as a photograph; the message names it and says why."""
-
-
-class _NoRangeError(ValueError):
-    """Numbers of which nobody says which is white."""
 
 
 def read_image(
@@ -48,7 +55,7 @@ def read_image(
         max_side: pixels of the longer side at most; a JPEG is then decoded at a smaller scale, in less time and memory.
 
     Returns:
-        Mode RGB, 8 bits, sRGB. Of an animation, the first frame.
+        Mode RGB, 8 bits, sRGB. Of an animation, the first frame; of a RAW file (by its suffix), the preview in it.
 
     Raises:
         ImageError: not an allowed format, too many pixels, truncated or damaged, or pixels without a known range.
@@ -58,37 +65,33 @@ def read_image(
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     Image.MAX_IMAGE_PIXELS = None  # the bound is `max_pixels`
     try:
-        data = source.read_bytes() if isinstance(source, Path) else source
-    except OSError as error:
-        raise ImageError(f"{name}: {error.strerror or error}") from error
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with _opened(source if isinstance(source, Path) else io.BytesIO(source), Path(name).suffix) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise ImageError(f"{name}: {width}x{height} pixels, more than the {max_pixels} allowed")
             if max_side is not None:
                 scale = max_side / max(width, height)
                 image.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))  # for a JPEG; at least that
-            image.load()
-            whole = upright_srgb(image)
-            return whole if max_side is None else fit(whole, max_side)
+            with _decoding_large if image.width * image.height > LARGE else nullcontext():
+                image.load()
+                return upright_srgb(image, max_side)
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
-        raise ImageError(f"{name}: not a photograph in an allowed format ({', '.join(FORMATS)})") from None
-    except _NoRangeError as error:
+        kinds = ", ".join(FORMATS)
+        raise ImageError(f"{name}: not a photograph in an allowed format ({kinds}), or not a whole one") from None
+    except NoRangeError as error:
         raise ImageError(f"{name}: {error}") from None
+    except ImportError:
+        raise ImageError(f"{name}: a camera's RAW file: to read it, pip install rawpy (calm's extra `raw`)") from None
     except Exception as error:  # decoders of damaged files raise almost anything
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's, not a decoder's
+            raise ImageError(f"{name}: {error.strerror}") from None
         raise ImageError(f"{name}: truncated or damaged ({type(error).__name__}: {error})") from error
 
 
-def fit(image: Image.Image, max_side: int) -> Image.Image:
-    """Scale down (Lanczos) so that the longer side is at most `max_side` pixels; never up."""
-    scale = max_side / max(image.size)
-    if scale >= 1:
-        return image
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.LANCZOS)
+def _opened(source: Path | io.BytesIO, suffix: str) -> Image.Image:
+    return open_raw(source) if suffix.lower() in RAW_SUFFIXES else Image.open(source, formats=FORMATS)
 
 
 def encode(image: Image.Image, quality: int) -> bytes:
@@ -96,62 +99,6 @@ def encode(image: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()
-
-
-def upright_srgb(image: Image.Image) -> Image.Image:
-    """8-bit sRGB, turned as its EXIF says, over white where it is transparent; what came out stays as it is.
-
-    Raises:
-        ValueError: numbers without a known white.
-    """
-    converted = _converted(image)
-    converted.info = {}  # or the profile that it was converted by would count again
-    return converted
-
-
-def _converted(image: Image.Image) -> Image.Image:
-    profile = image.info.get("icc_profile")
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "P":
-        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-    elif "transparency" in image.info and image.mode in {"1", "L", "RGB"}:
-        image = image.convert("RGBA")
-    if image.mode not in _ALPHA_MODES:
-        return _to_srgb(_eight_bits(image), profile)
-    straight = image.convert({"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}.get(image.mode, image.mode))
-    # A profile is for the channels that were stored: of grey with transparency, for grey.
-    colours = _to_srgb(straight.convert("L" if straight.mode == "LA" else "RGB"), profile)
-    white = Image.new("RGB", image.size, "white")
-    white.paste(colours, mask=straight.getchannel("A"))
-    return white
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Bring 16-bit and 1-bit grey to 8 bits. Wider numbers have no known white and are refused."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray(np.round(np.asarray(image).astype(np.float64) / 257).astype(np.uint8), "L")
-    if image.mode in {"I", "F"}:
-        raise _NoRangeError(
-            f"pixels of mode {image.mode}, numbers without a known white: save it with 8 or 16 bits a channel"
-        )
-    return image.convert("L") if image.mode == "1" else image
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert to sRGB by the embedded profile; without a usable one the numbers are taken as sRGB already.
-
-    CIE Lab needs no profile: its numbers are colours.
-    """
-    if image.mode == "LAB":
-        return cast(Image.Image, ImageCms.profileToProfile(image, _LAB, _SRGB, outputMode="RGB"))
-    if profile and image.mode in {"RGB", "L", "CMYK"}:
-        try:
-            embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(image, embedded, _SRGB, outputMode="RGB")
-            return cast(Image.Image, converted)
-        except (ImageCms.PyCMSError, OSError):
-            pass  # damaged, or made for another number of channels: as good as none
-    return image.convert("RGB")
 
 
 class ShardWriter:

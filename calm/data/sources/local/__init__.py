@@ -5,13 +5,15 @@
         local: {root: /photos/mine, csv: scores.csv, score_min: 1, score_max: 7, licence: my own}
 
 Without a csv the photographs serve the role `unlabelled` only. An item is called by its path in the folder, without
-the suffix. Photographs of the folder that the csv does not name are unlabelled ones.
+the suffix (with it where `IMG_1.jpg` lies beside `IMG_1.png`). Photographs of the folder that the csv does not name
+are unlabelled ones.
 """
 
 from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -21,8 +23,9 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
+from calm.data.obtain.archives import files_below
 from calm.data.reading.base import Photograph, RawFile, Settings, Source, SourceError
-from calm.data.reading.cells import cell_error, numbers, read_spreadsheet, require
+from calm.data.reading.cells import cell_error, numbers, read_spreadsheet, require, spellings
 from calm.data.store.images import SUFFIXES
 
 ROOT_VARIABLE = "CALM_DATA"
@@ -85,12 +88,14 @@ class Local(Source, about=__file__):
     @cached_property
     def paths(self) -> dict[str, Path]:
         """Every photograph of the folder by its name there, hidden ones left out."""
-        found = {path.relative_to(self.root).as_posix(): path for path in self.root.rglob("*") if path.is_file()}
-        return {
-            name: found[name]
-            for name in sorted(found)
-            if name.lower().endswith(SUFFIXES) and not any(part.startswith(".") for part in name.split("/"))
-        }
+        return {name: self.root / name for name in files_below(self.root) if name.lower().endswith(SUFFIXES)}
+
+    @cached_property
+    def _ids(self) -> dict[str, str]:
+        """What each is called: its path without the suffix; with it where two would be called the same."""
+        stems = {name: PurePosixPath(name).with_suffix("").as_posix() for name in self.paths}
+        many = Counter(stems.values())
+        return {name: stem if many[stem] == 1 else name for name, stem in stems.items()}
 
     def files(self) -> Iterable[RawFile]:
         """The csv and the photographs; a csv that cannot be read is an error here already."""
@@ -103,7 +108,7 @@ class Local(Source, about=__file__):
     def photographs(self) -> Iterator[Photograph]:
         """Every photograph of the folder, each a group of its own."""
         for name, path in self.paths.items():
-            yield Photograph(_item_id(name), name, path, _item_id(name), self.settings.licence)
+            yield Photograph(self._ids[name], name, path, self._ids[name], self.settings.licence)
 
     @cached_property
     def labels(self) -> pd.DataFrame:
@@ -116,20 +121,26 @@ class Local(Source, about=__file__):
         if path is None:
             return pd.DataFrame(columns=["item_id", "score", "rater", "comment"], dtype=str).astype({"score": float})
         cells = _known(read_spreadsheet(path), path)
-        names = cells["file"].str.replace("\\", "/").map(lambda name: PurePosixPath(name).as_posix())
-        rows = pd.DataFrame({"item_id": names.map(_item_id), "score": np.nan, **cells[["rater", "comment"]]})
+        names = cells["file"].map(self._found)
+        rows = pd.DataFrame({"item_id": names.map(self._ids), "score": np.nan, **cells[["rater", "comment"]]})
         scored = cells["score"] != ""
+        cells["score"] = cells["score"].str.replace(",", ".")  # a decimal comma
         low, high = self._scale
         rows.loc[scored, "score"] = numbers(cells[scored], ["score"], path, low, high)[:, 0]
         again = scored & rows[scored].duplicated(["item_id", "rater"]).reindex(rows.index, fill_value=False)
         for column, wrong, what in (
-            ("file", ~names.isin(list(self.paths)), f"is no photograph in {self.root}"),
+            ("file", names.isna(), f"is no photograph in {self.root}"),
             ("score", ~scored & (cells["comment"] == ""), "is empty, and there is no comment either"),
             ("file", again, "was scored by this rater, or by nobody in particular, before"),
         ):
             if wrong.any():
                 raise cell_error(cells, int(wrong.to_numpy().argmax()), column, path, what)
         return rows
+
+    def _found(self, written: str) -> str | None:
+        """The photograph that a cell names."""
+        names = (PurePosixPath(name).as_posix() for name in spellings(written))
+        return next((name for name in names if name in self.paths), None)
 
     @property
     def _scale(self) -> tuple[float, float]:
@@ -164,11 +175,6 @@ class Local(Source, about=__file__):
         said = self.labels[self.labels["comment"] != ""]
         ids = said["item_id"] + "/line" + said.index.astype(str)
         return pd.DataFrame({"item_id": said["item_id"], "comment_id": ids, "text": said["comment"], "origin": "human"})
-
-
-def _item_id(name: str) -> str:
-    """A file's path without its suffix."""
-    return PurePosixPath(name).with_suffix("").as_posix()
 
 
 def _known(cells: pd.DataFrame, path: Path) -> pd.DataFrame:
