@@ -116,8 +116,8 @@ def read_photographs(
 ) -> Iterator[tuple[list[str], dict[str, Image]]]:
     """Batches of photographs: what they are called, and those of them that can be read; the others are told.
 
-    Threads read ahead of whoever takes them, a few photographs at most: memory does not grow with their number. The longer
-    side is scaled down to `max_side` pixels.
+    Threads read ahead of whoever takes them, a few photographs at most: memory does not grow with their number. The
+    longer side is scaled down to `max_side` pixels.
     """
     from calm.data.progress import in_order
     from calm.data.store.images import MIN_SIDE
