@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -112,3 +113,12 @@ def test_a_photograph_has_one_score_in_any_batch() -> None:
         assert one.expectation == pytest.approx(other.expectation, abs=1e-3)
         assert one.regression == pytest.approx(other.regression, abs=1e-3)
     assert calm.comment(pictures, batch_size=5) == [said for one in pictures for said in calm.comment(one)]
+
+
+def test_frames_that_show_nothing_lie_below_nearly_every_photograph() -> None:
+    calm = Calm.from_pretrained(device="cpu")
+    grain = np.random.default_rng(2).integers(256, size=(480, 640, 3), dtype=np.uint8)
+    empty = [Image.new("RGB", (640, 480), tone) for tone in ("black", "white", "grey")]
+    for public in calm.publics:
+        for score in calm.score([*empty, Image.fromarray(grain)], public=public):
+            assert score.percentile is not None and score.percentile <= 1
