@@ -37,9 +37,7 @@ def serve(
     if find_spec("gradio") is None:
         sys.path.append(str(Path(sys.prefix) / "page"))  # last: whatever is in the environment comes from there
         if find_spec("gradio") is None:
-            raise ValueError(
-                "gradio, which the page is made with, is not installed: `make page` in calm's checkout does"
-            )
+            raise ValueError("the page needs gradio, which is not installed: run `make page` in calm's checkout")
     photographs, problems = find_photographs([] if folder is None else [folder])
     for problem in problems:
         tell(problem)

@@ -46,8 +46,6 @@ ON_LOAD = """element.addEventListener('change', (event) => {
 FONTS = ["system-ui", "sans-serif"]
 _CARDS = Environment(loader=PackageLoader("calm.page", "."), autoescape=True, undefined=StrictUndefined)
 
-from gradio.events import Dependency
-
 class Drop(gr.File):
     """Where photographs are dropped; gradio's own makes an empty file for each of them and never removes it."""
 
@@ -58,10 +56,10 @@ class Drop(gr.File):
         return [(Path(file.orig_name or file.path).name, Path(file.path)) for file in payload.root] if payload else []
     from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
     from gradio.blocks import Block
+
     if TYPE_CHECKING:
         from gradio.components import Timer
         from gradio.components.base import Component
-
 
 class Guard:
     """Refuses what the page never asks for, and tells the browser to load nothing from elsewhere."""
@@ -85,7 +83,6 @@ class Guard:
             elif "=http" in scope["path"] or "=/http" in scope["path"]:  # gradio would fetch it
                 answer = PlainTextResponse("not here", status_code=404)
         await answer(scope, receive, guarded)
-
 
 @dataclass
 class Page:
@@ -193,7 +190,6 @@ class Page:
             if self.folder:
                 on(page.load, self.open_folder, sitting, shown)
         return page.queue(max_size=WAITING, default_concurrency_limit=1)
-
 
 def serve(page: Page, host: str, port: int, ready: Callable[[str], None]) -> None:
     """Serve the page until the process is told to stop; `ready` is called with its address.
