@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import gradio as gr
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -34,7 +36,7 @@ MOST = 200  # photographs of one visit
 BATCH = 8  # photographs after which the page shows what there is
 MOST_BYTES = 128 * 2**20  # of one file
 MOST_AT_ONCE = 4 * 2**30  # bytes of one drop
-WAITING = 16  # events, after which further ones are refused
+WAITING = 64  # events, after which further ones are refused
 SITTINGS = 32  # visits that are kept, the latest
 LOOPBACK = ("127.0.0.1", "localhost")
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; form-action 'self'"
@@ -47,14 +49,9 @@ FONTS = ["system-ui", "sans-serif"]
 _CARDS = Environment(loader=PackageLoader("calm.page", "."), autoescape=True, undefined=StrictUndefined)
 
 
-class Drop(gr.File):
-    """Where photographs are dropped; gradio's own makes an empty file for each of them and never removes it."""
-
-    is_template = True  # to the browser it is gradio's own
-
-    def preprocess(self, payload: Any) -> list[tuple[str, Path]]:
-        """(name, where it lies) of each upload; gradio has checked that it is one."""
-        return [(Path(file.orig_name or file.path).name, Path(file.path)) for file in payload.root] if payload else []
+def uploads(payload: Any) -> list[tuple[str, Path]]:
+    """(name, where it lies) of what was dropped; gradio has checked that each is an upload of this page."""
+    return [(Path(file.orig_name or file.path).name, Path(file.path)) for file in payload.root] if payload else []
 
 
 class Guard:
@@ -73,8 +70,11 @@ class Guard:
 
         answer = self.app
         if scope["type"] == "http":
-            length = Headers(scope=scope).get("content-length", "0" if scope["method"] in {"GET", "HEAD"} else "")
-            if not length.isdecimal() or int(length) > MOST_AT_ONCE:
+            headers = Headers(scope=scope)
+            length = headers.get("content-length", "0" if scope["method"] in {"GET", "HEAD"} else "")
+            if urlsplit(headers.get("origin", "")).netloc not in {"", headers.get("host")}:
+                answer = PlainTextResponse("asked by another page", status_code=403)
+            elif not length.isdecimal() or int(length) > MOST_AT_ONCE:
                 answer = PlainTextResponse("too much at once", status_code=413)
             elif "=http" in scope["path"] or "=/http" in scope["path"]:  # gradio would fetch it
                 answer = PlainTextResponse("not here", status_code=404)
@@ -147,11 +147,14 @@ class Page:
         yield self.show(sitting, f"{count} photograph{'' if count == 1 else 's'}" if count else "", problems)
 
     def rate(self, sitting: Sitting, event: gr.EventData) -> None:
-        """A score that the visitor gave, or took back by an empty field; what is no score is passed over."""
-        row = int(event.row)
-        if not str(event.score).strip():
-            sitting.given.pop(row, None)
-        elif 0 <= row < len(sitting.cards) and 1 <= (score := float(event.score)) <= 10:
+        """A score that the visitor gave, or took back by an empty field."""
+        row, text = int(event.row), str(event.score).strip()
+        sitting.given.pop(row, None)
+        if not text:
+            return
+        if not 1 <= (score := float(text)) <= 10:
+            gr.Warning(f"{text} is not from 1 to 10, and does not count")
+        elif 0 <= row < len(sitting.cards):
             sitting.given[row] = score
 
     def own_order(self, sitting: Sitting) -> str:
@@ -172,18 +175,19 @@ class Page:
         with gr.Blocks(title="calm", analytics_enabled=False, delete_cache=(600, 600)) as page:
             sitting = gr.State(Sitting(), time_to_live=12 * 3600)
             gr.Markdown("# calm\nWhat a model says of photographs. They stay on the machine that runs this page.")
-            drop = Drop(label="Photographs", file_count="multiple", file_types=[*SUFFIXES], height=150)
+            drop = gr.File(label="Photographs", file_count="multiple", file_types=[*SUFFIXES], height=150)
+            drop.preprocess = uploads  # gradio's own makes an empty file for each of them and never removes it
             with gr.Row():
                 public, own = gr.Button("By score"), gr.Button("In my own order", variant="primary")
             shown = gr.HTML(self.show(Sitting()), js_on_load=ON_LOAD)
 
-            def on(event: Callable[..., Any], *arguments: Any, **more: Any) -> None:
+            def on(event: Callable[..., Any], *arguments: Any, **more: Any) -> None:  # one at a time, in their order
                 event(*arguments, show_progress="hidden", api_visibility="private", concurrency_id="calm", **more)
 
             on(drop.upload, self.drop, [drop, sitting], [drop, shown])
             on(public.click, self.public_order, sitting, shown)
             on(own.click, self.own_order, sitting, shown)
-            shown.input(self.rate, sitting, trigger_mode="multiple", show_progress="hidden", api_visibility="private")
+            on(shown.input, self.rate, sitting, trigger_mode="multiple")
             if self.folder:
                 on(page.load, self.open_folder, sitting, shown)
         return page.queue(max_size=WAITING, default_concurrency_limit=1)
@@ -194,7 +198,11 @@ def serve(page: Page, host: str, port: int, ready: Callable[[str], None]) -> Non
 
     Raises:
         OSError: the port is taken.
+        ValueError: the model cannot score, comment or suggest; the message says which one can.
     """
+    look(
+        page.calm, [("", Image.new("RGB", (64, 64)))], page.public
+    )  # a model that cannot says so before the page opens
     guards = [Middleware(Guard)]
     if host in LOOPBACK:  # or a page from elsewhere could call itself so
         guards.append(Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK]))
@@ -218,7 +226,7 @@ def serve(page: Page, host: str, port: int, ready: Callable[[str], None]) -> Non
                 css_paths=Path(__file__).with_name("page.css"),
             )
         except OSError as error:
-            raise OSError(f"{host}:{port} cannot be used: name another port with --port ({error})") from error
+            raise OSError(f"{host}:{port} cannot be used: name another port with --port") from error
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         ready(address)
         try:

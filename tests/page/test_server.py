@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,8 +39,8 @@ def test_no_file_is_handed_out(server: Server, path: str) -> None:
 def test_a_path_of_the_server_is_no_upload(server: Server) -> None:
     file = {"path": str(server.folder / "p0.png"), "orig_name": "p0.png", "meta": {"_type": "gradio.FileData"}}
     said = ask(server, [[file], None], 0)
+    assert '"success":false' in said
     assert "calm-card" not in said
-    print(said)
     assert (server.folder / "p0.png").is_file()
 
 
@@ -69,6 +70,23 @@ def test_a_request_without_its_length_or_for_another_host_is_refused(server: Ser
     endless = requests.post(f"{server.address}/{API}/upload", data=iter([b"x"]), timeout=30)
     assert endless.status_code == 413
     assert requests.get(server.address, headers={"Host": "elsewhere"}, timeout=30).status_code == 400
+
+
+def test_a_page_from_elsewhere_cannot_send_files(server: Server) -> None:
+    files, origin = {"files": ("p.jpg", b"x")}, {"Origin": "http://elsewhere"}
+    sent = requests.post(f"{server.address}/{API}/upload", files=files, headers=origin, timeout=30)
+    assert sent.status_code == 403
+    assert server.uploads() == []
+
+
+def test_a_model_that_cannot_speak_is_told_before_the_page_opens(server: Server, trained_template: Any) -> None:
+    model = str(trained_template.layout.pretrained)
+    command = [*CALM, "serve", "--port", str(free_port()), "--device", "cpu", "--model", model]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 1
+    assert "is pre-trained only and cannot speak" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_every_answer_has_the_policy(server: Server) -> None:
