@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 
 REPOSITORY = Path(__file__).parents[1]
 # Extras in folders of their own, and what they have there in another version than base.lock.
-APART: dict[str, set[str]] = {"cluster": set(), "remote": {"python-dateutil"}, "page": set()}
+APART: dict[str, set[str]] = {"cluster": set(), "remote": {"python-dateutil"}, "page": {"tomlkit"}}
 CAUTION = {("gradio", "pillow")}  # bounds that requirements/apart.py passes over: tests of the page run beyond them
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 

@@ -153,7 +153,7 @@ class Page:
         if not text:
             return
         if not 1 <= (score := float(text)) <= 10:
-            gr.Warning(f"{text} is not from 1 to 10, and does not count")
+            gr.Warning(f"{text} is not from 1 to 10, and does not count", duration=5)
         elif 0 <= row < len(sitting.cards):
             sitting.given[row] = score
 
@@ -175,7 +175,7 @@ class Page:
         with gr.Blocks(title="calm", analytics_enabled=False, delete_cache=(600, 600)) as page:
             sitting = gr.State(Sitting(), time_to_live=12 * 3600)
             gr.Markdown("# calm\nWhat a model says of photographs. They stay on the machine that runs this page.")
-            drop = gr.File(label="Photographs", file_count="multiple", file_types=[*SUFFIXES], height=150)
+            drop: Any = gr.File(label="Photographs", file_count="multiple", file_types=[*SUFFIXES], height=150)
             drop.preprocess = uploads  # gradio's own makes an empty file for each of them and never removes it
             with gr.Row():
                 public, own = gr.Button("By score"), gr.Button("In my own order", variant="primary")

@@ -107,6 +107,7 @@ def test_photographs_are_dropped_rated_and_shown_in_ones_own_order(page: Any, se
     wait(page, lambda: "You have scored 0" in status(page))
     rate(page, {"p0.png": "11"})
     wait(page, lambda: "11 is not from 1 to 10" in " ".join(toast.text for toast in find(page, ".toast-body")))
+    wait(page, lambda: not find(page, ".toast-body"))
     worst_first = {name: str(2 + 1.5 * place) for place, name in enumerate(names(page))}
     rate(page, worst_first)
     press(page, "In my own order")
