@@ -80,7 +80,7 @@ def test_a_page_from_elsewhere_cannot_send_files(server: Server) -> None:
 
 
 def test_a_model_that_cannot_speak_is_told_before_the_page_opens(server: Server, trained_template: Any) -> None:
-    model = str(trained_template.layout.pretrained)
+    model = str(trained_template.layout.pretrained("attributes").parent)
     command = [*CALM, "serve", "--port", str(free_port()), "--device", "cpu", "--model", model]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
