@@ -9,9 +9,9 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP := $(VENV)/bin/python -m pip --quiet
 LOCKS := requirements/torch.txt requirements/base.lock requirements/demo.lock
-APART := cluster remote
+APART := cluster remote page
 
-.PHONY: help env apart repro results test checks format lock clean
+.PHONY: help env apart page repro results test checks format lock clean
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -41,7 +41,9 @@ repro: env .dvc/config.local ## run what is not up to date, then print the metri
 
 # What would slow every stage down (transformers imports DeepSpeed wherever it is) or does not go with base.lock lies
 # in a folder of its own, for PYTHONPATH of the processes that want it. DeepSpeed is built with the environment's setuptools.
-apart: $(APART:%=$(VENV)/%/.installed) ## what clusters need, into .venv/cluster and .venv/remote (docs/cluster.md)
+apart: $(APART:%=$(VENV)/%/.installed) ## what clusters need, into .venv/cluster and .venv/remote (docs/cluster.md); page
+
+page: $(VENV)/page/.installed ## what `calm serve` needs, into .venv/page
 
 $(VENV)/%/.installed: requirements/%.lock $(VENV)/.installed
 	@rm -rf $(@D)

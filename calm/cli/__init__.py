@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from calm import __version__
-from calm.cli import datasets, people, plan, profile, results, stages
+from calm.cli import datasets, people, plan, profile, results, serve, stages
 from calm.cli.errors import ReportedErrors
 
 app = typer.Typer(
@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a bug keeps Python's own traceback
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (people, results, plan, stages):
+for part in (people, serve, results, plan, stages):
     app.add_typer(part.app)
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(profile.app, name="profile")
