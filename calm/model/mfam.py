@@ -175,7 +175,7 @@ class MFAM(nn.Module):
         self.temperature = nn.Parameter(torch.tensor([log(config.contrast_temperature)]))
         prototypes = torch.zeros(len(config.attribute_states), config.text_width)
         self.register_buffer("prototypes", prototypes)  # mean guidance embedding of every attribute state
-        if config.told_tokens:  # the words of every state, then those for nothing: `calm.model.words`
+        if config.told_tokens:  # the words of every state, then those for nothing: `calm.model.build.word_ids`
             words = torch.zeros(len(config.attribute_states) + 1, config.told_length, language_width)
             self.register_buffer("words", words)
 

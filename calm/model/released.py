@@ -16,11 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from calm.attributes.taxonomy import taxonomy
 from calm.io import atomic_file
-from calm.model.build import ADAPTER, Assembly, CheckpointError, assemble_parts, load_config, resolve_dtype
-from calm.model.parts.pretrained import load_language, load_vision
+from calm.model.build import ADAPTER, Assembly, CheckpointError, assemble_parts, embedded, load_config, word_ids
+from calm.model.parts.pretrained import load_language, load_vision, resolve_dtype
 from calm.model.processing import CalmProcessor
 from calm.model.settings import Runtime
-from calm.model.words import embedded, word_ids
 
 FOLDER = Path(__file__).parents[1] / "released"
 WEIGHTS = "released.safetensors"

@@ -14,8 +14,7 @@ from calm.data.store.images import ImageStore
 from calm.layout import Layout
 from calm.model.build import Assembly
 from calm.model.mfam import LevelTokens
-from calm.model.preprocessing import Preprocessing
-from calm.model.processing import byte_pixels, normalise
+from calm.model.processing import Preprocessing, byte_pixels, normalise
 from calm.model.settings import Runtime
 
 Key = tuple[str, str] | tuple[str, str, str]  # dataset, item_id, and how it is spoilt if it is

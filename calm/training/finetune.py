@@ -21,13 +21,12 @@ from calm.model.build import (
     load_adapter,
     load_config,
     load_trained,
-    resolve_dtype,
     save_adapter,
     save_complete,
     save_trained,
     use_plain_attention,
 )
-from calm.model.parts.pretrained import load_language, load_vision
+from calm.model.parts.pretrained import load_language, load_vision, resolve_dtype
 from calm.model.settings import FrozenTuning, FullTuning, LoRATuning
 from calm.params import Params
 from calm.training import visual_scores

@@ -17,8 +17,7 @@ from calm.instructions.wording import (
     personal_messages,
 )
 from calm.model.parts.known import CHATML, VICUNA
-from calm.model.preprocessing import Preprocessing
-from calm.model.processing import CalmImageProcessor, CalmProcessor, add_placeholders, number_prefix
+from calm.model.processing import CalmImageProcessor, CalmProcessor, Preprocessing, add_placeholders, number_prefix
 from calm.training.conversations import collate
 from calm.training.loop.machines import machines
 from tests import tiny

@@ -13,8 +13,18 @@ from calm.instructions.wording import SCORE_PROMPT, messages
 from calm.model.build import Assembly
 from calm.model.configuration import PLACEHOLDERS
 from calm.model.parts.known import VICUNA
-from calm.model.preprocessing import CLIP_MEAN, CLIP_STD, PartError, Preprocessing, Resampling
-from calm.model.processing import CalmImageProcessor, CalmProcessor, add_placeholders, normalise, unit_pixels
+from calm.model.processing import (
+    CLIP_MEAN,
+    CLIP_STD,
+    CalmImageProcessor,
+    CalmProcessor,
+    PartError,
+    Preprocessing,
+    Resampling,
+    add_placeholders,
+    normalise,
+    unit_pixels,
+)
 from tests import tiny
 
 CLIP = Preprocessing(64, CLIP_MEAN, CLIP_STD)
