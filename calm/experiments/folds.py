@@ -22,9 +22,8 @@ from calm.training.features import Features, Key
 from calm.training.finetune import assemble_from, head_beside_language, open_for_training, open_language_model
 from calm.training.loop.engine import Objective, Run, finish, train
 from calm.training.pretrain import attribute_objective
-from calm.training.publics import learnt_publics
 from calm.training.settings import LanguageLoss, Optimisation, PretrainAttributes, Recipe, Strategy
-from calm.training.tuning import InstructionObjective
+from calm.training.tuning import InstructionObjective, learnt_publics
 from calm.training.visual_scores import VisualScoreObjective, visual_parameters
 
 ALONE = Strategy(kind="single")

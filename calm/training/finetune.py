@@ -33,9 +33,8 @@ from calm.training import visual_scores
 from calm.training.features import Features
 from calm.training.loop.engine import Run, finish, train, write_curve
 from calm.training.loop.launch import absolute, launch
-from calm.training.publics import balanced, learnt_publics
 from calm.training.settings import FinetuneScores
-from calm.training.tuning import InstructionObjective
+from calm.training.tuning import InstructionObjective, balanced, learnt_publics
 
 if TYPE_CHECKING:
     from peft import PeftModel

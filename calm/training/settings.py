@@ -105,7 +105,7 @@ class FinetuneScores(Optimisation):
     """S: image-score pairs."""
 
     spread: NonNegative
-    balance: Share  # of publics of unlike size: `calm.training.publics`
+    balance: Share  # of publics of unlike size: `calm.training.tuning`
     regression: Regression
     visual: VisualScores
 

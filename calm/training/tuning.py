@@ -1,19 +1,68 @@
-"""Objectives on instructions: G (alignment) and the two processes of fine-tuning, C and S."""
+"""Objectives on instructions: G (alignment) and the two processes of fine-tuning, C and S.
+
+A row of instructions is a prompt about photographs and its answer. Where it is a score, it is that of a public: each
+dataset's raters have a taste of their own, and some are few.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
 from calm.model.build import Assembly
+from calm.model.modeling import IGNORED
+from calm.model.processing import CalmProcessor, is_score, number_prefix
 from calm.model.readouts import digit_targets
-from calm.training.conversations import collate
 from calm.training.features import Features, Key
 from calm.training.loop.order import WHOLE, Order, Part
 from calm.training.settings import FinetuneScores, Optimisation
+
+PERCENTILES = range(0, 101, 5)  # of the scores that a public gave
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded conversations.
+
+    Attributes:
+        input_ids, attention_mask, labels: (B, L); labels are -100 outside the answers.
+        prompt_ends: (B,), position of the last prompt token: where the model decides on its answer.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    labels: torch.Tensor
+    prompt_ends: torch.Tensor
+
+
+def collate(
+    processor: CalmProcessor, conversations: Sequence[Sequence[Mapping[str, str]]], answers: Sequence[str]
+) -> Batch:
+    """Tokenise user messages and answers."""
+    tokenizer = processor.tokenizer
+    prompts = [
+        tokenizer(processor.prompt([dict(m) for m in messages], score=is_score(answer))).input_ids
+        for messages, answer in zip(conversations, answers, strict=True)
+    ]
+    learned = [[*processor.answer_ids(answer), tokenizer.eos_token_id] for answer in answers]
+    length = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, learned, strict=True))
+    shape = (len(prompts), length)
+    ids = torch.full(shape, tokenizer.pad_token_id)
+    mask = torch.zeros(shape, dtype=torch.long)
+    labels = torch.full(shape, IGNORED)
+    for row, (prompt, answer, said) in enumerate(zip(prompts, learned, answers, strict=True)):
+        end = len(prompt) + len(answer)
+        ids[row, :end] = torch.tensor(prompt + answer)
+        mask[row, :end] = 1
+        labels[row, len(prompt) : end] = torch.tensor(answer)
+        if is_score(said) and number_prefix(tokenizer):  # what `generate` has to say itself before the first digit
+            labels[row, len(prompt) - 1] = prompt[-1]
+    return Batch(ids, mask, labels, torch.tensor([len(prompt) - 1 for prompt in prompts]))
 
 
 class InstructionObjective:
@@ -112,6 +161,34 @@ class InstructionObjective:
 def keys_of(dataset: str, item_ids: Sequence[str], spoilt: Any) -> list[Key]:
     """The photographs of a training row (INSTRUCTION); `spoilt` is null where they are as they are."""
     return [(dataset, item) if not isinstance(spoilt, str) else (dataset, item, spoilt) for item in item_ids]
+
+
+def learnt_publics(rows: pd.DataFrame, order: Sequence[str]) -> list[dict[str, Any]]:
+    """`CalmConfig.publics` of training rows (INSTRUCTION) of these datasets, in this order."""
+    given = rows[rows["score"].notna() & rows["spoilt"].isna()]
+    return [
+        {
+            "name": name,
+            "origin": ", ".join(sorted(own["origin"].unique())),
+            "steps": np.percentile(own["score"], PERCENTILES).round(3).tolist(),
+        }
+        for name in order
+        if len(own := given[given["dataset"] == name])
+    ]
+
+
+def balanced(rows: pd.DataFrame, balance: float) -> pd.DataFrame:
+    """Training rows (INSTRUCTION), the scores of smaller publics repeated so that they are seen more often.
+
+    Args:
+        balance: a public of n photographs is seen as often as n to this power says, to a whole number of times: 1 as
+            the rows are, 0 each public alike (the temperature by which multilingual models draw their languages).
+    """
+    scored = rows["score"].notna()
+    counts = rows.loc[scored, "dataset"].value_counts()
+    times = ((counts.max() / counts) ** (1 - balance)).round().astype(int) if len(counts) else counts
+    repeats = rows["dataset"].map(times).where(scored, 1).astype(int)
+    return rows.loc[rows.index.repeat(repeats)].reset_index(drop=True)
 
 
 def _numbers(column: pd.Series, device: torch.device) -> torch.Tensor:

@@ -22,9 +22,8 @@ from calm.params import Params
 from calm.training.features import Features, Key
 from calm.training.loop.engine import Run, finish, train
 from calm.training.loop.order import WHOLE, Order, Part
-from calm.training.publics import balanced
 from calm.training.settings import Strategy, VisualScores
-from calm.training.tuning import keys_of
+from calm.training.tuning import balanced, keys_of
 
 
 class VisualScoreObjective:

@@ -23,12 +23,11 @@ from calm.model.parts.pretrained import load_text_encoder
 from calm.model.processing import normalise
 from calm.model.readouts import MEAN_DECIMAL
 from calm.training.attributes import AttributeObjective, state_table
-from calm.training.conversations import collate
 from calm.training.features import Features, Photographs, render
 from calm.training.loop.order import Part
 from calm.training.losses.contrastive import multi_positive
 from calm.training.settings import Optimisation, Regression
-from calm.training.tuning import InstructionObjective
+from calm.training.tuning import InstructionObjective, collate
 from tests import tiny
 
 OPTIONS = Optimisation(**tiny.RUN | {"warmup": 0.0, "weight_decay": 0.0, "max_grad_norm": 1.0, "batch_size": 3})

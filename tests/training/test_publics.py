@@ -15,7 +15,7 @@ from calm.data.store.schema import INSTRUCTION
 from calm.instructions.wording import SCORE_PROMPT, as_public, format_score, messages
 from calm.io import write_table
 from calm.training.finetune import finetune, learnt_rows
-from calm.training.publics import balanced, learnt_publics
+from calm.training.tuning import balanced, learnt_publics
 from tests import tiny
 
 CONTRARY = "contrary"  # a public that gives 11 - s where the other gives s

@@ -22,8 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from calm.io import sha256_file
-from calm.training.loop.errors import TrainingError
-from calm.training.loop.processes import Processes
+from calm.training.loop.processes import Processes, TrainingError
 
 KEPT = 2  # checkpoints: the last one, and one more should that be damaged
 RECORD = "run.json"

@@ -26,8 +26,7 @@ from calm.io import atomic_file, code_sha256, sha256_text
 from calm.seeds import derive
 from calm.training.loop import checkpoints
 from calm.training.loop.checkpoints import WEIGHT, Saved
-from calm.training.loop.errors import TrainingError
-from calm.training.loop.processes import Processes, join
+from calm.training.loop.processes import Processes, TrainingError, join
 from calm.training.loop.reading import ahead
 from calm.training.loop.strategies import Losses, Objective, Trainer, open_trainer
 from calm.training.loop.throughput import measured

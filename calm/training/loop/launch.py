@@ -23,7 +23,7 @@ import torch
 from calm.io import write_json
 from calm.layout import Layout
 from calm.params import Params
-from calm.training.loop.errors import TrainingError
+from calm.training.loop.processes import TrainingError
 from calm.training.settings import Strategy
 
 WORKER = "calm.training.loop.worker"

@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 
-from calm.training.loop.errors import TrainingError
-
 Value = TypeVar("Value")
+
+
+class TrainingError(ValueError):
+    """Training that cannot go on; the message says why, and what is kept."""
 
 
 class Processes:

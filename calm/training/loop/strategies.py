@@ -18,9 +18,8 @@ import torch
 from torch import nn
 
 from calm.training.loop.checkpoints import WEIGHT, Saved
-from calm.training.loop.errors import TrainingError
 from calm.training.loop.order import Part
-from calm.training.loop.processes import Processes
+from calm.training.loop.processes import Processes, TrainingError
 from calm.training.settings import Optimisation, Strategy
 
 BETAS = (0.9, 0.999)  # Adam (paper); betas as in LLaVA-1.5's recipe

@@ -6,9 +6,9 @@ import torch
 
 from calm.attributes import LEVELS
 from calm.model.configuration import PLACEHOLDERS
-from calm.training.conversations import collate
 from calm.training.losses.base import Known, Loss, Step
 from calm.training.settings import LanguageLoss
+from calm.training.tuning import collate
 
 QUESTION = "Describe the {level}-level attributes of this photograph."
 
