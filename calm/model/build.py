@@ -73,13 +73,7 @@ def calm_config(
         vision_config=deepcopy(vision.config),
         text_config=deepcopy(text_config or language_config(params.parts.language)),
         image_size=vision.preprocessing.size,
-        levels=mfam.levels.model_dump(),
-        grid=mfam.grid,
-        queries=mfam.queries,
-        width=mfam.width,
-        layers=mfam.layers,
-        heads=mfam.heads,
-        cross_attention_every=mfam.cross_attention_every,
+        **mfam.model_dump(exclude={"thematic", "words"}),
         thematic_grid=mfam.thematic.grid,
         thematic_content=mfam.thematic.content,
         contrast_width=contrastive.width,
@@ -89,8 +83,6 @@ def calm_config(
         told_probability=mfam.words.probability,
         told_further=mfam.words.further,
         told_length=mfam.words.tokens,
-        score_width=mfam.score_width,
-        score_dropout=mfam.score_dropout,
         score_mean=True,
         attribute_states=[list(state) for state in attribute_states],
     )
@@ -102,20 +94,22 @@ def assemble(params: Params, attribute_states: Sequence[Sequence[str]] = ()) -> 
     config = calm_config(params, attribute_states, language.model.config)
     vision = load_vision(params.parts.vision, resolve_dtype(params.runtime))
     assembly = assemble_parts(config, vision, language, params.runtime, params.seed)
-    describe_classes(assembly, params.parts.text)
+    model = assembly.model
+    if "words" in config.thematic_content:
+        classes, encoder = model.mfam.get_buffer("class_words"), load_text_encoder(params.parts.text)
+        classes.copy_(encoder.embed([f"a photograph of {name}" for name in imagenet_names()[: len(classes)]]))
+        config.provenance["text"] = encoder.provenance.as_dict()
     if config.told_tokens:
-        model, tokenizer = assembly.model, assembly.processor.tokenizer
-        ids = word_ids(tokenizer, taxonomy(), config.attribute_states, config.told_length)
+        ids = word_ids(assembly.processor.tokenizer, taxonomy(), config.attribute_states, config.told_length)
         model.mfam.get_buffer("words").copy_(embedded(ids, model.get_input_embeddings()))
     return assembly
 
 
-def describe_classes(assembly: Assembly, text_encoder: str) -> None:
-    """Embed the names of the visual encoder's classes, where the model reads them as a source of content."""
-    for table in assembly.model.mfam.of_classes.values():
-        encoder = load_text_encoder(text_encoder)
-        table.copy_(encoder.embed([f"a photograph of {name}" for name in imagenet_names()[: len(table)]]))
-        assembly.model.config.provenance["text"] = encoder.provenance.as_dict()
+def assemble_named(config: CalmConfig, runtime: Runtime, seed: int) -> Assembly:
+    """As `assemble`, of the parts that a checkpoint's configuration names."""
+    names, dtype = config.provenance, resolve_dtype(runtime)
+    vision, language = load_vision(names["vision"]["name"], dtype), load_language(names["language"]["name"], dtype)
+    return assemble_parts(config, vision, language, runtime, seed)
 
 
 def word_ids(

@@ -185,11 +185,6 @@ def byte_pixels(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1)
 
 
-def unit_pixels(image: Image.Image) -> torch.Tensor:
-    """A photograph as (3, H, W) float in 0..1."""
-    return byte_pixels(image).float() / 255
-
-
 def normalise(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
     """Unit pixels (B, 3, H, W) to what the encoder expects (B, 3, S, S); agrees with `CalmImageProcessor`."""
     size = (preprocessing.size, preprocessing.size)

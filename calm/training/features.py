@@ -35,10 +35,6 @@ class Photographs:
         photograph = self.stores[dataset][item_id]
         return spoil(photograph, how[0], dataset, item_id) if how else photograph
 
-    def encoded(self, key: Key) -> bytes:
-        """The stored file."""
-        return self.stores[key[0]].encoded(key[1])
-
     def unit_pixels(self, key: Key) -> torch.Tensor:
         """A photograph as (3, H, W) float in 0..1."""
         return self._decoded(key).float() / 255

@@ -78,7 +78,7 @@ class InstructionObjective:
         seed: int,
         name: str,
     ) -> None:
-        self.assembly, self.features, self.parameters = assembly, features, parameters
+        self.assembly, self.model, self.features, self.parameters = assembly, assembly.model, features, parameters
         scores = options if isinstance(options, FinetuneScores) else None
         self.regression_weight = scores.regression.weight if scores else 0.0
         self.spread = scores.spread if scores else 0.0
@@ -94,11 +94,6 @@ class InstructionObjective:
         self.order = Order(len(self.rows), options.batch_size, seed, name, lengths)
         features.prepare(key for i in range(len(self.rows)) for key in self._keys(i))
 
-    @property
-    def model(self) -> torch.nn.Module:
-        """What strategies share out."""
-        return self.assembly.model
-
     def read(self, step: int, part: Part) -> torch.Tensor | None:
         """The photographs of a part of a step's rows, where their features are not kept."""
         everyone = self.order(step)
@@ -107,7 +102,7 @@ class InstructionObjective:
 
     def losses(self, step: int, part: Part = WHOLE, read: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """What a part of a step's rows contributes to its losses, and to the share of its tokens that is padding."""
-        model, everyone = self.assembly.model, self.order(step)
+        model, everyone = self.model, self.order(step)
         picked = everyone[part.slice(len(everyone))]
         chosen = self.rows.iloc[picked]
         batch = collate(
@@ -139,7 +134,7 @@ class InstructionObjective:
 
         The mean over parts and rows, as a share of the mean over `count` rows.
         """
-        config = self.assembly.model.config
+        config = self.model.config
         target = _numbers(scores, predicted.device)
         rated = ~target.isnan()
         if not rated.any():
@@ -150,7 +145,7 @@ class InstructionObjective:
     def _told(self, row: int) -> list[list[int] | None]:
         """Rows of the states that each photograph of a row is told to have; None: what is recognised in it."""
         labels = self._labels[row]
-        if labels is None or not self.assembly.model.config.told_tokens:
+        if labels is None or not self.model.config.told_tokens:
             return [None] * len(self._item_ids[row])
         return [[self._rows[label] for label in labels if label in self._rows]] * len(self._item_ids[row])
 

@@ -45,18 +45,13 @@ class VisualScoreObjective:
         seed: int,
         name: str,
     ) -> None:
-        self.assembly, self.features, self.parameters, self.keys = assembly, features, parameters, list(keys)
+        self.model, self.features, self.parameters, self.keys = assembly.model, features, parameters, list(keys)
         config = assembly.model.config
         half = (config.score_max - config.score_min) / 2
         self.publics = torch.tensor([config.public(key[0]) for key in self.keys])
         self.targets = (torch.tensor(scores, dtype=torch.float32) - config.score_min) / half - 1
         self.order = Order(len(self.keys), options.batch_size, seed, name)
         features.prepare(self.keys)
-
-    @property
-    def model(self) -> torch.nn.Module:
-        """What strategies share out."""
-        return self.assembly.model
 
     def read(self, step: int, part: Part) -> None:
         """Nothing: features are kept."""
@@ -65,9 +60,9 @@ class VisualScoreObjective:
         """Losses of one step; this phase is run by one process alone."""
         assert part == WHOLE, "the visual phase is not shared out"
         picked = self.order(step)
-        model = self.assembly.model
-        with forgetting(model.score_head):
-            seen = model.score_head.look(model.mfam(self.features([self.keys[i] for i in picked])))
+        head = self.model.score_head
+        with forgetting(head):
+            seen = head.look(self.model.mfam(self.features([self.keys[i] for i in picked])))
         seen = seen[torch.arange(len(picked)), self.publics[picked]]
         error = (seen - self.targets[picked]).square().mean()
         return {"loss": error, "regression": error}

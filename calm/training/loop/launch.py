@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +99,6 @@ def _wait(started: list[str], folder: Path, environment: Mapping[str, str]) -> i
         except BaseException:
             process.terminate()
             raise
-
-
-def absolute(paths: Sequence[Path]) -> list[str]:
-    """Paths for a job file, which is read from another working directory."""
-    return [str(path.resolve()) for path in paths]
 
 
 def _free_port() -> int:

@@ -272,16 +272,21 @@ def open_trainer(
             "coarse for small steps: set runtime.dtype to float32, or tune by LoRA"
         )
     if saved is not None:
-        weights = saved.tensors(WEIGHT)
-        with torch.no_grad():
-            for name, parameter in objective.parameters.items():
-                parameter.copy_(weights[name])
+        take_weights(objective, saved)
     if strategy.gradient_checkpointing:
         recompute_activations(objective.model)
     trainer = KINDS[strategy.kind](objective, options, strategy, processes)
     if saved is not None:
         trainer.restore(saved)
     return trainer
+
+
+@torch.no_grad()
+def take_weights(objective: Objective, saved: Saved) -> None:
+    """Copy a checkpoint's weights into the objective's own."""
+    weights = saved.tensors(WEIGHT)
+    for name, parameter in objective.parameters.items():
+        parameter.copy_(weights[name])
 
 
 def accumulation(batch_size: int, strategy: Strategy) -> int:
