@@ -50,12 +50,6 @@ def qformer_parameters(width: int = 768, encoder: int = 1024, layers: int = 12, 
     return norm + layers * (attention + feed_forward) + layers // every * cross
 
 
-def test_the_parts_are_those_of_the_paper(params: Params) -> None:
-    assert params.parts.language == "lmsys/vicuna-7b-v1.5"
-    assert (params.pretrain.attributes.learning_rate, params.pretrain.alignment.learning_rate) == (1e-3, 1e-3)
-    assert (params.finetune.comments.learning_rate, params.finetune.scores.learning_rate) == (2.5e-5, 7e-5)
-
-
 def test_the_language_model_has_vicunas_parameters(model: CalmForConditionalGeneration) -> None:
     assert count(model.language_model) == VICUNA_7B
     layer = 4 * 4096**2 + 3 * 4096 * 11008 + 2 * 4096

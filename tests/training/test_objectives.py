@@ -33,11 +33,6 @@ from tests import tiny
 OPTIONS = Optimisation(**tiny.RUN | {"warmup": 0.0, "weight_decay": 0.0, "max_grad_norm": 1.0, "batch_size": 3})
 
 
-@pytest.fixture
-def assembly(tiny_template: Any) -> Assembly:
-    return assemble(tiny_template.params())
-
-
 def test_multi_positive_is_the_mean_log_share_of_the_own_texts() -> None:
     similarity = torch.tensor([[[1.0, 0.0], [2.0, -1.0], [5.0, 5.0]]])
     found = multi_positive(similarity, torch.tensor([1]), torch.tensor([[True, True, False]]))

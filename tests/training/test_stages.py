@@ -229,7 +229,7 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-@pytest.mark.parametrize("step", [0, 1, 3, 5])
+@pytest.mark.parametrize("step", [0, 5])  # at every one: test_resume.py
 def test_a_stage_killed_at_a_step_ends_with_the_same_bytes(
     trained_world: Any, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
