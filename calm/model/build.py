@@ -21,6 +21,7 @@ from transformers.initialization import no_init_weights
 from calm.attributes.taxonomy import Taxonomy, taxonomy
 from calm.io import sha256_file, sha256_text
 from calm.model.configuration import CalmConfig
+from calm.model.mfam import LevelTokens
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.model.parts.pretrained import (
     Language,
@@ -60,6 +61,10 @@ class Assembly:
     model: CalmForConditionalGeneration
     processor: CalmProcessor
     preprocessing: Preprocessing
+
+    def encode(self, pixels: torch.Tensor) -> LevelTokens:
+        """What the encoder says of normalised pixels (B, 3, S, S), wherever they are."""
+        return self.model.encode_images(pixels.to(self.model.device))
 
 
 def calm_config(

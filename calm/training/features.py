@@ -91,17 +91,13 @@ class Features:
         """Photographs as the encoder expects them, (B, 3, S, S); None where features are kept instead."""
         return None if self.keep else self._pixels(keys)
 
-    def encode(self, pixels: torch.Tensor) -> LevelTokens:
-        """Features of photographs that were read."""
-        return self.assembly.model.encode_images(pixels.to(self.assembly.model.device))
-
     def prepare(self, keys: Iterable[Key]) -> None:
         """Encode all `keys` now, in an order of their own, so that a resumed run keeps the very same bits."""
         if self.keep:
             self(sorted(set(keys)))
 
     def _encode(self, keys: Sequence[Key]) -> LevelTokens:
-        return self.encode(self._pixels(keys))
+        return self.assembly.encode(self._pixels(keys))
 
     def _pixels(self, keys: Sequence[Key]) -> torch.Tensor:
         images = [self.photographs[key] for key in keys]

@@ -39,6 +39,10 @@ class Batch:
     labels: torch.Tensor
     prompt_ends: torch.Tensor
 
+    def inputs(self, device: torch.device) -> dict[str, torch.Tensor]:
+        """What the model is called with, there."""
+        return {name: getattr(self, name).to(device) for name in ("input_ids", "attention_mask", "labels")}
+
 
 def collate(
     processor: CalmProcessor, conversations: Sequence[Sequence[Mapping[str, str]]], answers: Sequence[str]
@@ -109,11 +113,9 @@ class InstructionObjective:
             self.assembly.processor, [list(messages) for messages in chosen["messages"]], list(chosen["answer"])
         )
         keys = [key for i in picked for key in self._keys(i)]
-        tokens = self.features(keys) if read is None else self.features.encode(read)
+        tokens = self.features(keys) if read is None else self.assembly.encode(read)
         output = model(
-            input_ids=batch.input_ids.to(model.device),
-            attention_mask=batch.attention_mask.to(model.device),
-            labels=batch.labels.to(model.device),
+            **batch.inputs(model.device),
             answer_weights=_numbers(chosen["weight"], model.device),
             digit_targets=digit_targets(_numbers(chosen["score"], model.device), self.spread) if self.spread else None,
             visual_tokens=model.mfam(tokens, told=[rows for i in picked for rows in self._told(i)]),

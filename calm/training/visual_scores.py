@@ -7,8 +7,7 @@ visual tokens that tell good photographs from bad ones.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -61,21 +60,12 @@ class VisualScoreObjective:
         assert part == WHOLE, "the visual phase is not shared out"
         picked = self.order(step)
         head = self.model.score_head
-        with forgetting(head):
-            seen = head.look(self.model.mfam(self.features([self.keys[i] for i in picked])))
+        head.train()  # it forgets, in a model that is otherwise as it answers
+        seen = head.look(self.model.mfam(self.features([self.keys[i] for i in picked])))
+        head.eval()
         seen = seen[torch.arange(len(picked)), self.publics[picked]]
         error = (seen - self.targets[picked]).square().mean()
         return {"loss": error, "regression": error}
-
-
-@contextmanager
-def forgetting(module: torch.nn.Module) -> Iterator[None]:
-    """Dropout is on in the module, in a model that is otherwise as it answers."""
-    module.train()
-    try:
-        yield
-    finally:
-        module.eval()
 
 
 def visual_parameters(model: CalmForConditionalGeneration) -> dict[str, torch.nn.Parameter]:

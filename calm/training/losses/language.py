@@ -45,12 +45,7 @@ def _said(known: Known, visual: list[torch.Tensor], asked: list[str], answers: l
         places = PLACEHOLDERS[LEVELS.index(level)] * tokens.shape[1]
         conversations.append([{"role": "user", "content": places + QUESTION.format(level=level)}])
     batch = collate(known.assembly.processor, conversations, answers)
-    return model(
-        input_ids=batch.input_ids.to(model.device),
-        attention_mask=batch.attention_mask.to(model.device),
-        labels=batch.labels.to(model.device),
-        visual_tokens=torch.cat(visual),
-    ).loss
+    return model(**batch.inputs(model.device), visual_tokens=torch.cat(visual)).loss
 
 
 LOSS = Loss(LanguageLoss, language)
