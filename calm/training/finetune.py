@@ -26,7 +26,7 @@ from calm.model.build import (
     save_trained,
     use_plain_attention,
 )
-from calm.model.settings import FrozenTuning, FullTuning, LoRATuning
+from calm.model.settings import LoRATuning
 from calm.params import Params
 from calm.training import visual_scores
 from calm.training.features import Features
@@ -175,14 +175,11 @@ def assemble_from(start: Sequence[Path], params: Params, publics: Sequence[dict[
 
 def open_language_model(assembly: Assembly, last: Path, params: Params) -> PeftModel | None:
     """Make trainable what `finetune.tuning` says of the language model."""
-    match params.finetune.tuning:
-        case LoRATuning() as tuning:
-            return load_adapter(assembly.model, last, trainable=True) or add_lora(assembly.model, tuning, params.seed)
-        case FullTuning():
-            assembly.model.language_model.requires_grad_(True)
-            return None
-        case FrozenTuning():
-            return None
+    tuning = params.finetune.tuning
+    if isinstance(tuning, LoRATuning):
+        return load_adapter(assembly.model, last, trainable=True) or add_lora(assembly.model, tuning, params.seed)
+    assembly.model.language_model.requires_grad_(True)
+    return None
 
 
 def head_beside_language(options: FinetuneScores) -> tuple[str, ...]:
