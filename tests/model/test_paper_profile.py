@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
-from calm import profiles
 from calm.model.build import calm_config
 from calm.model.configuration import CalmConfig
 from calm.model.modeling import CalmForConditionalGeneration
-from calm.params import Params, load_params
-from tests.tiny import REPOSITORY
-
-VICUNA_7B = 6_738_415_616
+from calm.params import Params
+from tests.model.conftest import VICUNA_7B
 
 
 @pytest.fixture(scope="module")
-def params(tmp_path_factory: pytest.TempPathFactory) -> Params:
-    text = profiles.merged("paper", REPOSITORY / "params.yaml", REPOSITORY / "profiles")
-    path: Path = tmp_path_factory.mktemp("paper") / "params.yaml"
-    path.write_text(text, encoding="utf-8")
-    return load_params(path)
-
-
-@pytest.fixture(scope="module")
-def config(params: Params) -> CalmConfig:
-    return calm_config(params)
+def config(paper: Params) -> CalmConfig:
+    return calm_config(paper)
 
 
 @pytest.fixture(scope="module")
