@@ -161,8 +161,10 @@ def keys_of(dataset: str, item_ids: Sequence[str], spoilt: Any) -> list[Key]:
 
 
 def learnt_publics(rows: pd.DataFrame, order: Sequence[str]) -> list[dict[str, Any]]:
-    """`CalmConfig.publics` of training rows (INSTRUCTION) of these datasets, in this order."""
-    given = rows[rows["score"].notna() & rows["spoilt"].isna()]
+    """`CalmConfig.publics` of rated photographs or training rows (INSTRUCTION) of these datasets, in this order."""
+    given = rows[rows["score"].notna()]
+    if "spoilt" in given:  # scores set by rule
+        given = given[given["spoilt"].isna()]
     return [
         {
             "name": name,
