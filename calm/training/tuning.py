@@ -87,21 +87,16 @@ class InstructionObjective:
         self.regression_weight = scores.regression.weight if scores else 0.0
         self.spread = scores.spread if scores else 0.0
         self.rows = rows.reset_index(drop=True)
-        self._datasets: list[str] = rows["dataset"].tolist()
-        self._item_ids: list[list[str]] = rows["item_ids"].tolist()
-        self._spoilt: list[Any] = rows["spoilt"].tolist()
-        self._labels: list[list[str] | None] = [None if told is None else list(told) for told in rows["told"]]
-        table = assembly.model.config.attribute_states
-        self._publics = torch.tensor([assembly.model.config.public(dataset) for dataset in self._datasets])
-        self._rows = {f"{attribute}: {state}": row for row, (_, attribute, state) in enumerate(table)}
+        self.keys, self._told = keys_of(rows), _told(rows, assembly.model.config.attribute_states)
+        self._publics = torch.tensor([assembly.model.config.public(dataset) for dataset in rows["dataset"]])
         lengths = [len(answer) for answer in self.rows["answer"]]
         self.order = Order(len(self.rows), options.batch_size, seed, name, lengths)
-        features.prepare(key for i in range(len(self.rows)) for key in self._keys(i))
+        features.prepare(key for of_row in self.keys for key in of_row)
 
     def read(self, step: int, part: Part) -> torch.Tensor | None:
         """The photographs of a part of a step's rows, where their features are not kept."""
         everyone = self.order(step)
-        keys = [key for i in everyone[part.slice(len(everyone))] for key in self._keys(i)]
+        keys = [key for i in everyone[part.slice(len(everyone))] for key in self.keys[i]]
         return self.features.read(keys)
 
     def losses(self, step: int, part: Part = WHOLE, read: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
@@ -112,13 +107,13 @@ class InstructionObjective:
         batch = collate(
             self.assembly.processor, [list(messages) for messages in chosen["messages"]], list(chosen["answer"])
         )
-        keys = [key for i in picked for key in self._keys(i)]
+        keys = [key for i in picked for key in self.keys[i]]
         tokens = self.features(keys) if read is None else self.assembly.encode(read)
         output = model(
             **batch.inputs(model.device),
             answer_weights=_numbers(chosen["weight"], model.device),
             digit_targets=digit_targets(_numbers(chosen["score"], model.device), self.spread) if self.spread else None,
-            visual_tokens=model.mfam(tokens, told=[rows for i in picked for rows in self._told(i)]),
+            visual_tokens=model.mfam(tokens, told=[rows for i in picked for rows in self._told[i]]),
             score_positions=batch.prompt_ends.to(model.device),
             publics=self._publics[picked],
         )
@@ -144,20 +139,21 @@ class InstructionObjective:
         half = (config.score_max - config.score_min) / 2
         return ((predicted[rated] - target[rated].unsqueeze(1)) / half).square().mean() * (int(rated.sum()) / count)
 
-    def _told(self, row: int) -> list[list[int] | None]:
-        """Rows of the states that each photograph of a row is told to have; None: what is recognised in it."""
-        labels = self._labels[row]
-        if labels is None or not self.model.config.told_tokens:
-            return [None] * len(self._item_ids[row])
-        return [[self._rows[label] for label in labels if label in self._rows]] * len(self._item_ids[row])
 
-    def _keys(self, row: int) -> list[Key]:
-        return keys_of(self._datasets[row], self._item_ids[row], self._spoilt[row])
+def keys_of(rows: pd.DataFrame) -> list[list[Key]]:
+    """The photographs of each training row (INSTRUCTION); `spoilt` is null where they are as they are."""
+    named = zip(rows["dataset"], rows["item_ids"], rows["spoilt"], strict=True)
+    return [[(name, item, how) if isinstance(how, str) else (name, item) for item in ids] for name, ids, how in named]
 
 
-def keys_of(dataset: str, item_ids: Sequence[str], spoilt: Any) -> list[Key]:
-    """The photographs of a training row (INSTRUCTION); `spoilt` is null where they are as they are."""
-    return [(dataset, item) if not isinstance(spoilt, str) else (dataset, item, spoilt) for item in item_ids]
+def _told(rows: pd.DataFrame, table: Sequence[Sequence[str]]) -> list[list[list[int] | None]]:
+    """Rows of the table's states that each photograph of a row is told to have; None: what is recognised in it."""
+    place = {f"{attribute}: {state}": number for number, (_, attribute, state) in enumerate(table)}
+    found: list[list[list[int] | None]] = []
+    for labels, item_ids in zip(rows["told"], rows["item_ids"], strict=True):
+        known = None if labels is None else [place[label] for label in labels if label in place]
+        found.append([known] * len(item_ids))
+    return found
 
 
 def learnt_publics(rows: pd.DataFrame, order: Sequence[str]) -> list[dict[str, Any]]:

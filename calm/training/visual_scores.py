@@ -89,7 +89,7 @@ def begin(
     model = assembly.model
     trained = visual_parameters(model)
     rows = balanced(rows[rows["score"].notna()], params.finetune.scores.balance)
-    keys = [keys_of(*row)[0] for row in zip(rows["dataset"], rows["item_ids"], rows["spoilt"], strict=True)]
+    keys = [first for first, *_ in keys_of(rows)]
     features = Features.of(assembly, rows["dataset"], params.runtime, layout)
     objective = VisualScoreObjective(
         assembly, features, trained, keys, rows["score"].tolist(), options, params.seed, f"{label}-visual"

@@ -133,7 +133,7 @@ def test_with_a_spread_the_first_digit_is_taught_its_neighbours_too(assembly: As
     assert chosen["score"].notna().any()
     model, tokenizer = assembly.model, assembly.processor.tokenizer
     batch = collate(assembly.processor, [list(m) for m in chosen["messages"]], list(chosen["answer"]))
-    visual = model.mfam(spread.features([key for row in spread.order(0) for key in spread._keys(row)]))
+    visual = model.mfam(spread.features([key for row in spread.order(0) for key in spread.keys[row]]))
     logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, visual_tokens=visual).logits
     change = 0.0
     log_p = logits.float().log_softmax(-1)
