@@ -62,7 +62,7 @@ _SUGGESTIONS = (
     "Try this: {remedy}.",
 )
 _OPENERS = ("{Clause}", "Here {clause}", "At first glance {clause}", "For me, {clause}")
-# The first noun is also what the model is told (calm.model.build): it can take that over; a clause it has to know.
+# The first noun is also what the model is told (calm.model.words): it can take that over; a clause it has to know.
 _NOTICED = ("{Noun} catches the eye first", "I notice {noun}", "What I see first is {noun}", "It suffers from {noun}")
 _STOP = re.compile(r"\.(?= |$)")
 _ARTICLE = re.compile(r"\b([Aa])(?= [aeio])")  # every word of the catalogue that begins so begins with a vowel's sound
