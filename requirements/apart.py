@@ -17,8 +17,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 BLOCK = re.compile(r"^([a-z0-9][^\s=]*==\S+)(?: .*)?\n(?: .*\n)*", re.MULTILINE)  # a pin and its hashes
-# torch is torch.txt's, and what only its CUDA build wants comes with it. pillow is base.lock's: gradio asks for an older
-# one out of caution, and another decoder would give other pixels, so other scores.
+# torch is torch.txt's, and what only its CUDA build wants comes with it. pillow is base.lock's: gradio asks for an
+# older one out of caution, and another decoder would give other pixels, so other scores.
 OVERRIDE = "torch; python_version < '0'\npillow; python_version < '0'\n"
 
 

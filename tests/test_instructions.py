@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pandas as pd
 import pytest
@@ -93,9 +91,7 @@ def built(params: Params, root: Path, monkeypatch: pytest.MonkeyPatch) -> Layout
         for number, _ in enumerate(images):
             yield [("espresso", 0.6), ("cup", 0.3), ("plate", 0.05)] if number % 2 else [("stage", 0.02)]
 
-    module = ModuleType("calm.model.parts.vision")
-    module.imagenet_labels = imagenet_labels  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "calm.model.parts.vision", module)
+    monkeypatch.setattr("calm.model.parts.pretrained.imagenet_labels", imagenet_labels)
     layout = Layout(root)
     for dataset in params.data.datasets:
         fetch(dataset, params, layout)

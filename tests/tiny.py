@@ -28,8 +28,7 @@ from calm.layout import Layout
 from calm.model.configuration import EfficientNetLiteConfig
 from calm.model.parts.efficientnet_lite import EfficientNetLiteModel
 from calm.model.parts.known import CHATML
-from calm.model.preprocessing import Preprocessing
-from calm.model.processing import CalmImageProcessor
+from calm.model.processing import CalmImageProcessor, Preprocessing
 from calm.params import Params, parse_params
 from calm.writing.stage import generate_texts
 

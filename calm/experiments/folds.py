@@ -20,9 +20,8 @@ from calm.params import Params
 from calm.training.features import Features, Key
 from calm.training.finetune import assemble_from, head_beside_language, open_for_training, open_language_model
 from calm.training.loop.engine import Objective, Run, finish, train
-from calm.training.publics import learnt_publics
 from calm.training.settings import Optimisation, Recipe, Strategy
-from calm.training.tuning import InstructionObjective
+from calm.training.tuning import InstructionObjective, learnt_publics
 from calm.training.visual_scores import VisualScoreObjective, visual_parameters
 
 ALONE = Strategy(kind="single")

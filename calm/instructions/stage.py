@@ -153,13 +153,13 @@ def _datasets(rows: Sequence[Row]) -> set[str]:
 
 def _class_rows(params: Params, layout: Layout) -> list[Row]:
     """A caption for each listed item from the ImageNet classes that the vision encoder itself finds likely."""
-    from calm.model.parts.vision import imagenet_labels
+    from calm.model.parts.pretrained import imagenet_labels
 
     rows = []
     for dataset, listed in tables.role_list(layout, "generic").groupby("dataset", sort=True):
         items = listed.assign(origin="imagenet_class").to_dict("records")
         images = map(ImageStore(layout.prepared(str(dataset))).__getitem__, listed["item_id"])  # decoded when asked for
-        classes = imagenet_labels(params.parts.vision, images, runtime=params.runtime)
+        classes = imagenet_labels(params.parts.vision, images, params.runtime)
         for item, likely in zip(items, classes, strict=False):  # none of an encoder without classes
             names = [name for name, probability in likely[:_LABELS] if probability >= _LABEL_PROBABILITY]
             if names:

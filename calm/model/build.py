@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.initialization import no_init_weights
 
-from calm.attributes.taxonomy import taxonomy
+from calm.attributes.taxonomy import Taxonomy, taxonomy
 from calm.io import sha256_file, sha256_text
 from calm.model.configuration import CalmConfig
+from calm.model.mfam import LevelTokens
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.model.parts.pretrained import (
     Language,
@@ -30,13 +31,13 @@ from calm.model.parts.pretrained import (
     load_language,
     load_text_encoder,
     load_vision,
+    resolve_device,
+    resolve_dtype,
     text_part,
     vision_part,
 )
-from calm.model.preprocessing import Preprocessing
-from calm.model.processing import CalmImageProcessor, CalmProcessor, add_placeholders
+from calm.model.processing import CalmImageProcessor, CalmProcessor, Preprocessing, add_placeholders
 from calm.model.settings import LoRATuning, Runtime
-from calm.model.words import embedded, word_ids
 from calm.params import Params
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 TRAINED = "trained.safetensors"
 ADAPTER = "adapter"
+
+NOTHING = " nothing;"  # in the language model's words, where no attribute state is told
+FILLER = "\n"
 
 
 class CheckpointError(ValueError):
@@ -58,34 +62,9 @@ class Assembly:
     processor: CalmProcessor
     preprocessing: Preprocessing
 
-
-def resolve_device(runtime: Runtime) -> torch.device:
-    """The device that `runtime.device` means here.
-
-    Raises:
-        ValueError: torch does not know it, or it is not there.
-    """
-    if runtime.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(runtime.device)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        here = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
-        raise ValueError(
-            f"device '{runtime.device}' is not there: torch {torch.__version__} sees {', '.join(here)}; write one of "
-            "these, or auto"
-        ) from None
-    return device
-
-
-def resolve_dtype(runtime: Runtime) -> torch.dtype:
-    """The frozen parts' number format: bfloat16 only where the processor computes in it, elsewhere it is slower."""
-    if runtime.dtype != "auto":
-        return torch.float32 if runtime.dtype == "float32" else torch.bfloat16
-    if resolve_device(runtime).type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+    def encode(self, pixels: torch.Tensor) -> LevelTokens:
+        """What the encoder says of normalised pixels (B, 3, S, S), wherever they are."""
+        return self.model.encode_images(pixels.to(self.model.device))
 
 
 def calm_config(
@@ -100,13 +79,7 @@ def calm_config(
         text_config=deepcopy(text_config or language_config(params.parts.language)),
         image_size=vision.preprocessing.size,
         max_side=params.data.image.max_side,
-        levels=mfam.levels.model_dump(),
-        grid=mfam.grid,
-        queries=mfam.queries,
-        width=mfam.width,
-        layers=mfam.layers,
-        heads=mfam.heads,
-        cross_attention_every=mfam.cross_attention_every,
+        **mfam.model_dump(exclude={"thematic", "words"}),
         thematic_grid=mfam.thematic.grid,
         thematic_content=mfam.thematic.content,
         contrast_width=contrastive.width,
@@ -116,8 +89,6 @@ def calm_config(
         told_probability=mfam.words.probability,
         told_further=mfam.words.further,
         told_length=mfam.words.tokens,
-        score_width=mfam.score_width,
-        score_dropout=mfam.score_dropout,
         score_mean=True,
         attribute_states=[list(state) for state in attribute_states],
         unpraised=[attribute.name for attribute in taxonomy().attributes if not attribute.praised],
@@ -130,20 +101,54 @@ def assemble(params: Params, attribute_states: Sequence[Sequence[str]] = ()) -> 
     config = calm_config(params, attribute_states, language.model.config)
     vision = load_vision(params.parts.vision, resolve_dtype(params.runtime))
     assembly = assemble_parts(config, vision, language, params.runtime, params.seed)
-    describe_classes(assembly, params.parts.text)
+    model = assembly.model
+    if "words" in config.thematic_content:
+        classes, encoder = model.mfam.get_buffer("class_words"), load_text_encoder(params.parts.text)
+        classes.copy_(encoder.embed([f"a photograph of {name}" for name in imagenet_names()[: len(classes)]]))
+        config.provenance["text"] = encoder.provenance.as_dict()
     if config.told_tokens:
-        model, tokenizer = assembly.model, assembly.processor.tokenizer
-        ids = word_ids(tokenizer, taxonomy(), config.attribute_states, config.told_length)
+        ids = word_ids(assembly.processor.tokenizer, taxonomy(), config.attribute_states, config.told_length)
         model.mfam.get_buffer("words").copy_(embedded(ids, model.get_input_embeddings()))
     return assembly
 
 
-def describe_classes(assembly: Assembly, text_encoder: str) -> None:
-    """Embed the names of the visual encoder's classes, where the model reads them as a source of content."""
-    for table in assembly.model.mfam.of_classes.values():
-        encoder = load_text_encoder(text_encoder)
-        table.copy_(encoder.embed([f"a photograph of {name}" for name in imagenet_names()[: len(table)]]))
-        assembly.model.config.provenance["text"] = encoder.provenance.as_dict()
+def assemble_named(config: CalmConfig, runtime: Runtime, seed: int) -> Assembly:
+    """As `assemble`, of the parts that a checkpoint's configuration names."""
+    names, dtype = config.provenance, resolve_dtype(runtime)
+    vision, language = load_vision(names["vision"]["name"], dtype), load_language(names["language"]["name"], dtype)
+    return assemble_parts(config, vision, language, runtime, seed)
+
+
+def word_ids(
+    tokenizer: PreTrainedTokenizerBase, known: Taxonomy, table: Sequence[Sequence[str]], length: int
+) -> list[list[int]]:
+    """Token ids of the noun that names each state (" visible noise;"), then of nothing: `length` each.
+
+    Shorter ones are filled from the front, so that a state's words stand together.
+
+    Raises:
+        ValueError: every noun of a state is longer; the message says which, and what length it needs.
+    """
+    filler = tokenizer(FILLER, add_special_tokens=False).input_ids[-1:]
+    nothing = tokenizer(NOTHING, add_special_tokens=False).input_ids
+    found = []
+    for _, attribute, state in table:
+        of_state = known.attribute(attribute).state(state)
+        nouns = [tokenizer(f" {noun};", add_special_tokens=False).input_ids for noun in of_state.nouns]
+        fitting = [ids for ids in nouns if len(ids) <= length]
+        if not fitting:
+            raise ValueError(
+                f"mfam.words.tokens: {length} are too few for '{state}' of '{attribute}', "
+                f"which takes {min(map(len, nouns))}"
+            )
+        found.append(fitting[0])
+    return [filler * (length - len(ids)) + ids for ids in (*found, nothing[:length])]
+
+
+def embedded(ids: Sequence[Sequence[int]], embedding: torch.nn.Module) -> torch.Tensor:
+    """The language model's own words for attribute states, as rows of its embedding: (words, length, D) float32."""
+    found: torch.Tensor = embedding(torch.tensor(ids, device=next(embedding.parameters()).device))
+    return found.float()
 
 
 def assemble_parts(config: CalmConfig, vision: Vision, language: Language, runtime: Runtime, seed: int) -> Assembly:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig, PreTrainedConfig
 
 from calm.attributes import LEVELS
-from calm.model.sources import CLASS_SOURCES, LEVEL_SOURCES, WHOLE_SOURCES
+from calm.model.sources import LEVEL_SOURCES, WHOLE_SOURCES
 
 THEMATIC = "thematic"
 # In the order that the language model reads them (paper), the words last.
@@ -110,8 +110,8 @@ class CalmConfig(PreTrainedConfig):
             )
         if unknown := set(self.thematic_content) - {*LEVEL_SOURCES, *WHOLE_SOURCES}:
             raise ValueError(f"thematic_content: unknown sources {sorted(unknown)}")
-        if self.maps is None and (named := [name for name in CLASS_SOURCES if name in self.thematic_content]):
-            raise ValueError(f"thematic_content: this encoder tells no classes: leave out {' and '.join(named)}")
+        if self.maps is None and "words" in self.thematic_content:
+            raise ValueError("thematic_content: this encoder tells no classes: leave out words")
         super().__post_init__(**kwargs)
 
     @property
@@ -173,8 +173,7 @@ class CalmConfig(PreTrainedConfig):
         the language model says of them.
         """
         summary = self.vision_config.hidden_size if self.maps is None else self.maps[-1][0]
-        whole = {"summary": summary, "summary_deviation": summary}
-        whole |= {"words": self.text_width}
+        whole = {"summary": summary, "summary_deviation": summary, "words": self.text_width}
         levels = {source: self.level_widths[level] for source, (level, _) in LEVEL_SOURCES.items()}
         return {source: (levels | whole)[source] for source in self.thematic_content}
 

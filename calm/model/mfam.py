@@ -26,7 +26,7 @@ from calm.attributes import LEVELS
 from calm.model.attention import attending
 from calm.model.configuration import THEMATIC, CalmConfig
 from calm.model.recognition import Recogniser, passing
-from calm.model.sources import CLASS_SOURCES, LEVEL_SOURCES, WHOLE_SOURCES
+from calm.model.sources import LEVEL_SOURCES, WHOLE_SOURCES
 
 HiddenStates = Sequence[torch.Tensor]
 FEATURES = (*LEVELS, "content")
@@ -167,15 +167,14 @@ class MFAM(nn.Module):
         self.content = nn.ModuleDict({name: nn.Linear(width, language_width) for name, width in sources.items()})
         self.register_buffer("content_mean", torch.zeros(sum(sources.values())))  # over photographs: `fit_content`
         self.register_buffer("content_deviation", torch.ones(sum(sources.values())))
-        for source in [name for name in CLASS_SOURCES if name in sources]:  # `calm.model.build.describe_classes`
-            table = torch.zeros(config.vision_config.num_labels, sources[source])
-            self.register_buffer(f"class_{source}", table)
+        if "words" in sources:  # what each of the encoder's classes is called: `calm.model.build.assemble`
+            self.register_buffer("class_words", torch.zeros(config.vision_config.num_labels, sources["words"]))
         self.text_to_contrast = nn.Linear(config.text_width, config.contrast_width)
         # A vector of one: FSDP2 does not share out scalars.
         self.temperature = nn.Parameter(torch.tensor([log(config.contrast_temperature)]))
         prototypes = torch.zeros(len(config.attribute_states), config.text_width)
         self.register_buffer("prototypes", prototypes)  # mean guidance embedding of every attribute state
-        if config.told_tokens:  # the words of every state, then those for nothing: `calm.model.words`
+        if config.told_tokens:  # the words of every state, then those for nothing: `calm.model.build.word_ids`
             words = torch.zeros(len(config.attribute_states) + 1, config.told_length, language_width)
             self.register_buffer("words", words)
 
@@ -264,13 +263,8 @@ class MFAM(nn.Module):
                 parts.append(_as_map(last, self.config.side).float().flatten(2).std(-1, correction=0))
             else:
                 assert logits is not None
-                parts.append((SHARPNESS * logits.float()).softmax(-1) @ self.of_classes[source].float())
+                parts.append((SHARPNESS * logits.float()).softmax(-1) @ self.get_buffer("class_words").float())
         return torch.cat(parts, dim=-1)
-
-    @property
-    def of_classes(self) -> dict[str, torch.Tensor]:
-        """What each source that is read says of the encoder's classes, (classes, C)."""
-        return {name: self.get_buffer(f"class_{name}") for name in CLASS_SOURCES if name in self.content}
 
     @property
     def _whole_sources(self) -> list[str]:

@@ -39,8 +39,8 @@ class CalmOutput(ModelOutput):
     past_key_values: Cache | None = None
 
 
-class CalmPreTrainedModel(PreTrainedModel):
-    """Ties CALM to transformers' saving and loading."""
+class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
+    """The whole model. The encoder is frozen in every stage, so it never builds a graph."""
 
     config_class = CalmConfig
     config: CalmConfig
@@ -53,21 +53,6 @@ class CalmPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     # Trained in float32 and read back so, whatever the frozen parts' number format.
     _keep_in_fp32_modules_strict: ClassVar = ["mfam", "score_head"]
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """The parts initialise themselves; the layers between them as in BERT. Scores begin in the middle."""
-        if isinstance(module, Lines):
-            init.zeros_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear):
-            init.normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-
-
-class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
-    """The whole model. The encoder is frozen in every stage, so it never builds a graph."""
-
     _tied_weights_keys: ClassVar = {"language_model.lm_head.weight": "language_model.model.embed_tokens.weight"}
 
     def __init__(
@@ -86,6 +71,16 @@ class CalmForConditionalGeneration(CalmPreTrainedModel, GenerationMixin):
         self.language_model = language_model or AutoModelForCausalLM.from_config(config.text_config)
         self.score_head = ScoreHead(config)
         self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """The parts initialise themselves; the layers between them as in BERT. Scores begin in the middle."""
+        if isinstance(module, Lines):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            init.normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                init.zeros_(module.bias)
 
     def get_input_embeddings(self) -> nn.Module:
         """The language model's token embedding."""

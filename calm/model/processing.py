@@ -4,17 +4,53 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from transformers.image_processing_backends import PilBackend
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import PILImageResampling
 
 from calm.model.configuration import IMAGE_TOKEN, PLACEHOLDERS
-from calm.model.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing
+
+Resampling = Literal["bilinear", "bicubic"]  # filters that PIL and torch both have
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class PartError(ValueError):
+    """A pretrained part that is missing or is not what it should be."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What an encoder expects: square pixels of `size`, channels normalised by mean and standard deviation (0-1)."""
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resampling: Resampling = "bicubic"
+
+    @staticmethod
+    def of(processor: BaseImageProcessor) -> Preprocessing:
+        """As an image processor of transformers does it.
+
+        Raises:
+            PartError: it resamples by a filter that edited photographs could not be brought to its size with.
+        """
+        size = processor.size.get("height") or processor.size["shortest_edge"]
+        mean, std = tuple(processor.image_mean), tuple(processor.image_std)
+        match PILImageResampling(processor.resample):
+            case PILImageResampling.BICUBIC:
+                return Preprocessing(size, mean, std, "bicubic")
+            case PILImageResampling.BILINEAR:
+                return Preprocessing(size, mean, std, "bilinear")
+            case other:
+                raise PartError(f"parts.vision: its processor resamples by {other.name.lower()}: bilinear or bicubic")
 
 
 class CalmImageProcessor(PilBackend):
@@ -147,11 +183,6 @@ def add_placeholders(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> lis
 def byte_pixels(image: Image.Image) -> torch.Tensor:
     """A photograph as (3, H, W) bytes."""
     return torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1)
-
-
-def unit_pixels(image: Image.Image) -> torch.Tensor:
-    """A photograph as (3, H, W) float in 0..1."""
-    return byte_pixels(image).float() / 255
 
 
 def normalise(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:

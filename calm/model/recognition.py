@@ -68,7 +68,7 @@ def attribute_rows(table: Sequence[Row]) -> list[list[int]]:
 class Recogniser:
     """Probabilities of attribute states, for the catalogue that a configuration names."""
 
-    table: tuple[tuple[str, str, str], ...]
+    table: Sequence[Row]
     calibration: Calibration
     unpraised: frozenset[str] = frozenset()
 
@@ -87,8 +87,7 @@ class Recogniser:
         calibration = Calibration(
             tuple(config.recognition["log_priors"]), config.recognition["slope"], config.recognition["offset"]
         )
-        table = tuple((row[0], row[1], row[2]) for row in config.attribute_states)
-        return Recogniser(table, calibration, frozenset(config.unpraised))
+        return Recogniser(config.attribute_states, calibration, frozenset(config.unpraised))
 
     @cached_property
     def attributes(self) -> list[list[int]]:
@@ -103,9 +102,8 @@ class Recogniser:
     def probabilities(self, similarities: torch.Tensor) -> torch.Tensor:
         """(B, S) similarities to probabilities (B, S) that sum to 1 within each attribute."""
         device = similarities.device
-        logits = self.calibration.slope * similarities.float() + torch.tensor(
-            self.calibration.log_priors, device=device
-        )
+        log_priors = torch.tensor(self.calibration.log_priors, device=device)
+        logits = self.calibration.slope * similarities.float() + log_priors
         logits = logits + self.calibration.offset * self.changed.to(device)
         shares = torch.empty_like(logits)
         for rows in self.attributes:
@@ -154,10 +152,8 @@ def fit(
     """
     from scipy.optimize import minimize
 
-    rows = tuple((row[0], row[1], row[2]) for row in table)
-
     def surprise(found: np.ndarray) -> float:
-        recogniser = Recogniser(rows, Calibration(tuple(log_priors), float(found[0]), float(found[1])))
+        recogniser = Recogniser(table, Calibration(tuple(log_priors), float(found[0]), float(found[1])))
         return float(-recogniser.probabilities(similarities)[states].clamp_min(1e-9).log().double().mean())
 
     best = minimize(surprise, x0=np.array([1.0, 0.0]), method="Nelder-Mead", bounds=[(0.05, 5.0), (-5.0, 5.0)])

@@ -16,11 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from calm.attributes.taxonomy import taxonomy
 from calm.io import atomic_file
-from calm.model.build import ADAPTER, Assembly, CheckpointError, assemble_parts, load_config, resolve_dtype
-from calm.model.parts.pretrained import load_language, load_vision
+from calm.model.build import ADAPTER, Assembly, CheckpointError, assemble_named, embedded, load_config, word_ids
 from calm.model.processing import CalmProcessor
 from calm.model.settings import Runtime
-from calm.model.words import embedded, word_ids
 
 FOLDER = Path(__file__).parents[1] / "released"
 WEIGHTS = "released.safetensors"
@@ -40,6 +38,8 @@ def write_released(source: Path, folder: Path, metadata: Mapping[str, str]) -> N
     Raises:
         CheckpointError: it was not trained with an adapter.
     """
+    from peft import LoraConfig
+
     config = load_config(source)
     if not (source / ADAPTER).is_dir():
         raise CheckpointError(
@@ -53,19 +53,13 @@ def write_released(source: Path, folder: Path, metadata: Mapping[str, str]) -> N
         kept[WORDS] = torch.tensor(word_ids(tokenizer, taxonomy(), config.attribute_states, config.told_length))
     for name, tensor in load_file(source / ADAPTER / "adapter_model.safetensors").items():
         kept[f"adapter.{name.removeprefix('base_model.model.').removesuffix('.weight')}"] = tensor
-    scaling = _scaling(source)
+    adapter = LoraConfig.from_pretrained(source / ADAPTER)
+    scaling = float(adapter.lora_alpha) / int(adapter.r)
     with atomic_file(folder / WEIGHTS) as part:
         # Under one key: safetensors writes several in any order.
         save_file(dict(sorted(kept.items())), part, metadata={KEY: json.dumps({"scaling": scaling, **metadata})})
     with atomic_file(folder / "config.json") as part:
         config.to_json_file(part, use_diff=False)
-
-
-def _scaling(source: Path) -> float:
-    from peft import LoraConfig
-
-    adapter = LoraConfig.from_pretrained(source / ADAPTER)
-    return float(adapter.lora_alpha) / int(adapter.r)
 
 
 def is_released(folder: Path) -> bool:
@@ -86,13 +80,11 @@ def load_released(folder: Path, runtime: Runtime) -> Assembly:
         CheckpointError: the file is damaged, of another model, or a part has other weights than the one trained with.
     """
     config = load_config(folder)
-    named, dtype = dict(config.provenance), resolve_dtype(runtime)
-    vision, language = load_vision(named["vision"]["name"], dtype), load_language(named["language"]["name"], dtype)
-    for key, part in (("vision", vision), ("language", language)):
-        if part.provenance.as_dict() != named[key]:
-            found = part.provenance.as_dict()
-            raise CheckpointError(f"{folder}: it was trained with {key} part {named[key]}, but here is {found}")
-    assembly = assemble_parts(config, vision, language, runtime, seed=0)
+    trained_with = config.provenance
+    assembly = assemble_named(config, runtime, seed=0)
+    for key, part in trained_with.items():
+        if (found := config.provenance[key]) != part:
+            raise CheckpointError(f"{folder}: it was trained with {key} part {part}, but here is {found}")
     with _opened(folder / WEIGHTS) as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         scaling = float(_metadata(file)["scaling"])

@@ -94,9 +94,3 @@ class FullTuning(Section):
     """All weights of the language model."""
 
     kind: Literal["full"]
-
-
-class FrozenTuning(Section):
-    """The language model stays as it is."""
-
-    kind: Literal["frozen"]

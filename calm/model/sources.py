@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 LevelSource = Literal["low_mean", "low_deviation", "middle_mean", "middle_deviation", "high_mean", "high_deviation"]
-EncoderSource = Literal["summary", "summary_deviation"]  # of the encoder's end
-ClassSource = Literal["words"]  # of the classes that it recognises, by their probabilities
-ContentSource = LevelSource | EncoderSource | ClassSource
+# That no level has: of the encoder's end, and of the classes that it recognises, by their probabilities.
+WholeSource = Literal["summary", "summary_deviation", "words"]
+ContentSource = LevelSource | WholeSource
 
 LEVEL_SOURCES: dict[str, tuple[str, ...]] = {name: tuple(name.split("_")) for name in get_args(LevelSource)}
 """Level and statistic over its places, by name of the source."""
-CLASS_SOURCES: tuple[str, ...] = get_args(ClassSource)
-WHOLE_SOURCES: tuple[str, ...] = (*get_args(EncoderSource), *CLASS_SOURCES)  # that no level has
+WHOLE_SOURCES: tuple[str, ...] = get_args(WholeSource)

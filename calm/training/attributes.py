@@ -54,7 +54,7 @@ class AttributeObjective:
         options: PretrainAttributes,
         seed: int,
     ) -> None:
-        self.assembly, self.seed = assembly, seed
+        self.assembly, self.model, self.seed = assembly, assembly.model, seed
         self.views = Views(assembly, photographs, sorted(keys), seed, options.views)
         self.order = Order(len(keys), options.batch_size, seed, "pretrain-attributes")
         table = state_table(taxonomy())
@@ -74,11 +74,6 @@ class AttributeObjective:
             for name, parameter in mfam.named_parameters()
             if name.startswith(("levels.", "text_to_contrast.", "temperature"))
         }
-
-    @property
-    def model(self) -> torch.nn.Module:
-        """What strategies share out."""
-        return self.assembly.model
 
     def read(self, step: int, part: Part) -> tuple[list[View], torch.Tensor | None]:
         """What is done to every photograph of a step, and the edited photographs of a part."""

@@ -14,8 +14,7 @@ from calm.data.store.images import ImageStore
 from calm.layout import Layout
 from calm.model.build import Assembly
 from calm.model.mfam import LevelTokens
-from calm.model.preprocessing import Preprocessing
-from calm.model.processing import byte_pixels, normalise
+from calm.model.processing import Preprocessing, byte_pixels, normalise
 from calm.model.settings import Runtime
 
 Key = tuple[str, str] | tuple[str, str, str]  # dataset, item_id, and how it is spoilt if it is
@@ -35,10 +34,6 @@ class Photographs:
         dataset, item_id, *how = key
         photograph = self.stores[dataset][item_id]
         return spoil(photograph, how[0], dataset, item_id) if how else photograph
-
-    def encoded(self, key: Key) -> bytes:
-        """The stored file."""
-        return self.stores[key[0]].encoded(key[1])
 
     def unit_pixels(self, key: Key) -> torch.Tensor:
         """A photograph as (3, H, W) float in 0..1."""
@@ -96,17 +91,13 @@ class Features:
         """Photographs as the encoder expects them, (B, 3, S, S); None where features are kept instead."""
         return None if self.keep else self._pixels(keys)
 
-    def encode(self, pixels: torch.Tensor) -> LevelTokens:
-        """Features of photographs that were read."""
-        return self.assembly.model.encode_images(pixels.to(self.assembly.model.device))
-
     def prepare(self, keys: Iterable[Key]) -> None:
         """Encode all `keys` now, in an order of their own, so that a resumed run keeps the very same bits."""
         if self.keep:
             self(sorted(set(keys)))
 
     def _encode(self, keys: Sequence[Key]) -> LevelTokens:
-        return self.encode(self._pixels(keys))
+        return self.assembly.encode(self._pixels(keys))
 
     def _pixels(self, keys: Sequence[Key]) -> torch.Tensor:
         images = [self.photographs[key] for key in keys]

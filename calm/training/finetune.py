@@ -17,26 +17,23 @@ from calm.model.build import (
     TRAINED,
     Assembly,
     add_lora,
-    assemble_parts,
+    assemble_named,
     load_adapter,
     load_config,
     load_trained,
-    resolve_dtype,
     save_adapter,
     save_complete,
     save_trained,
     use_plain_attention,
 )
-from calm.model.parts.pretrained import load_language, load_vision
-from calm.model.settings import FrozenTuning, FullTuning, LoRATuning
+from calm.model.settings import LoRATuning
 from calm.params import Params
 from calm.training import visual_scores
 from calm.training.features import Features
 from calm.training.loop.engine import Run, finish, train, write_curve
-from calm.training.loop.launch import absolute, launch
-from calm.training.publics import balanced, learnt_publics
+from calm.training.loop.launch import launch
 from calm.training.settings import FinetuneScores
-from calm.training.tuning import InstructionObjective
+from calm.training.tuning import InstructionObjective, balanced, learnt_publics
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -119,8 +116,9 @@ def tune(
     Args:
         before: curve of a phase that led to `start`; the curve that is written begins with it.
     """
-    arguments = {"run": run, "start": absolute(start), "out": str(out.resolve()), "label": label}
-    launch("finetune", arguments, params, layout, layout.state(f"{label}-{run}"))
+    # For a job file, which is read from another working directory.
+    folders = {"start": [str(folder.resolve()) for folder in start], "out": str(out.resolve())}
+    launch("finetune", {"run": run, "label": label, **folders}, params, layout, layout.state(f"{label}-{run}"))
     options = params.finetune.comments if run == "comments" else params.finetune.scores
     rows = learnt_rows(run, layout, label)
     publics: list[dict[str, Any]] = []
@@ -168,10 +166,7 @@ def assemble_from(start: Sequence[Path], params: Params, publics: Sequence[dict[
     """
     config = load_config(start[0])
     config.publics = list(publics)
-    parts = config.provenance
-    dtype = resolve_dtype(params.runtime)
-    vision, language = load_vision(parts["vision"]["name"], dtype), load_language(parts["language"]["name"], dtype)
-    assembly = assemble_parts(config, vision, language, params.runtime, params.seed)
+    assembly = assemble_named(config, params.runtime, params.seed)
     use_plain_attention(assembly.model)
     for folder in start:
         load_trained(folder, assembly.model)
@@ -180,14 +175,11 @@ def assemble_from(start: Sequence[Path], params: Params, publics: Sequence[dict[
 
 def open_language_model(assembly: Assembly, last: Path, params: Params) -> PeftModel | None:
     """Make trainable what `finetune.tuning` says of the language model."""
-    match params.finetune.tuning:
-        case LoRATuning() as tuning:
-            return load_adapter(assembly.model, last, trainable=True) or add_lora(assembly.model, tuning, params.seed)
-        case FullTuning():
-            assembly.model.language_model.requires_grad_(True)
-            return None
-        case FrozenTuning():
-            return None
+    tuning = params.finetune.tuning
+    if isinstance(tuning, LoRATuning):
+        return load_adapter(assembly.model, last, trainable=True) or add_lora(assembly.model, tuning, params.seed)
+    assembly.model.language_model.requires_grad_(True)
+    return None
 
 
 def head_beside_language(options: FinetuneScores) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from calm.model.settings import FrozenTuning, FullTuning, LoRATuning, VisualPart
+from calm.model.settings import FullTuning, LoRATuning, VisualPart
 from calm.settings import NonNegative, NonNegativeInt, Positive, PositiveInt, Section, Share
 
 TRAINING_RUNS = (
@@ -105,7 +105,7 @@ class FinetuneScores(Optimisation):
     """S: image-score pairs."""
 
     spread: NonNegative
-    balance: Share  # of publics of unlike size: `calm.training.publics`
+    balance: Share  # of publics of unlike size: `calm.training.tuning`
     regression: Regression
     visual: VisualScores
 
@@ -113,7 +113,7 @@ class FinetuneScores(Optimisation):
 class FinetuneParams(Section):
     """The two processes of fine-tuning: C, then S."""
 
-    tuning: Annotated[LoRATuning | FullTuning | FrozenTuning, Field(discriminator="kind")]
+    tuning: Annotated[LoRATuning | FullTuning, Field(discriminator="kind")]
     q_formers: Literal["trained", "frozen"]  # frozen: what self-supervision has taught them to recognise stays
     comments: Optimisation
     scores: FinetuneScores

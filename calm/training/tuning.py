@@ -1,19 +1,72 @@
-"""Objectives on instructions: G (alignment) and the two processes of fine-tuning, C and S."""
+"""Objectives on instructions: G (alignment) and the two processes of fine-tuning, C and S.
+
+A row of instructions is a prompt about photographs and its answer. Where it is a score, it is that of a public: each
+dataset's raters have a taste of their own, and some are few.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
 from calm.model.build import Assembly
+from calm.model.modeling import IGNORED
+from calm.model.processing import CalmProcessor, is_score, number_prefix
 from calm.model.readouts import digit_targets
-from calm.training.conversations import collate
 from calm.training.features import Features, Key
 from calm.training.loop.order import WHOLE, Order, Part
 from calm.training.settings import FinetuneScores, Optimisation
+
+PERCENTILES = range(0, 101, 5)  # of the scores that a public gave
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded conversations.
+
+    Attributes:
+        input_ids, attention_mask, labels: (B, L); labels are -100 outside the answers.
+        prompt_ends: (B,), position of the last prompt token: where the model decides on its answer.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    labels: torch.Tensor
+    prompt_ends: torch.Tensor
+
+    def inputs(self, device: torch.device) -> dict[str, torch.Tensor]:
+        """What the model is called with, there."""
+        return {name: getattr(self, name).to(device) for name in ("input_ids", "attention_mask", "labels")}
+
+
+def collate(
+    processor: CalmProcessor, conversations: Sequence[Sequence[Mapping[str, str]]], answers: Sequence[str]
+) -> Batch:
+    """Tokenise user messages and answers."""
+    tokenizer = processor.tokenizer
+    prompts = [
+        tokenizer(processor.prompt([dict(m) for m in messages], score=is_score(answer))).input_ids
+        for messages, answer in zip(conversations, answers, strict=True)
+    ]
+    learned = [[*processor.answer_ids(answer), tokenizer.eos_token_id] for answer in answers]
+    length = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, learned, strict=True))
+    shape = (len(prompts), length)
+    ids = torch.full(shape, tokenizer.pad_token_id)
+    mask = torch.zeros(shape, dtype=torch.long)
+    labels = torch.full(shape, IGNORED)
+    for row, (prompt, answer, said) in enumerate(zip(prompts, learned, answers, strict=True)):
+        end = len(prompt) + len(answer)
+        ids[row, :end] = torch.tensor(prompt + answer)
+        mask[row, :end] = 1
+        labels[row, len(prompt) : end] = torch.tensor(answer)
+        if is_score(said) and number_prefix(tokenizer):  # what `generate` has to say itself before the first digit
+            labels[row, len(prompt) - 1] = prompt[-1]
+    return Batch(ids, mask, labels, torch.tensor([len(prompt) - 1 for prompt in prompts]))
 
 
 class InstructionObjective:
@@ -29,50 +82,38 @@ class InstructionObjective:
         seed: int,
         name: str,
     ) -> None:
-        self.assembly, self.features, self.parameters = assembly, features, parameters
+        self.assembly, self.model, self.features, self.parameters = assembly, assembly.model, features, parameters
         scores = options if isinstance(options, FinetuneScores) else None
         self.regression_weight = scores.regression.weight if scores else 0.0
         self.spread = scores.spread if scores else 0.0
         self.rows = rows.reset_index(drop=True)
-        self._datasets: list[str] = rows["dataset"].tolist()
-        self._item_ids: list[list[str]] = rows["item_ids"].tolist()
-        self._spoilt: list[Any] = rows["spoilt"].tolist()
-        self._labels: list[list[str] | None] = [None if told is None else list(told) for told in rows["told"]]
-        table = assembly.model.config.attribute_states
-        self._publics = torch.tensor([assembly.model.config.public(dataset) for dataset in self._datasets])
-        self._rows = {f"{attribute}: {state}": row for row, (_, attribute, state) in enumerate(table)}
+        self.keys, self._told = keys_of(rows), _told(rows, assembly.model.config.attribute_states)
+        self._publics = torch.tensor([assembly.model.config.public(dataset) for dataset in rows["dataset"]])
         lengths = [len(answer) for answer in self.rows["answer"]]
         self.order = Order(len(self.rows), options.batch_size, seed, name, lengths)
-        features.prepare(key for i in range(len(self.rows)) for key in self._keys(i))
-
-    @property
-    def model(self) -> torch.nn.Module:
-        """What strategies share out."""
-        return self.assembly.model
+        features.prepare(key for of_row in self.keys for key in of_row)
 
     def read(self, step: int, part: Part) -> torch.Tensor | None:
         """The photographs of a part of a step's rows, where their features are not kept."""
         everyone = self.order(step)
-        keys = [key for i in everyone[part.slice(len(everyone))] for key in self._keys(i)]
+        keys = [key for i in everyone[part.slice(len(everyone))] for key in self.keys[i]]
         return self.features.read(keys)
 
     def losses(self, step: int, part: Part = WHOLE, read: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """What a part of a step's rows contributes to its losses, and to the share of its tokens that is padding."""
-        model, everyone = self.assembly.model, self.order(step)
+        model, everyone = self.model, self.order(step)
         picked = everyone[part.slice(len(everyone))]
         chosen = self.rows.iloc[picked]
         batch = collate(
             self.assembly.processor, [list(messages) for messages in chosen["messages"]], list(chosen["answer"])
         )
-        keys = [key for i in picked for key in self._keys(i)]
-        tokens = self.features(keys) if read is None else self.features.encode(read)
+        keys = [key for i in picked for key in self.keys[i]]
+        tokens = self.features(keys) if read is None else self.assembly.encode(read)
         output = model(
-            input_ids=batch.input_ids.to(model.device),
-            attention_mask=batch.attention_mask.to(model.device),
-            labels=batch.labels.to(model.device),
+            **batch.inputs(model.device),
             answer_weights=_numbers(chosen["weight"], model.device),
             digit_targets=digit_targets(_numbers(chosen["score"], model.device), self.spread) if self.spread else None,
-            visual_tokens=model.mfam(tokens, told=[rows for i in picked for rows in self._told(i)]),
+            visual_tokens=model.mfam(tokens, told=[rows for i in picked for rows in self._told[i]]),
             score_positions=batch.prompt_ends.to(model.device),
             publics=self._publics[picked],
         )
@@ -90,7 +131,7 @@ class InstructionObjective:
 
         The mean over parts and rows, as a share of the mean over `count` rows.
         """
-        config = self.assembly.model.config
+        config = self.model.config
         target = _numbers(scores, predicted.device)
         rated = ~target.isnan()
         if not rated.any():
@@ -98,20 +139,51 @@ class InstructionObjective:
         half = (config.score_max - config.score_min) / 2
         return ((predicted[rated] - target[rated].unsqueeze(1)) / half).square().mean() * (int(rated.sum()) / count)
 
-    def _told(self, row: int) -> list[list[int] | None]:
-        """Rows of the states that each photograph of a row is told to have; None: what is recognised in it."""
-        labels = self._labels[row]
-        if labels is None or not self.assembly.model.config.told_tokens:
-            return [None] * len(self._item_ids[row])
-        return [[self._rows[label] for label in labels if label in self._rows]] * len(self._item_ids[row])
 
-    def _keys(self, row: int) -> list[Key]:
-        return keys_of(self._datasets[row], self._item_ids[row], self._spoilt[row])
+def keys_of(rows: pd.DataFrame) -> list[list[Key]]:
+    """The photographs of each training row (INSTRUCTION); `spoilt` is null where they are as they are."""
+    named = zip(rows["dataset"], rows["item_ids"], rows["spoilt"], strict=True)
+    return [[(name, item, how) if isinstance(how, str) else (name, item) for item in ids] for name, ids, how in named]
 
 
-def keys_of(dataset: str, item_ids: Sequence[str], spoilt: Any) -> list[Key]:
-    """The photographs of a training row (INSTRUCTION); `spoilt` is null where they are as they are."""
-    return [(dataset, item) if not isinstance(spoilt, str) else (dataset, item, spoilt) for item in item_ids]
+def _told(rows: pd.DataFrame, table: Sequence[Sequence[str]]) -> list[list[list[int] | None]]:
+    """Rows of the table's states that each photograph of a row is told to have; None: what is recognised in it."""
+    place = {f"{attribute}: {state}": number for number, (_, attribute, state) in enumerate(table)}
+    found: list[list[list[int] | None]] = []
+    for labels, item_ids in zip(rows["told"], rows["item_ids"], strict=True):
+        known = None if labels is None else [place[label] for label in labels if label in place]
+        found.append([known] * len(item_ids))
+    return found
+
+
+def learnt_publics(rows: pd.DataFrame, order: Sequence[str]) -> list[dict[str, Any]]:
+    """`CalmConfig.publics` of rated photographs or training rows (INSTRUCTION) of these datasets, in this order."""
+    given = rows[rows["score"].notna()]
+    if "spoilt" in given:  # scores set by rule
+        given = given[given["spoilt"].isna()]
+    return [
+        {
+            "name": name,
+            "origin": ", ".join(sorted(own["origin"].unique())),
+            "steps": np.percentile(own["score"], PERCENTILES).round(3).tolist(),
+        }
+        for name in order
+        if len(own := given[given["dataset"] == name])
+    ]
+
+
+def balanced(rows: pd.DataFrame, balance: float) -> pd.DataFrame:
+    """Training rows (INSTRUCTION), the scores of smaller publics repeated so that they are seen more often.
+
+    Args:
+        balance: a public of n photographs is seen as often as n to this power says, to a whole number of times: 1 as
+            the rows are, 0 each public alike (the temperature by which multilingual models draw their languages).
+    """
+    scored = rows["score"].notna()
+    counts = rows.loc[scored, "dataset"].value_counts()
+    times = ((counts.max() / counts) ** (1 - balance)).round().astype(int) if len(counts) else counts
+    repeats = rows["dataset"].map(times).where(scored, 1).astype(int)
+    return rows.loc[rows.index.repeat(repeats)].reset_index(drop=True)
 
 
 def _numbers(column: pd.Series, device: torch.device) -> torch.Tensor:

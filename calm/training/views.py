@@ -84,7 +84,7 @@ class Views:
     def encoded(self, visits: Sequence[Visit], pixels: torch.Tensor | None = None) -> LevelTokens:
         """What the encoder sees of each photograph at that visit, whose `pixels` may be at hand."""
         if not self.kept:
-            return self._encode(self._rendered(visits) if pixels is None else pixels)
+            return self.assembly.encode(self._rendered(visits) if pixels is None else pixels)
         kept = [self._kept(visit) for visit in visits]
         rows = [self._everything[visit.epoch].rows(slice(visit.sample, visit.sample + 1)) for visit in kept]
         return LevelTokens.concatenate(rows)
@@ -105,17 +105,11 @@ class Views:
         return draw_view(stream(self.seed, "view", *key, visit.epoch), self.known, self._without[key])
 
     def _encode_all(self, visits: Sequence[Visit]) -> LevelTokens:
-        chunks = range(0, len(visits), ENCODED_AT_ONCE)
-        return LevelTokens.concatenate(
-            [self._encode(self._rendered(visits[start : start + ENCODED_AT_ONCE])) for start in chunks]
-        )
+        chunks = [visits[start : start + ENCODED_AT_ONCE] for start in range(0, len(visits), ENCODED_AT_ONCE)]
+        return LevelTokens.concatenate([self.assembly.encode(self._rendered(chunk)) for chunk in chunks])
 
     def _rendered(self, visits: Sequence[Visit]) -> torch.Tensor:
         edits = [[drawn.edit for drawn in self._drawn(visit).values() if drawn.edit] for visit in visits]
         pixels = [self.photographs.unit_pixels(self.keys[visit.sample]) for visit in visits]
         with torch.no_grad():
             return render(pixels, edits, self.assembly.preprocessing)
-
-    def _encode(self, pixels: torch.Tensor) -> LevelTokens:
-        model = self.assembly.model
-        return model.encode_images(pixels.to(model.device))

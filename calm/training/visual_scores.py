@@ -7,8 +7,7 @@ visual tokens that tell good photographs from bad ones.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -22,9 +21,8 @@ from calm.params import Params
 from calm.training.features import Features, Key
 from calm.training.loop.engine import Run, finish, train
 from calm.training.loop.order import WHOLE, Order, Part
-from calm.training.publics import balanced
 from calm.training.settings import Strategy, VisualScores
-from calm.training.tuning import keys_of
+from calm.training.tuning import balanced, keys_of
 
 
 class VisualScoreObjective:
@@ -46,18 +44,13 @@ class VisualScoreObjective:
         seed: int,
         name: str,
     ) -> None:
-        self.assembly, self.features, self.parameters, self.keys = assembly, features, parameters, list(keys)
+        self.model, self.features, self.parameters, self.keys = assembly.model, features, parameters, list(keys)
         config = assembly.model.config
         half = (config.score_max - config.score_min) / 2
         self.publics = torch.tensor([config.public(key[0]) for key in self.keys])
         self.targets = (torch.tensor(scores, dtype=torch.float32) - config.score_min) / half - 1
         self.order = Order(len(self.keys), options.batch_size, seed, name)
         features.prepare(self.keys)
-
-    @property
-    def model(self) -> torch.nn.Module:
-        """What strategies share out."""
-        return self.assembly.model
 
     def read(self, step: int, part: Part) -> None:
         """Nothing: features are kept."""
@@ -66,22 +59,13 @@ class VisualScoreObjective:
         """Losses of one step; this phase is run by one process alone."""
         assert part == WHOLE, "the visual phase is not shared out"
         picked = self.order(step)
-        model = self.assembly.model
-        with forgetting(model.score_head):
-            seen = model.score_head.look(model.mfam(self.features([self.keys[i] for i in picked])))
+        head = self.model.score_head
+        head.train()  # it forgets, in a model that is otherwise as it answers
+        seen = head.look(self.model.mfam(self.features([self.keys[i] for i in picked])))
+        head.eval()
         seen = seen[torch.arange(len(picked)), self.publics[picked]]
         error = (seen - self.targets[picked]).square().mean()
         return {"loss": error, "regression": error}
-
-
-@contextmanager
-def forgetting(module: torch.nn.Module) -> Iterator[None]:
-    """Dropout is on in the module, in a model that is otherwise as it answers."""
-    module.train()
-    try:
-        yield
-    finally:
-        module.eval()
 
 
 def visual_parameters(model: CalmForConditionalGeneration) -> dict[str, torch.nn.Parameter]:
@@ -105,7 +89,7 @@ def begin(
     model = assembly.model
     trained = visual_parameters(model)
     rows = balanced(rows[rows["score"].notna()], params.finetune.scores.balance)
-    keys = [keys_of(*row)[0] for row in zip(rows["dataset"], rows["item_ids"], rows["spoilt"], strict=True)]
+    keys = [first for first, *_ in keys_of(rows)]
     features = Features.of(assembly, rows["dataset"], params.runtime, layout)
     objective = VisualScoreObjective(
         assembly, features, trained, keys, rows["score"].tolist(), options, params.seed, f"{label}-visual"

@@ -50,6 +50,14 @@ def needs_deepspeed() -> None:
         pytest.skip(f"DeepSpeed {ABSENT}")
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def together(trained_template: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Seen]:
     """Have a launcher start two processes for scenarios of two.py (all, if none is named); what they saw, by name."""

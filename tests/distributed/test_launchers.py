@@ -45,14 +45,10 @@ DYING_AS = {"torchrun": DDP, "deepspeed": ZERO | {"launcher": "deepspeed", "zero
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """One thread, here and in what is started."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread in what is started too."""
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

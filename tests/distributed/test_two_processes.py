@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from calm.training.loop.engine import train
 from tests.distributed.net import STEPS, Net, run_in
@@ -17,14 +16,6 @@ from tests.distributed.two import EVERY_STEP
 KINDS = ["ddp", "fsdp2", "zero2", "zero3"]
 STAGES = ["pretrain-attributes", "pretrain-alignment", "finetune-comments", "finetune-scores"]
 TOLERANCE = 1e-4  # sums in another order; seen: 4e-6 after six steps
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("kind", [*(f"zero2{name}" for name in EVERY_STEP), "ddp", "fsdp2", "zero3"])

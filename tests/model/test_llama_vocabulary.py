@@ -17,10 +17,9 @@ from calm.instructions.wording import (
     personal_messages,
 )
 from calm.model.parts.known import CHATML, VICUNA
-from calm.model.preprocessing import Preprocessing
-from calm.model.processing import CalmImageProcessor, CalmProcessor, add_placeholders, number_prefix
-from calm.training.conversations import collate
+from calm.model.processing import CalmImageProcessor, CalmProcessor, Preprocessing, add_placeholders, number_prefix
 from calm.training.loop.machines import machines
+from calm.training.tuning import collate
 from tests import tiny
 from tests.model import llama_vocabulary
 

@@ -73,12 +73,14 @@ def test_tokens_come_as_low_middle_high_thematic(assembly: Assembly, pixels: tor
 
 
 @pytest.mark.parametrize("grid, expected", [(0, 4), (1, 1), (2, 4)])
-def test_the_thematic_grid_decides_its_tokens(
+def test_without_content_the_thematic_grid_decides_its_tokens(
     tiny_template: Any, pixels: torch.Tensor, grid: int, expected: int
 ) -> None:
     model = assemble(tiny_template.params(mfam__thematic={"grid": grid, "content": []})).model
-    tokens = model.mfam.thematic_tokens(model.encode_images(pixels))
+    features = model.encode_images(pixels)
+    tokens = model.mfam.thematic_tokens(features)
     assert tokens.shape[1] == model.config.thematic_tokens == expected
+    assert features.content.shape == (3, 0)
 
 
 def test_content_is_the_encoders_end_and_what_is_said_of_its_classes(tiny_template: Any, pixels: torch.Tensor) -> None:
@@ -135,12 +137,6 @@ def test_parameters_may_name_every_source(tiny_template: Any) -> None:
 def test_sources_that_are_not_there_are_refused(content: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CalmConfig(thematic_content=content)
-
-
-def test_without_content_there_are_places_alone(tiny_template: Any, pixels: torch.Tensor) -> None:
-    model = assemble(tiny_template.params(mfam__thematic={"grid": 1, "content": []})).model
-    tokens = model.encode_images(pixels)
-    assert tokens.content.shape == (3, 0) and model.mfam.thematic_tokens(tokens).shape[1] == 1
 
 
 def test_a_level_reads_its_own_features_alone(assembly: Assembly, pixels: torch.Tensor) -> None:

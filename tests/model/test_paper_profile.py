@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
-from calm import profiles
 from calm.model.build import calm_config
 from calm.model.configuration import CalmConfig
 from calm.model.modeling import CalmForConditionalGeneration
-from calm.params import Params, load_params
-from tests.tiny import REPOSITORY
-
-VICUNA_7B = 6_738_415_616
+from calm.params import Params
+from tests.model.conftest import VICUNA_7B
 
 
 @pytest.fixture(scope="module")
-def params(tmp_path_factory: pytest.TempPathFactory) -> Params:
-    text = profiles.merged("paper", REPOSITORY / "params.yaml", REPOSITORY / "profiles")
-    path: Path = tmp_path_factory.mktemp("paper") / "params.yaml"
-    path.write_text(text, encoding="utf-8")
-    return load_params(path)
-
-
-@pytest.fixture(scope="module")
-def config(params: Params) -> CalmConfig:
-    return calm_config(params)
+def config(paper: Params) -> CalmConfig:
+    return calm_config(paper)
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +35,6 @@ def qformer_parameters(width: int = 768, encoder: int = 1024, layers: int = 12, 
     cross = 2 * linear(width, width) + 2 * linear(encoder, width) + norm
     feed_forward = linear(width, 4 * width) + linear(4 * width, width) + norm
     return norm + layers * (attention + feed_forward) + layers // every * cross
-
-
-def test_the_parts_are_those_of_the_paper(params: Params) -> None:
-    assert params.parts.language == "lmsys/vicuna-7b-v1.5"
-    assert (params.pretrain.attributes.learning_rate, params.pretrain.alignment.learning_rate) == (1e-3, 1e-3)
-    assert (params.finetune.comments.learning_rate, params.finetune.scores.learning_rate) == (2.5e-5, 7e-5)
 
 
 def test_the_language_model_has_vicunas_parameters(model: CalmForConditionalGeneration) -> None:

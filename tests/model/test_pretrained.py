@@ -13,9 +13,8 @@ from torch import nn
 
 from calm.model.parts.efficientnet_lite import EPSILON, convert_state_dict
 from calm.model.parts.known import LITE0, MINILM, SMOLLM2, WheelFile
-from calm.model.parts.pretrained import Language, load_language, load_text_encoder, text_part
-from calm.model.parts.vision import imagenet_labels
-from calm.model.preprocessing import PartError
+from calm.model.parts.pretrained import Language, imagenet_labels, load_language, load_text_encoder, text_part
+from calm.model.processing import PartError
 from calm.model.settings import Runtime
 
 pytestmark = pytest.mark.skipif(
@@ -47,7 +46,7 @@ def skimage_photo(name: str) -> Image.Image:
 
 def test_efficientnet_lite0_names_what_photographs_show() -> None:
     photos = [skimage_photo("chelsea.png"), skimage_photo("coffee.png")]
-    cat, coffee = imagenet_labels("efficientnet-lite0", photos, runtime=Runtime(device="cpu", dtype="float32"))
+    cat, coffee = imagenet_labels("efficientnet-lite0", photos, Runtime(device="cpu", dtype="float32"))
     assert cat[0][0] == "Egyptian Mau" and cat[0][1] > 0.5
     assert coffee[0][0] == "espresso" and coffee[0][1] > 0.5
     probabilities = [probability for _, probability in cat]
@@ -55,9 +54,9 @@ def test_efficientnet_lite0_names_what_photographs_show() -> None:
 
 
 def test_an_encoder_without_an_imagenet_head_names_nothing_and_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("calm.model.parts.vision.load_vision", None)
+    monkeypatch.setattr("calm.model.parts.pretrained.load_vision", None)
     photographs = iter([Image.new("RGB", (8, 8))])
-    assert list(imagenet_labels("openai/clip-vit-large-patch14-336", photographs)) == []
+    assert list(imagenet_labels("openai/clip-vit-large-patch14-336", photographs, Runtime())) == []
     assert len(list(photographs)) == 1  # none was decoded
 
 

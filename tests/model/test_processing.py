@@ -13,8 +13,18 @@ from calm.instructions.wording import SCORE_PROMPT, messages
 from calm.model.build import Assembly
 from calm.model.configuration import PLACEHOLDERS
 from calm.model.parts.known import VICUNA
-from calm.model.preprocessing import CLIP_MEAN, CLIP_STD, PartError, Preprocessing, Resampling
-from calm.model.processing import CalmImageProcessor, CalmProcessor, add_placeholders, normalise, unit_pixels
+from calm.model.processing import (
+    CLIP_MEAN,
+    CLIP_STD,
+    CalmImageProcessor,
+    CalmProcessor,
+    PartError,
+    Preprocessing,
+    Resampling,
+    add_placeholders,
+    byte_pixels,
+    normalise,
+)
 from tests import tiny
 
 CLIP = Preprocessing(64, CLIP_MEAN, CLIP_STD)
@@ -28,7 +38,7 @@ def test_tensors_and_files_are_normalised_alike(size: tuple[int, int], resamplin
     processor = CalmImageProcessor.of(expected)
     assert Preprocessing.of(processor) == expected
     file = processor([image], return_tensors="pt")["pixel_values"]
-    tensor = normalise(unit_pixels(image).unsqueeze(0), expected)
+    tensor = normalise(byte_pixels(image).unsqueeze(0) / 255, expected)
     assert file.shape == tensor.shape == (1, 3, 64, 64)
     half_a_step = 1 / 255 / min(CLIP_STD)
     assert (file - tensor).abs().max() <= 2 * half_a_step
@@ -53,11 +63,6 @@ def test_grey_and_transparent_pictures_are_taken_as_colour() -> None:
     processor = CalmImageProcessor.of(CLIP)
     for mode in ("L", "RGBA"):
         assert processor([tiny.picture(0).convert(mode)], return_tensors="pt")["pixel_values"].shape == (1, 3, 64, 64)
-
-
-def test_unit_pixels_lie_between_0_and_1() -> None:
-    pixels = unit_pixels(Image.fromarray(np.array([[[0, 128, 255]]], np.uint8)))
-    assert pixels.flatten().tolist() == pytest.approx([0, 128 / 255, 1])
 
 
 def test_every_image_token_becomes_the_placeholders_of_one_photograph(assembly: Assembly) -> None:

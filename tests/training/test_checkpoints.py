@@ -14,8 +14,7 @@ import torch
 
 from calm.training.loop import checkpoints
 from calm.training.loop.checkpoints import Saved, newest, save
-from calm.training.loop.errors import TrainingError
-from calm.training.loop.processes import Processes
+from calm.training.loop.processes import Processes, TrainingError
 
 NAMES = ["a", "b"]
 STRATEGY = {"kind": "single"}

@@ -23,20 +23,14 @@ from calm.model.parts.pretrained import load_text_encoder
 from calm.model.processing import normalise
 from calm.model.readouts import MEAN_DECIMAL
 from calm.training.attributes import AttributeObjective, state_table
-from calm.training.conversations import collate
 from calm.training.features import Features, Photographs, render
 from calm.training.loop.order import Part
 from calm.training.losses.contrastive import multi_positive
 from calm.training.settings import Optimisation, Regression
-from calm.training.tuning import InstructionObjective
+from calm.training.tuning import InstructionObjective, collate
 from tests import tiny
 
 OPTIONS = Optimisation(**tiny.RUN | {"warmup": 0.0, "weight_decay": 0.0, "max_grad_norm": 1.0, "batch_size": 3})
-
-
-@pytest.fixture
-def assembly(tiny_template: Any) -> Assembly:
-    return assemble(tiny_template.params())
 
 
 def test_multi_positive_is_the_mean_log_share_of_the_own_texts() -> None:
@@ -139,7 +133,7 @@ def test_with_a_spread_the_first_digit_is_taught_its_neighbours_too(assembly: As
     assert chosen["score"].notna().any()
     model, tokenizer = assembly.model, assembly.processor.tokenizer
     batch = collate(assembly.processor, [list(m) for m in chosen["messages"]], list(chosen["answer"]))
-    visual = model.mfam(spread.features([key for row in spread.order(0) for key in spread._keys(row)]))
+    visual = model.mfam(spread.features([key for row in spread.order(0) for key in spread.keys[row]]))
     logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, visual_tokens=visual).logits
     change = 0.0
     log_p = logits.float().log_softmax(-1)

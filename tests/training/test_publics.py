@@ -15,7 +15,7 @@ from calm.data.store.schema import INSTRUCTION
 from calm.instructions.wording import SCORE_PROMPT, as_public, format_score, messages
 from calm.io import write_table
 from calm.training.finetune import finetune, learnt_rows
-from calm.training.publics import balanced, learnt_publics
+from calm.training.tuning import balanced, learnt_publics
 from tests import tiny
 
 CONTRARY = "contrary"  # a public that gives 11 - s where the other gives s
@@ -49,6 +49,9 @@ def test_publics_stand_in_the_order_of_params_with_the_scores_that_they_gave() -
     assert [public["name"] for public in found] == ["large", "small"]
     assert {public["origin"] for public in found} == {"human"}
     assert found[0]["steps"][0] == 1.0 and found[0]["steps"][10] == 3.0 and found[0]["steps"][-1] == 5.0
+    by_rule = rows(large=2).assign(spoilt="noise", score=1.0)
+    with_spoilt = pd.concat([rows(small=3, large=5).assign(spoilt=None), by_rule], ignore_index=True)
+    assert learnt_publics(with_spoilt, ["large", "small"]) == found
 
 
 def test_one_model_answers_each_public_as_it_was_taught(trained_world: Any) -> None:

@@ -9,8 +9,8 @@ from multiprocessing import Value
 import pytest
 
 from calm.training.loop import reading
-from calm.training.loop.errors import TrainingError
 from calm.training.loop.order import Part
+from calm.training.loop.processes import TrainingError
 from calm.training.loop.reading import Read
 
 WANTED = [(step, Part(number, 2)) for step in range(5) for number in range(2)]

@@ -149,20 +149,14 @@ def test_photographs_are_held_out_in_whole_groups() -> None:
         held_apart(rows.assign(group="a"), 0.3, 0)
 
 
-def test_full_tuning_trains_the_language_model_and_frozen_does_not(
-    trained_world: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for kind in ("full", "frozen"):
-        params = trained_world.params(finetune__tuning={"kind": kind})
-        with monkeypatch.context() as patched:
-            states = watch(patched)
-            finetune("comments", params, trained_world.layout)
-        tuned = {name for name in changed(states) if name.startswith("language_model.")}
-        assert bool(tuned) == (kind == "full")
-        assert not any(name.startswith("vision_tower.") for name in changed(states))
-        saved = load_file(trained_world.layout.finetuned("comments") / TRAINED)
-        assert tuned <= saved.keys() | {"language_model.lm_head.weight"}  # tied to the embedding
-        assert not (trained_world.layout.finetuned("comments") / ADAPTER).exists()
+def test_full_tuning_trains_the_language_model(trained_world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = watch(monkeypatch)
+    finetune("comments", trained_world.params(finetune__tuning={"kind": "full"}), trained_world.layout)
+    tuned = {name for name in changed(states) if name.startswith("language_model.")}
+    assert tuned and not any(name.startswith("vision_tower.") for name in changed(states))
+    saved = load_file(trained_world.layout.finetuned("comments") / TRAINED)
+    assert tuned <= saved.keys() | {"language_model.lm_head.weight"}  # tied to the embedding
+    assert not (trained_world.layout.finetuned("comments") / ADAPTER).exists()
 
 
 def test_what_was_tuned_on_comments_is_where_scores_start(trained_world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +223,7 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-@pytest.mark.parametrize("step", [0, 1, 3, 5])
+@pytest.mark.parametrize("step", [0, 5])  # at every one: test_resume.py
 def test_a_stage_killed_at_a_step_ends_with_the_same_bytes(
     trained_world: Any, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:

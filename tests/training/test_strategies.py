@@ -15,9 +15,7 @@ from calm.training.loop.processes import Processes
 from calm.training.loop.strategies import accumulation, open_trainer, recompute_activations
 from calm.training.settings import Strategy
 from tests.distributed.net import OPTIONS, Net, run_in
-from tests.training.test_objectives import assembly, objective, summed
-
-__all__ = ["assembly"]  # a fixture
+from tests.training.test_objectives import objective, summed
 
 
 @pytest.mark.parametrize(

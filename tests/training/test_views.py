@@ -11,7 +11,7 @@ from calm.attributes import LEVELS
 from calm.attributes.edits import absent
 from calm.attributes.taxonomy import taxonomy
 from calm.model.build import assemble
-from calm.model.processing import unit_pixels
+from calm.model.processing import byte_pixels
 from calm.seeds import stream
 from calm.training.features import Photographs
 from calm.training.loop.order import Order, Visit
@@ -53,7 +53,7 @@ def test_unchanged_is_drawn_as_often_as_any_other_state() -> None:
 
 
 def test_what_a_photograph_lacks_is_not_edited() -> None:
-    without = absent(unit_pixels(tiny.picture(0).convert("L")).unsqueeze(0))[0]
+    without = absent(byte_pixels(tiny.picture(0).convert("L")).unsqueeze(0) / 255)[0]
     assert without
     for i in range(300):
         for drawn in draw_view(stream(17, "views", i), taxonomy(), without).values():

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from calm.io import sha256_file
-from calm.model.build import ADAPTER, TRAINED, Assembly, assemble
+from calm.model.build import ADAPTER, TRAINED, Assembly
 from calm.params import Params
 from calm.settings import ParamsError
 from calm.training import finetune as finetune_stage
@@ -37,11 +37,6 @@ OPTIONS = VisualScores(
 )
 KEYS = [(tiny.DATASET, f"p{number}") for number in range(4)]
 SCORES = [1.0, 4.0, 7.0, 10.0]
-
-
-@pytest.fixture
-def assembly(tiny_template: Any) -> Assembly:
-    return assemble(tiny_template.params())
 
 
 def objective(assembly: Assembly, world: Any, options: VisualScores = OPTIONS) -> VisualScoreObjective:

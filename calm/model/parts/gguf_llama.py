@@ -57,12 +57,7 @@ def load(path: Path, dtype: torch.dtype) -> tuple[LlamaForCausalLM, PreTrainedTo
     Raises:
         ValueError: the file holds another architecture, or tensors that a Llama model does not have.
     """
-    reader = _Reader(path)
-    fields = {key: field.contents() for key, field in reader.fields.items()}
-    if fields.get("general.architecture") != "llama":
-        raise ValueError(f"{path}: expected a Llama model, found {fields.get('general.architecture')!r}")
-    names = {tensor.name for tensor in reader.tensors}
-    config = _config(fields, tied="output.weight" not in names)
+    reader, fields, config = _opened(path)
     with no_init_weights():  # every weight is read from the file; drawing them first would take seconds
         # not `.to(dtype)`, which would round the frequencies of positions too
         model = LlamaForCausalLM._from_config(config, dtype=dtype)
@@ -97,13 +92,16 @@ def _values(tensor: ReaderTensor) -> np.ndarray:
 @cache
 def read_config(path: Path) -> LlamaConfig:
     """The model's configuration alone."""
+    return _opened(path)[2]
+
+
+def _opened(path: Path) -> tuple[GGUFReader, dict[str, Any], LlamaConfig]:
+    """The file, what it says of the model, and the configuration that follows."""
     reader = _Reader(path)
     fields = {key: field.contents() for key, field in reader.fields.items()}
-    return _config(fields, tied="output.weight" not in {tensor.name for tensor in reader.tensors})
-
-
-def _config(fields: dict[str, Any], *, tied: bool) -> LlamaConfig:
-    return LlamaConfig(
+    if fields.get("general.architecture") != "llama":
+        raise ValueError(f"{path}: expected a Llama model, found {fields.get('general.architecture')!r}")
+    config = LlamaConfig(
         vocab_size=len(fields["tokenizer.ggml.tokens"]),
         hidden_size=fields["llama.embedding_length"],
         intermediate_size=fields["llama.feed_forward_length"],
@@ -113,11 +111,12 @@ def _config(fields: dict[str, Any], *, tied: bool) -> LlamaConfig:
         max_position_embeddings=fields["llama.context_length"],
         rms_norm_eps=fields["llama.attention.layer_norm_rms_epsilon"],
         rope_parameters={"rope_type": "default", "rope_theta": float(fields["llama.rope.freq_base"])},
-        tie_word_embeddings=tied,
+        tie_word_embeddings="output.weight" not in {tensor.name for tensor in reader.tensors},
         bos_token_id=fields["tokenizer.ggml.bos_token_id"],
         eos_token_id=fields["tokenizer.ggml.eos_token_id"],
         pad_token_id=fields["tokenizer.ggml.padding_token_id"],
     )
+    return reader, fields, config
 
 
 def _name(tensor: str, path: Path) -> str:
@@ -148,15 +147,8 @@ def _tokenizer(fields: dict[str, Any]) -> PreTrainedTokenizerFast:
     kinds = fields["tokenizer.ggml.token_type"]
     control = [token for token, kind in zip(tokens, kinds, strict=True) if kind == CONTROL_TOKEN]
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
-    special = {
-        role: tokens[fields[f"tokenizer.ggml.{key}_token_id"]]
-        for role, key in (
-            ("bos_token", "bos"),
-            ("eos_token", "eos"),
-            ("unk_token", "unknown"),
-            ("pad_token", "padding"),
-        )
-    }
+    roles = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+    special = {f"{role}_token": tokens[fields[f"tokenizer.ggml.{key}_token_id"]] for role, key in roles.items()}
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_max_length=fields["llama.context_length"],

@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig
 
 from calm.io import sha256_file
 from calm.model.configuration import EfficientNetLiteConfig
-from calm.model.preprocessing import CLIP_MEAN, CLIP_STD, PartError, Preprocessing
+from calm.model.processing import CLIP_MEAN, CLIP_STD, PartError, Preprocessing
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"

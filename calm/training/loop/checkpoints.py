@@ -21,9 +21,8 @@ from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from calm.io import sha256_file
-from calm.training.loop.errors import TrainingError
-from calm.training.loop.processes import Processes
+from calm.io import sha256_file, write_json
+from calm.training.loop.processes import Processes, TrainingError
 
 KEPT = 2  # checkpoints: the last one, and one more should that be damaged
 RECORD = "run.json"
@@ -121,9 +120,7 @@ def _write(file: Path, tensors: dict[str, torch.Tensor]) -> tuple[str, str]:
 
 
 def _finish(root: Path, part: Path, target: Path, record: dict[str, Any]) -> None:
-    with (part / RECORD).open("w", encoding="utf-8") as file:
-        json.dump(record, file, indent=2, sort_keys=True, allow_nan=False)
-    _flush(part / RECORD)
+    write_json(part / RECORD, record)
     if target.exists():  # damaged, or it would have been resumed from
         shutil.rmtree(target)
     part.rename(target)

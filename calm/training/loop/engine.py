@@ -25,11 +25,10 @@ from transformers import get_cosine_schedule_with_warmup
 from calm.io import atomic_file, code_sha256, sha256_text
 from calm.seeds import derive
 from calm.training.loop import checkpoints
-from calm.training.loop.checkpoints import WEIGHT, Saved
-from calm.training.loop.errors import TrainingError
-from calm.training.loop.processes import Processes, join
+from calm.training.loop.checkpoints import Saved
+from calm.training.loop.processes import Processes, TrainingError, join
 from calm.training.loop.reading import ahead
-from calm.training.loop.strategies import Losses, Objective, Trainer, open_trainer
+from calm.training.loop.strategies import Losses, Objective, Trainer, open_trainer, take_weights
 from calm.training.loop.throughput import measured
 from calm.training.settings import Optimisation, Strategy
 
@@ -214,10 +213,7 @@ def _collect(objective: Objective, run: Run, processes: Processes) -> list[dict[
     steps = len(saved.curve) if saved else 0
     if saved is None or steps < run.optimisation.steps:
         raise TrainingError(f"{run.title}: its processes have left {steps} of {run.optimisation.steps} steps")
-    weights = saved.tensors(WEIGHT)
-    with torch.no_grad():
-        for name, parameter in objective.parameters.items():
-            parameter.copy_(weights[name])
+    take_weights(objective, saved)
     return saved.curve
 
 

@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import torch
 from calm.io import write_json
 from calm.layout import Layout
 from calm.params import Params
-from calm.training.loop.errors import TrainingError
+from calm.training.loop.processes import TrainingError
 from calm.training.settings import Strategy
 
 WORKER = "calm.training.loop.worker"
@@ -99,11 +99,6 @@ def _wait(started: list[str], folder: Path, environment: Mapping[str, str]) -> i
         except BaseException:
             process.terminate()
             raise
-
-
-def absolute(paths: Sequence[Path]) -> list[str]:
-    """Paths for a job file, which is read from another working directory."""
-    return [str(path.resolve()) for path in paths]
 
 
 def _free_port() -> int:

@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 
-from calm.training.loop.errors import TrainingError
-
 Value = TypeVar("Value")
+
+
+class TrainingError(ValueError):
+    """Training that cannot go on; the message says why, and what is kept."""
 
 
 class Processes:
@@ -26,14 +28,6 @@ class Processes:
         self.together = distributed.is_available() and distributed.is_initialized()
         self.rank = distributed.get_rank() if self.together else 0
         self.world = distributed.get_world_size() if self.together else 1
-
-    def gather(self, value: Value) -> list[Value]:
-        """What each process says, in the order of their ranks."""
-        if not self.together:
-            return [value]
-        said: list[Any] = [None] * self.world
-        distributed.all_gather_object(said, value)
-        return said
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over all processes, the same bits on each."""
@@ -64,7 +58,9 @@ class Processes:
             if not self.together:
                 raise
             problem = f"{type(error).__name__}: {error}" if not isinstance(error, TrainingError) else str(error)
-        answers = self.gather((result, problem))
+        answers: list[Any] = [(result, problem)] * self.world  # in the order of their ranks
+        if self.together:
+            distributed.all_gather_object(answers, (result, problem))
         if problems := sorted({said for _, said in answers if said}):
             raise TrainingError("; ".join(problems))
         return [result for result, _ in answers]

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from calm.training.loop.errors import TrainingError
 from calm.training.loop.order import Part
+from calm.training.loop.processes import TrainingError
 
 SILENCE = 180.0  # seconds without a result after which workers are replaced
 TRIES = 3

@@ -18,9 +18,8 @@ import torch
 from torch import nn
 
 from calm.training.loop.checkpoints import WEIGHT, Saved
-from calm.training.loop.errors import TrainingError
 from calm.training.loop.order import Part
-from calm.training.loop.processes import Processes
+from calm.training.loop.processes import Processes, TrainingError
 from calm.training.settings import Optimisation, Strategy
 
 BETAS = (0.9, 0.999)  # Adam (paper); betas as in LLaVA-1.5's recipe
@@ -273,16 +272,21 @@ def open_trainer(
             "coarse for small steps: set runtime.dtype to float32, or tune by LoRA"
         )
     if saved is not None:
-        weights = saved.tensors(WEIGHT)
-        with torch.no_grad():
-            for name, parameter in objective.parameters.items():
-                parameter.copy_(weights[name])
+        take_weights(objective, saved)
     if strategy.gradient_checkpointing:
         recompute_activations(objective.model)
     trainer = KINDS[strategy.kind](objective, options, strategy, processes)
     if saved is not None:
         trainer.restore(saved)
     return trainer
+
+
+@torch.no_grad()
+def take_weights(objective: Objective, saved: Saved) -> None:
+    """Copy a checkpoint's weights into the objective's own."""
+    weights = saved.tensors(WEIGHT)
+    for name, parameter in objective.parameters.items():
+        parameter.copy_(weights[name])
 
 
 def accumulation(batch_size: int, strategy: Strategy) -> int:

@@ -153,20 +153,14 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
         gpu = machines().of_device(name)
         if gpu is not None:
             return (gpu.tflops if dtype == torch.bfloat16 else gpu.tflops_float32) * 1e12, f"data sheet of {name}"
-    threads = torch.get_num_threads()
-    source = f"measured product of {GEMM}x{GEMM} matrices in {str(dtype).split('.')[-1]}, {threads} threads"
-    return _measured_once(device, dtype, threads), source
+    product = f"{GEMM}x{GEMM} matrices in {str(dtype).split('.')[-1]}, {torch.get_num_threads()} threads"
+    return gemm_flops(device, dtype), f"measured product of {product}"
 
 
 @cache
-def _measured_once(device: torch.device, dtype: torch.dtype, threads: int) -> float:
-    return gemm_flops(device, dtype)
-
-
-@torch.no_grad()
-def gemm_flops(device: torch.device, dtype: torch.dtype, side: int = GEMM) -> float:
-    """FLOPs a second of the fastest of a few products of square matrices, by the threads that are set."""
-    matrix = torch.ones(side, side, device=device, dtype=dtype)
+def gemm_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOPs a second of the fastest of a few products of square matrices, by the threads that are set at first."""
+    matrix = torch.ones(GEMM, GEMM, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(GEMM_RUNS):
         started = time.perf_counter()
@@ -174,7 +168,7 @@ def gemm_flops(device: torch.device, dtype: torch.dtype, side: int = GEMM) -> fl
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         best = min(best, time.perf_counter() - started)
-    return 2 * side**3 / best
+    return 2 * GEMM**3 / best
 
 
 def _multiplying(model: nn.Module) -> Iterator[nn.Module]:

@@ -14,9 +14,8 @@ from torch import distributed
 
 from calm.layout import Layout
 from calm.params import parse_params
-from calm.training.loop.errors import TrainingError
 from calm.training.loop.launch import PROBLEM
-from calm.training.loop.processes import join
+from calm.training.loop.processes import TrainingError, join
 
 
 def main(job: Path) -> int:

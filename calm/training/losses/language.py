@@ -6,9 +6,9 @@ import torch
 
 from calm.attributes import LEVELS
 from calm.model.configuration import PLACEHOLDERS
-from calm.training.conversations import collate
 from calm.training.losses.base import Known, Loss, Step
 from calm.training.settings import LanguageLoss
+from calm.training.tuning import collate
 
 QUESTION = "Describe the {level}-level attributes of this photograph."
 
@@ -45,12 +45,7 @@ def _said(known: Known, visual: list[torch.Tensor], asked: list[str], answers: l
         places = PLACEHOLDERS[LEVELS.index(level)] * tokens.shape[1]
         conversations.append([{"role": "user", "content": places + QUESTION.format(level=level)}])
     batch = collate(known.assembly.processor, conversations, answers)
-    return model(
-        input_ids=batch.input_ids.to(model.device),
-        attention_mask=batch.attention_mask.to(model.device),
-        labels=batch.labels.to(model.device),
-        visual_tokens=torch.cat(visual),
-    ).loss
+    return model(**batch.inputs(model.device), visual_tokens=torch.cat(visual)).loss
 
 
 LOSS = Loss(LanguageLoss, language)
