@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -80,6 +81,7 @@ class FakeCalm:
 def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory: two photographs, a folder with a third, a broken one, a text."""
     monkeypatch.chdir(tmp_path)
+    import_module("calm.assistant.inputs")  # reads the photographs, as ever
     monkeypatch.setitem(sys.modules, "calm.assistant", SimpleNamespace(Calm=FakeCalm))  # type: ignore[arg-type]
     (tmp_path / "album/deep").mkdir(parents=True)
     (tmp_path / "empty").mkdir()
@@ -218,6 +220,25 @@ def test_scores_as_json_are_a_list_of_objects_in_the_order_of_the_files() -> Non
     assert len(rows[0]["preprocessing"]) == 12
     assert result.exit_code == 1  # *.jpg holds a broken one
     assert "broken.jpg: truncated or damaged" in result.stderr
+
+
+@pytest.mark.usefixtures("photographs")
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        (["--sort"], [3.0, 2.0, 1.0]),
+        (["--top", "2"], [3.0, 2.0]),
+        (["--min", "1.5"], [1.5, 2.0]),
+        (["--min", "1.5", "--top", "1"], [2.0]),
+    ],
+)
+def test_the_best_of_a_folder_can_be_asked_for(options: list[str], kept: list[float], tmp_path: Path) -> None:
+    widths = [150, 100, 200] if "--min" in options else [200, 100, 300]
+    names = [tmp_path / f"{number}.png" for number in range(3)]
+    for name, width in zip(names, widths, strict=True):
+        Image.new("RGB", (width, 100)).save(name)
+    result = run("score", "--json", "--readout", "expectation", *options, *map(str, names))
+    assert [row["score"] for row in json.loads(result.stdout)] == kept
 
 
 @pytest.mark.usefixtures("photographs")

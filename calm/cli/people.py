@@ -84,6 +84,7 @@ class Way:
     as_csv: bool
     scores: bool = False  # answers are a public's scores
     public: str | None = None  # None is the model's first
+    arrange: Callable[[Iterable[Row]], Iterable[Row]] = iter  # which rows are printed, in which order
 
 
 class How(StrEnum):
@@ -104,6 +105,9 @@ def score(
         str | None, typer.Option(help="Whose scores to predict: para, oasis, ...; default: the first of the model.")
     ] = None,
     readout: Annotated[Readout, typer.Option(help="Which readout is shown as `score`.")] = Readout.regression,
+    best_first: Annotated[bool, typer.Option("--sort", help="The highest score first.")] = False,
+    top: Annotated[int | None, typer.Option(min=1, help="The best so many alone, the highest score first.")] = None,
+    least: Annotated[float | None, typer.Option("--min", help="Those with this score or a higher one alone.")] = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
@@ -119,7 +123,14 @@ def score(
                 "percentile": result.percentile,
             }
 
-    run(files, judge, Way(model, device, dtype, batch_size, as_json, as_csv, True, public))
+    def arrange(rows: Iterable[Row]) -> Iterable[Row]:
+        kept = rows if least is None else (row for row in rows if row["score"] is not None and row["score"] >= least)
+        if not best_first and top is None:
+            return kept  # each as soon as it is known
+        ranked = sorted(kept, key=lambda row: (row["score"] is None, -(row["score"] or 0)))  # without a score: last
+        return ranked[:top]
+
+    run(files, judge, Way(model, device, dtype, batch_size, as_json, as_csv, True, public, arrange))
 
 
 @verb
@@ -216,7 +227,8 @@ def run(names: Sequence[str], judge: Judge, way: Way) -> None:
     calm = Calm.from_pretrained(way.model, device=way.device, dtype=way.dtype.value)
     made_by = origin(calm, calm.public(way.public) if way.scores else None)
     unreadable: list[str] = []
-    results = ({**row, **made_by} for row in judged(calm, paths, judge, way.batch_size, unreadable))
+    rows = way.arrange(judged(calm, paths, judge, way.batch_size, unreadable))
+    results = ({**row, **made_by} for row in rows)
     if way.as_csv:
         print_csv(results)  # row by row, as --json: a run that is stopped has told what it had found
     elif way.as_json:

@@ -64,7 +64,7 @@ def personal(pooled: np.ndarray, generic: np.ndarray, given: Mapping[int, float]
     import numpy as np
 
     from calm.cli.personalise import LEAST, within
-    from calm.evaluation.statistics.piaa import Scaling, ridge
+    from calm.evaluation.statistics.ridge import Scaling, ridge
 
     rows, scores = list(given), np.array(list(given.values()))
     if len(rows) < LEAST:
