@@ -431,10 +431,15 @@ def test_photographs_are_read_ahead_a_few_at_a_time(monkeypatch: pytest.MonkeyPa
     from calm.cli.photographs import THREADS, read_photographs
 
     begun: list[Path] = []
-    monkeypatch.setattr("calm.assistant.inputs.opened", lambda path: begun.append(path) or Image.new("RGB", (99, 99)))
+
+    def opened(path: Path, max_side: int) -> Image.Image:
+        begun.append(path)
+        return Image.new("RGB", (99, 99))
+
+    monkeypatch.setattr("calm.assistant.inputs.opened", opened)
     names = [f"{number}.jpg" for number in range(200)]
     taken = 0
-    for batch, readable in read_photographs(names, 8):
+    for batch, readable in read_photographs(names, 8, 288):
         taken += len(batch)
         assert list(readable) == batch == names[taken - 8 : taken]
         assert len(begun) <= taken + 2 * THREADS
