@@ -7,10 +7,9 @@ accident. Some of its training scores are therefore those of spoilt pictures, se
 from __future__ import annotations
 
 import numpy as np
-import torch
 from PIL import Image
 
-from calm.attributes.edits import SMALLEST_SIDE, Edit, apply_edits
+from calm.attributes.edits import SMALLEST_SIDE, Edit, edited_copies
 from calm.seeds import derive, stream
 
 EMPTY = ("black", "white", "grey", "static")
@@ -36,7 +35,4 @@ def spoil(photograph: Image.Image, how: str, *names: str) -> Image.Image:
         photograph = photograph.resize((width, height), Image.Resampling.BICUBIC)
     attribute, state = how.split(".")
     severity = float(stream(0, how, *names).uniform(_LEAST_SEVERITY, 1))
-    pixels = torch.from_numpy(np.asarray(photograph.convert("RGB"), dtype=np.float32) / 255).movedim(-1, 0)
-    edit = Edit(attribute, state, severity, derive(0, "grain", how, *names))
-    spoilt = apply_edits(pixels.unsqueeze(0), [[edit]])[0].clamp(0, 1)
-    return Image.fromarray((spoilt * 255).round().byte().movedim(0, -1).numpy())
+    return edited_copies(photograph, [[Edit(attribute, state, severity, derive(0, "grain", how, *names))]])[0]
