@@ -81,6 +81,7 @@ class FakeCalm:
 def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory: two photographs, a folder with a third, a broken one, a text."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     import_module("calm.assistant.inputs")  # reads the photographs, as ever
     monkeypatch.setitem(sys.modules, "calm.assistant", SimpleNamespace(Calm=FakeCalm))  # type: ignore[arg-type]
     (tmp_path / "album/deep").mkdir(parents=True)
@@ -239,6 +240,38 @@ def test_the_best_of_a_folder_can_be_asked_for(options: list[str], kept: list[fl
         Image.new("RGB", (width, 100)).save(name)
     result = run("score", "--json", "--readout", "expectation", *options, *map(str, names))
     assert [row["score"] for row in json.loads(result.stdout)] == kept
+
+
+@pytest.mark.usefixtures("photographs")
+def test_an_answer_that_was_given_is_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run("score", "--json", "a.jpg", "broken.jpg", "b.PNG")
+    assert (Path("cache/calm/answers")).is_dir()
+    asked: list[int] = []
+    whole = FakeCalm.score
+
+    def score(calm: FakeCalm, images: Sequence[Image.Image], *options: Any) -> list[SimpleNamespace]:
+        asked.append(len(images))
+        return whole(calm, images, *options)
+
+    monkeypatch.setattr(FakeCalm, "score", score)
+    assert run("score", "--json", "a.jpg", "broken.jpg", "b.PNG").stdout == first.stdout and not asked
+    shutil.copy("a.jpg", "same.jpg")  # known by what it holds
+    again = json.loads(run("score", "--json", "album", "same.jpg", "b.PNG").stdout)
+    assert [Path(row["file"]).name for row in again] == ["c.jpg", "same.jpg", "b.PNG"] and asked == [1]
+    for other in (["--public", "drawn"], ["--readout", "expectation"], ["--no-cache"]):
+        run("score", "--json", *other, "a.jpg")
+    assert asked == [1, 1, 1, 1]
+    monkeypatch.setattr(FakeCalm, "provenance", FakeCalm.provenance | {"checkpoint_sha256": "0" * 60})
+    run("score", "--json", "a.jpg")
+    assert asked == [1, 1, 1, 1, 1]
+
+
+@pytest.mark.usefixtures("photographs")
+def test_where_nothing_can_be_kept_answers_are_given_all_the_same() -> None:
+    Path("cache").write_text("no folder")
+    result = run("score", "--json", "a.jpg")
+    assert len(json.loads(result.stdout)) == 1 and result.exit_code == 0
+    assert "answers cannot be kept here" in result.stderr
 
 
 @pytest.mark.usefixtures("photographs")

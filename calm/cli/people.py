@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from calm.cli.errors import tell
 from calm.cli.photographs import find_photographs, read_photographs
 from calm.cli.printing import Row, print_csv, print_json_rows, print_results
+from calm.cli.remembered import Remembered
 from calm.cli.stages import quiet_libraries
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ Dtype = Annotated[NumberFormat, typer.Option("--dtype", help="float32: the same 
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Photographs in memory at a time.")]
 AsJson = Annotated[bool, typer.Option("--json", help="A JSON list with one object per photograph.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Comma-separated values with a header.")]
+Cached = Annotated[bool, typer.Option("--cache/--no-cache", help="Give answers that were given before again.")]
+CHUNK = 64  # photographs whose remembered answers are looked up at once
 
 
 class Readout(StrEnum):
@@ -85,6 +88,7 @@ class Way:
     scores: bool = False  # answers are a public's scores
     public: str | None = None  # None is the model's first
     arrange: Callable[[Iterable[Row]], Iterable[Row]] = iter  # which rows are printed, in which order
+    question: Mapping[str, Any] | None = None  # what is asked beside model and photograph; None: do not remember
 
 
 class How(StrEnum):
@@ -108,6 +112,7 @@ def score(
     best_first: Annotated[bool, typer.Option("--sort", help="The highest score first.")] = False,
     top: Annotated[int | None, typer.Option(min=1, help="The best so many alone, the highest score first.")] = None,
     least: Annotated[float | None, typer.Option("--min", help="Those with this score or a higher one alone.")] = None,
+    cached: Cached = True,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
@@ -130,7 +135,8 @@ def score(
         ranked = sorted(kept, key=lambda row: (row["score"] is None, -(row["score"] or 0)))  # without a score: last
         return ranked[:top]
 
-    run(files, judge, Way(model, device, dtype, batch_size, as_json, as_csv, True, public, arrange))
+    question = {"verb": "score", "public": public, "readout": readout.value} if cached else None
+    run(files, judge, Way(model, device, dtype, batch_size, as_json, as_csv, True, public, arrange, question))
 
 
 @verb
@@ -140,6 +146,7 @@ def comment(
     device: Device = "auto",
     dtype: Dtype = NumberFormat.float32,
     batch_size: BatchSize = 16,
+    cached: Cached = True,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
@@ -148,7 +155,8 @@ def comment(
     def judge(calm: Calm, images: Sequence[Image]) -> list[Row]:
         return [{"comment": text} for text in calm.comment(images, batch_size)]
 
-    run(files, judge, Way(model, device, dtype, batch_size, as_json, as_csv))
+    question = {"verb": "comment"} if cached else None
+    run(files, judge, Way(model, device, dtype, batch_size, as_json, as_csv, question=question))
 
 
 @verb
@@ -159,6 +167,7 @@ def suggest(
     dtype: Dtype = NumberFormat.float32,
     batch_size: BatchSize = 16,
     top: Annotated[int, typer.Option(min=1, help="Suggestions for each photograph.")] = 3,
+    cached: Cached = True,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
@@ -169,7 +178,8 @@ def suggest(
             {"suggestions": [vars(one) for one in suggestions]} for suggestions in calm.suggest(images, top, batch_size)
         ]
 
-    run(files, judge, Way(model, device, dtype, batch_size, as_json, as_csv))
+    question = {"verb": "suggest", "top": top} if cached else None
+    run(files, judge, Way(model, device, dtype, batch_size, as_json, as_csv, question=question))
 
 
 @verb
@@ -227,7 +237,8 @@ def run(names: Sequence[str], judge: Judge, way: Way) -> None:
     calm = Calm.from_pretrained(way.model, device=way.device, dtype=way.dtype.value)
     made_by = origin(calm, calm.public(way.public) if way.scores else None)
     unreadable: list[str] = []
-    rows = way.arrange(judged(calm, paths, judge, way.batch_size, unreadable))
+    remembered = Remembered(None if way.question is None else {**way.question, **made_by, "device": way.device})
+    rows = way.arrange(judged(calm, paths, judge, way.batch_size, unreadable, remembered))
     results = ({**row, **made_by} for row in rows)
     if way.as_csv:
         print_csv(results)  # row by row, as --json: a run that is stopped has told what it had found
@@ -239,17 +250,41 @@ def run(names: Sequence[str], judge: Judge, way: Way) -> None:
         raise typer.Exit(1)
 
 
-def judged(calm: Calm, paths: Sequence[str], judge: Judge, batch_size: int, unreadable: list[str]) -> Iterator[Row]:
-    """A row for every photograph that can be read, so many in memory at a time; the others go to the list."""
+def judged(
+    calm: Calm,
+    paths: Sequence[str],
+    judge: Judge,
+    batch_size: int,
+    unreadable: list[str],
+    remembered: Remembered,
+) -> Iterator[Row]:
+    """A row for every photograph that can be read, so many in memory at a time; the others go to the list.
+
+    A row that was remembered is given without reading the photograph again.
+    """
     from calm.data.progress import progress
 
     with progress("Photographs", len(paths), "photographs") as advance:
-        for batch, readable in read_photographs(paths, batch_size, calm.max_side):
-            unreadable += [path for path in batch if path not in readable]
-            if readable:
-                for path, row in zip(readable, judge(calm, list(readable.values())), strict=True):
+        for start in range(0, len(paths), CHUNK):
+            keys = {path: remembered.key(path) for path in paths[start : start + CHUNK]}
+            known = {path: row for path, key in keys.items() if (row := remembered.get(key)) is not None}
+            fresh = _fresh(calm, [path for path in keys if path not in known], judge, batch_size)
+            for path, key in keys.items():
+                row = known[path] if path in known else next(fresh)
+                if row is None:
+                    unreadable.append(path)
+                else:
+                    if path not in known:
+                        remembered.keep(key, row)
                     yield {"file": path, **row}
-            advance(len(batch))
+                advance(1)
+
+
+def _fresh(calm: Calm, paths: Sequence[str], judge: Judge, batch_size: int) -> Iterator[Row | None]:
+    """The row of each photograph, in order; None of one that cannot be read."""
+    for batch, readable in read_photographs(paths, batch_size, calm.max_side):
+        rows = iter(judge(calm, list(readable.values())) if readable else ())
+        yield from (next(rows) if path in readable else None for path in batch)
 
 
 def origin(calm: Calm, public: str | None = None) -> dict[str, str]:
