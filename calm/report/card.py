@@ -44,6 +44,7 @@ def release(folder: Path, params: Params, layout: Layout) -> None:
         "publics": [{"title": cards[public["name"]].title, **public} for public in config.publics],
         "cards": list(cards.values()),
         "roles": roles,
+        "spoilt": round(100 * params.instructions.spoilt.share),
         "seed": params.seed,
         "level": f"{100 * params.evaluation.bootstrap.level:g} %",
         "sections": results,
