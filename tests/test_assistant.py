@@ -238,6 +238,6 @@ def test_provenance_names_parts_weights_and_preprocessing(calm: Calm, trained_te
         "text": trained_template.parts.text,
     }
     assert provenance["checkpoint_sha256"] == checkpoint_sha256(trained_template.layout.finetuned("scores"))
-    expected = {"size": [64, 64], "mean": [0.5] * 3, "std": [0.5] * 3, "resampling": "bicubic", "max_side": 1024}
+    expected = {"size": [64, 64], "mean": [0.5] * 3, "std": [0.5] * 3, "resampling": "bicubic", "max_side": 288}
     expected |= {"dtype": "float32"}
     assert provenance["preprocessing"] == expected

@@ -76,7 +76,8 @@ def test_a_dry_run_shows_training_stages_as_jobs_of_four_nodes(house: Path) -> N
 
 def row(**changes: Any) -> Row:
     numbers = {"threads": 16, "nodes": 4, "gpus": 8, "mem_mb": 1000, "minutes": 9} | changes
-    return Row("finetune@scores", "finetune", (), "stamp", (), **numbers)
+    stamps = {"stamp": "stamp", "upstream": (), "upstream_stamps": ()}
+    return Row(address="finetune@scores", group="finetune", **stamps, **numbers)
 
 
 @pytest.fixture
