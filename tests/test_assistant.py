@@ -230,6 +230,14 @@ def test_a_pretrained_model_that_lacks_a_tensor_is_refused(trained_world: Any) -
         Calm.from_pretrained(folder)
 
 
+def test_a_large_photograph_is_seen_at_the_size_that_training_saw(calm: Calm) -> None:
+    grain = np.random.default_rng(5).integers(256, size=(60, 90, 3), dtype=np.uint8)
+    large = Image.fromarray(grain).resize((1800, 1200), Image.Resampling.BICUBIC)
+    assert calm.max_side == 288
+    (score,), (stored,) = calm.score(large), calm.score(large.resize((288, 192), Image.Resampling.LANCZOS))
+    assert score.regression == stored.regression and score.distribution == stored.distribution
+
+
 def test_provenance_names_parts_weights_and_preprocessing(calm: Calm, trained_template: Any) -> None:
     provenance = calm.provenance
     assert {name: part["name"] for name, part in provenance["parts"].items()} == {

@@ -171,7 +171,7 @@ def test_spoilt_twins_stand_beside_training_scores_and_lie_below_them(
     given, spoilt = rows[rows["spoilt"].isna()], rows[rows["spoilt"].notna()]
     train = given[given["split"] == "train"]
     assert len(spoilt) == round(0.5 * len(train)) and set(spoilt["split"]) == {"train"}
-    assert set(spoilt["spoilt"]) <= set(SPOILT) and set(spoilt["origin"]) == {"rule"}
+    assert set(spoilt["spoilt"]) <= set(SPOILT) and set(spoilt["origin"]) == {"synthetic_spoilt"}
     own, lowest = spoilt["item"].map(train.set_index("item")["score"]), train["score"].min()
     empty = spoilt["spoilt"].isin(EMPTY)
     assert (spoilt["score"][empty] == lowest).all()

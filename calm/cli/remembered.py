@@ -45,8 +45,11 @@ class Remembered:
         return None
 
     def get(self, key: str | None) -> dict[str, Any] | None:
-        """The row that was kept."""
-        found: dict[str, Any] | None = None if key is None else self._cache.get(key)
+        """The row that was kept; a memory that is damaged or taken costs the memory of it, not the answer."""
+        found: dict[str, Any] | None = None
+        if key is not None:
+            with suppress(Exception):
+                found = self._cache.get(key)
         return found
 
     def keep(self, key: str | None, row: Mapping[str, Any]) -> None:

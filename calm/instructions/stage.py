@@ -143,7 +143,8 @@ def _spoilt_rows(scores: Sequence[Row], settings: Spoilt, seed: int) -> list[Row
         how = SPOILT[derive(seed, "spoilt", row["dataset"], *row["item_ids"]) % len(SPOILT)]
         least = lowest[row["dataset"]]
         score = least if how in EMPTY else max(least, row["score"] - settings.points)
-        found.append({**row, "spoilt": how, "score": score, "answer": format_score(score), "origin": "rule"})
+        said = {"score": score, "answer": format_score(score), "origin": "synthetic_spoilt"}
+        found.append({**row, "spoilt": how, **said})
     return found
 
 
