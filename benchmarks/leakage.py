@@ -29,7 +29,7 @@ from PIL import Image, ImageOps
 
 from calm.data.leakage.corpus import integers
 from calm.data.leakage.near_duplicates import Looks, _correlations, candidates, near_duplicates
-from calm.data.store import schema, tables
+from calm.data.store import tables
 from calm.data.store.fingerprints import CROPS, SIDE, fingerprint, perceptual_hash
 from calm.data.store.images import SUFFIXES, ImageStore, read_image
 from calm.data.store.pixels import fit
@@ -213,15 +213,15 @@ def write_tables(layout: Layout, scale: float) -> dict[str, set[str]]:
     ):
         order = np.argsort(items["item_id"].to_numpy(object))
         folder = layout.prepared(name)
-        write_table(folder / "items.parquet", items.iloc[order].reset_index(drop=True), schema.ITEM)
+        write_table(folder / "items.parquet", items.iloc[order].reset_index(drop=True), tables.ITEM)
         prints = {"dataset": name, "item_id": items["item_id"].to_numpy(object)[order]}
         prints |= {
             "crops": [row.tobytes() for row in crops[order]],
             "thumbnail": [row.tobytes() for row in thumbnails[order]],
         }
-        write_table(folder / "fingerprints.parquet", pd.DataFrame(prints), schema.FINGERPRINT)
-        write_table(folder / "comments.parquet", told.assign(dataset=name), schema.COMMENT)
-        write_table(folder / "ratings.parquet", _ratings(name, items, rng), schema.RATING)
+        write_table(folder / "fingerprints.parquet", pd.DataFrame(prints), tables.FINGERPRINT)
+        write_table(folder / "comments.parquet", told.assign(dataset=name), tables.COMMENT)
+        write_table(folder / "ratings.parquet", _ratings(name, items, rng), tables.RATING)
     return planted
 
 

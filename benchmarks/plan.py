@@ -20,7 +20,7 @@ from benchmarks.step import USES, Trained, feed_forward, in_shapes, lengths, obj
 from calm.attributes.taxonomy import taxonomy
 from calm.attributes.texts import TextBank
 from calm.data.store import tables
-from calm.data.store.schema import GUIDANCE
+from calm.data.store.tables import GUIDANCE
 from calm.io import read_table
 from calm.layout import Layout
 from calm.model.build import assemble, resolve_dtype, use_plain_attention

@@ -16,7 +16,7 @@ from calm.data.prepare.stage import prepare
 from calm.data.sources import fetch
 from calm.data.splits import split
 from calm.data.store import tables
-from calm.data.store.schema import PROMPT
+from calm.data.store.tables import PROMPT
 from calm.instructions.stage import build_instructions
 from calm.instructions.wording import (
     IMAGE_TOKEN,

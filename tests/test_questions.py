@@ -8,9 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from calm.data.store import aspects
-from calm.data.store.schema import COMMENT, INSTRUCTION, LIST
-from calm.data.store.tables import rows_to_frame
+from calm.data.store.tables import COMMENT, INSTRUCTION, LIST, rows_to_frame
+from calm.data.store.text import answers, captions, critiques
 from calm.instructions.stage import MOST_TURNS, conversation, question_rows
 from calm.io import write_table
 from calm.layout import Layout
@@ -74,6 +73,6 @@ def test_answers_stand_between_questions() -> None:
 
 def test_a_comment_is_of_one_kind() -> None:
     frame = pd.DataFrame({"aspect": [None, "caption", "focus", "qa:caption", float("nan")]})
-    assert aspects.captions(frame).tolist() == [False, True, False, False, False]
-    assert aspects.answers(frame).tolist() == [False, False, False, True, False]
-    assert aspects.critiques(frame).tolist() == [True, False, True, False, True]
+    assert captions(frame).tolist() == [False, True, False, False, False]
+    assert answers(frame).tolist() == [False, False, False, True, False]
+    assert critiques(frame).tolist() == [True, False, True, False, True]

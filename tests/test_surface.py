@@ -18,7 +18,7 @@ from typer.main import get_command
 
 from calm import assistant
 from calm.cli import app
-from calm.data.store import schema
+from calm.data.store import tables as schemas
 from calm.layout import Layout, Place, Places
 
 SURFACE = Path(__file__).with_name("surface.yaml")
@@ -55,7 +55,7 @@ def tables() -> dict[str, Any]:
     """Columns of every table that stages hand to one another."""
     return {
         name: {column.name: f"{column.type}{'' if column.nullable else ', never null'}" for column in table}
-        for name, table in vars(schema).items()
+        for name, table in vars(schemas).items()
         if isinstance(table, pa.Schema)
     }
 

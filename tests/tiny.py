@@ -21,7 +21,7 @@ from torch import nn
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from calm.data.store.images import ShardWriter, encode
-from calm.data.store.schema import INSTRUCTION, ITEM, LIST
+from calm.data.store.tables import INSTRUCTION, ITEM, LIST
 from calm.instructions.wording import CAPTION_PROMPT, COMMENT_PROMPT, SCORE_PROMPT, format_score, messages
 from calm.io import write_table
 from calm.layout import Layout

@@ -17,7 +17,7 @@ class TextBank:
     texts are cut, empty ones are left out.
 
     Args:
-        frame: rows of `calm.data.store.schema.GUIDANCE`.
+        frame: rows of `calm.data.store.tables.GUIDANCE`.
 
     Raises:
         ValueError: a state of the taxonomy has no text, or a row names one that it does not have.

@@ -69,15 +69,15 @@ def _named(name: str) -> tuple[list[str], str]:
 
 def _in_folder(folder: Path) -> tuple[list[str], str]:
     from calm.data.store.images import SUFFIXES
-    from calm.data.store.raw import SUFFIXES as RAW
+    from calm.data.store.pixels import RAW_SUFFIXES
 
     raw_is_read = find_spec("rawpy") is not None
-    read, unread = ({*SUFFIXES, *RAW}, UNREAD) if raw_is_read else ({*SUFFIXES}, {*UNREAD, *RAW})
+    read, unread = ({*SUFFIXES, *RAW_SUFFIXES}, UNREAD) if raw_is_read else ({*SUFFIXES}, {*UNREAD, *RAW_SUFFIXES})
     files = _below(folder)
     counts = Counter(suffix for file in files if (suffix := file.suffix.lower()) in unread)
     if counts:  # or a table would be taken for the whole folder
         named = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
-        hint = "; pip install rawpy to read cameras' RAW files" if counts.keys() & {*RAW} else ""
+        hint = "; pip install rawpy to read cameras' RAW files" if counts.keys() & {*RAW_SUFFIXES} else ""
         typer.echo(f"{folder}: skipped, in formats that calm does not read: {named}{hint}", err=True)
     here = [str(file) for file in files if file.suffix.lower() in read]
     return here, f"{folder}: no photograph in this folder ({', '.join(sorted(read))})"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from calm.data.settings import RaterSplitParams
 from calm.data.store import tables
-from calm.data.store.schema import RATER, SPLIT, SUPPORT
+from calm.data.store.tables import RATER, SPLIT, SUPPORT
 from calm.io import atomic_dir, write_table
 from calm.layout import Layout
 from calm.params import Params

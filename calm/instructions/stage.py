@@ -14,9 +14,9 @@ from calm.attributes.spoilt import EMPTY, SPOILT
 from calm.attributes.taxonomy import taxonomy
 from calm.data.settings import Spoilt
 from calm.data.store import tables
-from calm.data.store.aspects import QUESTION, answers, captions, critiques
 from calm.data.store.images import ImageStore
-from calm.data.store.schema import INSTRUCTION, PROMPT
+from calm.data.store.tables import INSTRUCTION, PROMPT
+from calm.data.store.text import QUESTION, answers, captions, critiques
 from calm.instructions.wording import (
     CAPTION_PROMPT,
     COMMENT_PROMPT,

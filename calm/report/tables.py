@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from calm import __version__
-from calm.data.store import aspects, tables
+from calm.data.store import tables
+from calm.data.store.text import answers, captions, critiques
 from calm.evaluation.base import Headline, Task, group_keys
 from calm.evaluation.stage import find_task
 from calm.evaluation.statistics.metrics import MAE, PLCC, SRCC, Bootstrap, Estimate, paired_difference
@@ -287,9 +288,9 @@ def sources(params: Params, layout: Layout) -> list[tuple[str, str, str]]:
         kinds = (
             ("scores", ratings[ratings["rater_id"].isna()]),
             ("ratings by single raters", ratings[ratings["rater_id"].notna()]),
-            ("comments", comments[aspects.critiques(comments)]),
-            ("captions", comments[aspects.captions(comments)]),
-            ("answers to questions", comments[aspects.answers(comments)]),
+            ("comments", comments[critiques(comments)]),
+            ("captions", comments[captions(comments)]),
+            ("answers to questions", comments[answers(comments)]),
         )
         for what, labels in kinds:
             for origin, count in labels["origin"].value_counts().sort_index().items():

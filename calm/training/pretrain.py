@@ -9,7 +9,7 @@ import pandas as pd
 from calm.attributes.taxonomy import taxonomy
 from calm.attributes.texts import TextBank
 from calm.data.store import tables
-from calm.data.store.schema import GUIDANCE
+from calm.data.store.tables import GUIDANCE
 from calm.io import atomic_dir, read_table, sha256_file
 from calm.layout import Layout
 from calm.model.build import Assembly, assemble, save_trained, use_plain_attention

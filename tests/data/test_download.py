@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from calm.data.errors import DownloadError
-from calm.data.obtain import download as module
-from calm.data.obtain.download import download
+from calm.data.obtain import ways as module
+from calm.data.obtain.ways import download
 from tests.data.server import Site, serving
 
 BODY = np.random.default_rng(0).bytes(3 * 2**20)

@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 
 from calm.data.store import tables
 from calm.data.store.fingerprints import BOXES, CROPS, SIDE, correlation, fingerprint, perceptual_hash
-from calm.data.store.schema import FINGERPRINT
+from calm.data.store.tables import FINGERPRINT
 from tests.data.conftest import picture
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calm.data.leakage import hashing
-from calm.data.leakage.hashing import cut, near_pairs, plan
+from calm.data.leakage import near_duplicates
+from calm.data.leakage.near_duplicates import cut, near_pairs, plan
 
 Hashes = NDArray[np.uint64]
 
@@ -44,12 +44,12 @@ def test_pairs_are_those_of_all_with_all(make: object, distance: int) -> None:
 @pytest.mark.parametrize("number", [2, 3, 4, 7, 16])
 @pytest.mark.parametrize("distance", [0, 3, 8, 9])
 def test_every_number_of_bands_finds_the_same(number: int, distance: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hashing, "_BLOCK", 50)
-    monkeypatch.setattr(hashing, "_QUERIES", 37)
+    monkeypatch.setattr(near_duplicates, "_BLOCK", 50)
+    monkeypatch.setattr(near_duplicates, "_QUERIES", 37)
     if cut(number, distance)[0].width > 24:
         pytest.skip("such a band has too large a table")
     left, right = clustered_hashes(150, 3), clustered_hashes(170, 4)
-    monkeypatch.setattr(hashing, "plan", lambda *_: cut(number, distance))
+    monkeypatch.setattr(near_duplicates, "plan", lambda *_: cut(number, distance))
     first, second, bits = near_pairs(left, right, distance)
     assert set(zip(first.tolist(), second.tolist(), bits.tolist(), strict=True)) == all_with_all(left, right, distance)
 

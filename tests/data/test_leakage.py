@@ -28,7 +28,7 @@ from calm.data.sources import fetch
 from calm.data.splits import split
 from calm.data.store import tables
 from calm.data.store.fingerprints import SIDE, fingerprint, perceptual_hash
-from calm.data.store.schema import SPLIT
+from calm.data.store.tables import SPLIT
 from calm.io import write_table
 from calm.layout import Layout
 from calm.params import Params

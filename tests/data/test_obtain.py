@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import errors
 
 from calm.data.errors import DownloadError
-from calm.data.obtain import download
+from calm.data.obtain import ways
 from calm.data.obtain.ways import HubFiles
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -79,7 +79,7 @@ def test_patterns_that_match_nothing_are_told(hub: Hub, tmp_path: Path) -> None:
 def test_a_full_disk_is_told_before_anything_is_fetched(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: Usage(0, 0, 0))
+    monkeypatch.setattr(ways.shutil, "disk_usage", lambda path: Usage(0, 0, 0))
     with pytest.raises(DownloadError, match="0 MiB free"):
         WAY.fetch(tmp_path)
     assert len(hub.asked) == 1

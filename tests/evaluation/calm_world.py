@@ -20,7 +20,7 @@ from calm.attributes.grammar import comment
 from calm.attributes.taxonomy import taxonomy
 from calm.data.settings import RaterSplitParams
 from calm.data.splits import draw_support
-from calm.data.store import schema
+from calm.data.store import tables
 from calm.data.store.images import ShardWriter, encode
 from calm.io import write_table
 from calm.layout import Layout
@@ -206,7 +206,7 @@ def rows(table: pa.Schema, records: list[dict[str, Any]]) -> pd.DataFrame:
 def build_world(root: Path, *, photos: int = PHOTOS, views: int = VIEWS) -> World:
     """Draw pictures and their edited views, rate and comment on them, and write every table that evaluation reads."""
     world = World(Layout(root), small_params())
-    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in ("items", "ratings", "comments", "list")}
+    made: dict[str, list[dict[str, Any]]] = {name: [] for name in ("items", "ratings", "comments", "list")}
     folder = world.layout.prepared(DATASET)
     folder.mkdir(parents=True)
     writer = ShardWriter(folder)
@@ -216,33 +216,33 @@ def build_world(root: Path, *, photos: int = PHOTOS, views: int = VIEWS) -> Worl
             rng = stream(number, "view", view)
             edits = draw_edits(rng, 1 + view % 2, taxonomy()) if view else ()
             image = edited_copies(picture, [edits])[0] if edits else picture
-            _add(world, tables, writer, number, view, image, edits)
+            _add(world, made, writer, number, view, image, edits)
     writer.close()
-    write_table(folder / "items.parquet", rows(schema.ITEM, tables["items"]), schema.ITEM)
-    write_table(folder / "ratings.parquet", rows(schema.RATING, tables["ratings"]), schema.RATING)
-    write_table(folder / "comments.parquet", rows(schema.COMMENT, tables["comments"]), schema.COMMENT)
-    _write_raters(world, tables)
+    write_table(folder / "items.parquet", rows(tables.ITEM, made["items"]), tables.ITEM)
+    write_table(folder / "ratings.parquet", rows(tables.RATING, made["ratings"]), tables.RATING)
+    write_table(folder / "comments.parquet", rows(tables.COMMENT, made["comments"]), tables.COMMENT)
+    _write_raters(world, made)
     for role in ("generic", "comments", "scores", "raters"):
-        write_table(world.layout.lists / f"{role}.parquet", rows(schema.LIST, tables["list"]), schema.LIST)
-    plain = [row for row in tables["list"] if "#" not in row["item_id"]]
-    write_table(world.layout.lists / "unlabelled.parquet", rows(schema.LIST, plain), schema.LIST)
+        write_table(world.layout.lists / f"{role}.parquet", rows(tables.LIST, made["list"]), tables.LIST)
+    plain = [row for row in made["list"] if "#" not in row["item_id"]]
+    write_table(world.layout.lists / "unlabelled.parquet", rows(tables.LIST, plain), tables.LIST)
     return world
 
 
-def _write_raters(world: World, tables: dict[str, list[dict[str, Any]]]) -> None:
+def _write_raters(world: World, made: dict[str, list[dict[str, Any]]]) -> None:
     """Who is held out, and what is drawn of them."""
-    names = sorted({str(row["rater_id"]) for row in tables["ratings"] if "rater_id" in row})
+    names = sorted({str(row["rater_id"]) for row in made["ratings"] if "rater_id" in row})
     held_out = [{"dataset": DATASET, "rater_id": name, "rule": "the last ones"} for name in names]
     raters = pd.DataFrame(held_out)
     raters["split"] = ["test" if number >= len(names) - TEST_RATERS else "train" for number in range(len(names))]
-    raters = raters[schema.RATER.names]
-    items = pd.DataFrame(tables["items"])[["item_id", "group"]]
-    split = pd.DataFrame(tables["list"])[["item_id", "split"]]
-    single = pd.DataFrame([row for row in tables["ratings"] if "rater_id" in row])[["item_id", "rater_id"]]
+    raters = raters[tables.RATER.names]
+    items = pd.DataFrame(made["items"])[["item_id", "group"]]
+    split = pd.DataFrame(made["list"])[["item_id", "split"]]
+    single = pd.DataFrame([row for row in made["ratings"] if "rater_id" in row])[["item_id", "rater_id"]]
     single = single.merge(items, on="item_id").merge(split, on="item_id")
     drawn = draw_support(single.sort_values(["rater_id", "item_id"], ignore_index=True), raters, 0, SHOTS)
-    write_table(world.layout.rater_splits / f"{DATASET}.parquet", raters, schema.RATER)
-    write_table(world.layout.support_sets / f"{DATASET}.parquet", drawn, schema.SUPPORT)
+    write_table(world.layout.rater_splits / f"{DATASET}.parquet", raters, tables.RATER)
+    write_table(world.layout.support_sets / f"{DATASET}.parquet", drawn, tables.SUPPORT)
 
 
 def draw_picture(number: int) -> Image.Image:
@@ -258,7 +258,7 @@ def draw_picture(number: int) -> Image.Image:
 
 def _add(
     world: World,
-    tables: dict[str, list[dict[str, Any]]],
+    made: dict[str, list[dict[str, Any]]],
     writer: ShardWriter,
     number: int,
     view: int,
@@ -271,20 +271,20 @@ def _add(
     key = {"dataset": DATASET, "item_id": name}
     known = edits_to_json(edits) if edits else None
     place = {"shard": shard, "row": row, "width": image.width, "height": image.height}
-    tables["items"].append(key | place | {"group": f"g{number:02d}", "synthetic_edits": known})
-    tables["list"].append(key | {"split": "train" if number < TRAIN else "test"})
+    made["items"].append(key | place | {"group": f"g{number:02d}", "synthetic_edits": known})
+    made["list"].append(key | {"split": "train" if number < TRAIN else "test"})
     rng = stream(number, "labels", view)
     score = round(9.0 - sum(1 + 2 * edit.severity for edit in edits) + float(rng.uniform(-0.2, 0.2)), 2)
     scale = {"score_min": 1.0, "score_max": 10.0}
-    tables["ratings"].append(key | scale | {"score": score, "origin": "synthetic_edits"})
+    made["ratings"].append(key | scale | {"score": score, "origin": "synthetic_edits"})
     for rater in range(RATERS):
         liking = sum(float(stream(rater, "likes", edit.attribute).normal(0, 3)) for edit in edits)
         own = {"rater_id": f"r{rater}", "score": round(score + liking, 2), "origin": "synthetic_rater"}
-        tables["ratings"].append(key | scale | own)
+        made["ratings"].append(key | scale | own)
     text = comment(edits, rng)
     caption = {"comment_id": "0", "text": "a block", "text_clean": "a block", "aspect": "caption", "origin": "theme"}
     told = {"comment_id": "1", "text": text, "text_clean": text, "origin": "synthetic_grammar"}
-    tables["comments"] += [key | caption, key | told]
+    made["comments"] += [key | caption, key | told]
     from calm.data.store.images import read_image
 
     stored = pixel_hash(read_image(data, max_pixels=10**6))

@@ -304,7 +304,7 @@ class Shelf:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, honest: bool = True) -> None:
         self.asked: list[str] = []
         self.honest = honest
-        monkeypatch.setattr("calm.data.obtain.download.download", self)
+        monkeypatch.setattr("calm.data.obtain.ways.download", self)
 
     def __call__(self, url: str, target: Path) -> str:
         import hashlib

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from calm.data.store import schema
+from calm.data.store import tables
 from calm.evaluation.base import EvaluationError
 from calm.evaluation.stage import evaluate
 from calm.evaluation.statistics.metrics import Bootstrap
@@ -64,7 +64,7 @@ def test_every_figure_is_the_definitions(world: World) -> None:
 
 def test_what_is_shown_is_what_the_split_has_drawn_and_is_never_ranked(world: World) -> None:
     _, rows = judged(world, world.oracle())
-    sets = read_table(world.layout.support_sets / f"{DATASET}.parquet", schema.SUPPORT)
+    sets = read_table(world.layout.support_sets / f"{DATASET}.parquet", tables.SUPPORT)
     sets = sets[(sets["shots"] == 10) & (sets["draw"] < 2)]
     keys = ["rater_id", "draw", "item_id"]
     assert set(map(tuple, rows[keys].to_numpy())) == set(map(tuple, sets.loc[sets["part"] == "query", keys].to_numpy()))
@@ -77,11 +77,11 @@ def test_what_is_shown_is_what_the_split_has_drawn_and_is_never_ranked(world: Wo
 
 def test_a_rater_with_too_few_ratings_is_left_out_and_counted(world: World) -> None:
     file = world.layout.support_sets / f"{DATASET}.parquet"
-    sets = read_table(file, schema.SUPPORT)
+    sets = read_table(file, tables.SUPPORT)
     first = sorted(sets["rater_id"].unique())[0]
     from calm.io import write_table
 
-    write_table(file, sets[(sets["rater_id"] != first) | (sets["shots"] == 5)], schema.SUPPORT)
+    write_table(file, sets[(sets["rater_id"] != first) | (sets["shots"] == 5)], tables.SUPPORT)
     found, _ = judged(world, world.oracle(), support=[5, 10])
     assert found["at_5"]["left_out"] == 0 and found["at_5"]["raters"] == TEST_RATERS
     assert found["at_10"]["left_out"] == 1 and found["at_10"]["raters"] == TEST_RATERS - 1
@@ -109,7 +109,7 @@ def test_in_context_scores_are_those_of_every_rater_and_draw_for_the_support_tha
 
 
 def test_training_raters_and_test_raters_are_different_people(world: World) -> None:
-    told = read_table(world.layout.rater_splits / f"{DATASET}.parquet", schema.RATER)
+    told = read_table(world.layout.rater_splits / f"{DATASET}.parquet", tables.RATER)
     _, rows = judged(world, world.oracle())
     assert set(rows["rater_id"]) == set(told.loc[told["split"] == "test", "rater_id"])
 

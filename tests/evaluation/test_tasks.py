@@ -15,7 +15,7 @@ from PIL import Image
 from calm.attributes.edits import Edit
 from calm.attributes.grammar import comment, naming_rules, sound_named, states_named
 from calm.attributes.taxonomy import taxonomy
-from calm.data.store import schema
+from calm.data.store import tables
 from calm.evaluation import tasks
 from calm.evaluation.base import Bench, EvaluationError
 from calm.evaluation.stage import evaluate, find_task, settings
@@ -94,14 +94,14 @@ def test_scoring_is_perfect_for_an_oracle_and_near_zero_without_knowledge(world:
 def rescaled(world: World, low: float, high: float, steps: int) -> None:
     """Every crowd's score given on another scale, by votes of which all but one are on the nearest step."""
     file = world.layout.prepared(DATASET) / "ratings.parquet"
-    frame = read_table(file, schema.RATING)
+    frame = read_table(file, tables.RATING)
     place = (frame["score"] - 1) / 9
     frame["score"], frame["score_min"], frame["score_max"] = low + place * (high - low), low, high
     nearest = [round(float(p) * (steps - 1)) for p in place.clip(0, 1)]
     crowd = frame["rater_id"].isna()
     votes = [[9 * (step == at) + (step == 0) for step in range(steps)] for at in nearest]
     frame["votes"] = pd.Series([v if c else None for v, c in zip(votes, crowd, strict=True)], dtype=object)
-    write_table(file, frame, schema.RATING)
+    write_table(file, frame, tables.RATING)
 
 
 def test_scores_of_other_scales_are_judged_on_ours(world: World) -> None:

@@ -55,7 +55,6 @@ PLUMBING = {
     "calm.settings",
     # They bring bytes that hashes check, or only tell people something.
     "calm.data.errors",
-    "calm.data.obtain.download",
     "calm.data.obtain.ways",
     "calm.data.progress",
     "calm.training.loop.machines",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from calm.data.store.schema import GUIDANCE
+from calm.data.store.tables import GUIDANCE
 from calm.io import read_table
 from calm.layout import Layout
 from calm.writing import WritingError, batch

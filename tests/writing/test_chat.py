@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from calm.data.store.schema import GUIDANCE, PROMPT, REJECTED_TEXT
+from calm.data.store.tables import GUIDANCE, PROMPT, REJECTED_TEXT
 from calm.io import read_table
 from calm.layout import Layout
 from calm.writing import WritingError

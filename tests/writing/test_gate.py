@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from calm.attributes.taxonomy import Taxonomy
-from calm.data.store.schema import GUIDANCE, REJECTED_TEXT
+from calm.data.store.tables import GUIDANCE, REJECTED_TEXT
 from calm.io import read_table
 from calm.layout import Layout
 from calm.params import load_params

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from calm.attributes.texts import MOST_CHARACTERS, TextBank
-from calm.data.store.schema import GUIDANCE, REJECTED_TEXT
+from calm.data.store.tables import GUIDANCE, REJECTED_TEXT
 from calm.io import read_table, write_table
 from calm.layout import Layout
 from calm.report.stage import report

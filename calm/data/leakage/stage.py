@@ -22,8 +22,8 @@ from calm.data.leakage.corpus import HUMAN, Corpus, load
 from calm.data.leakage.near_duplicates import near_duplicates
 from calm.data.settings import LeakageParams
 from calm.data.store import tables
-from calm.data.store.aspects import answers, captions, critiques
-from calm.data.store.schema import LIST, REMOVED
+from calm.data.store.tables import LIST, REMOVED
+from calm.data.store.text import answers, captions, critiques
 from calm.io import atomic_dir, read_table, write_json, write_table
 from calm.layout import Layout
 from calm.params import Params

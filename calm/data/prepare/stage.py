@@ -24,7 +24,7 @@ from calm.data.progress import in_order, progress
 from calm.data.reading.base import MANIFEST, Photograph, Rows, SourceError, checked_sha256
 from calm.data.settings import ImageParams
 from calm.data.sources import Source, source
-from calm.data.store import schema
+from calm.data.store import tables
 from calm.data.store.fingerprints import fingerprint, perceptual_hash
 from calm.data.store.images import MIN_SIDE, ImageError, encode, read_image
 from calm.data.store.pixels import fit
@@ -36,11 +36,11 @@ from calm.params import Params
 
 ABSENT = "labels name it, and no such photograph was found"
 WAITING = 4  # photographs for each thread that are worked on or wait for the one before them: bounds the memory
-FINGERPRINT_ONLY = [name for name in schema.FINGERPRINT.names if name not in schema.ITEM.names]
+FINGERPRINT_ONLY = [name for name in tables.FINGERPRINT.names if name not in tables.ITEM.names]
 STORED = pa.schema(  # a picture's row in the state
     [
-        *(field for field in schema.ITEM if field.name != "dataset"),
-        *(schema.FINGERPRINT.field(name) for name in FINGERPRINT_ONLY),
+        *(field for field in tables.ITEM if field.name != "dataset"),
+        *(tables.FINGERPRINT.field(name) for name in FINGERPRINT_ONLY),
     ]
 )
 
@@ -86,15 +86,15 @@ def prepare(dataset: str, params: Params, layout: Layout) -> None:
             reason = quarantine[0]["reason"] if quarantine else "the dataset is empty"
             state.release()
             raise SourceError(f"dataset '{dataset}': not one of its photographs can be used; the first: {reason}")
-        prints = _table(rows[["item_id", *FINGERPRINT_ONLY]], schema.FINGERPRINT, dataset)
-        frame = _table(rows.drop(columns=FINGERPRINT_ONLY), schema.ITEM, dataset)
-        ratings = _of_prepared(_table(origin.ratings(frame), schema.RATING, dataset), frame)
-        comments = _of_prepared(_table(_cleaned(origin.comments(frame)), schema.COMMENT, dataset), frame)
-        write_table(folder / "items.parquet", frame, schema.ITEM)
-        write_table(folder / "fingerprints.parquet", prints, schema.FINGERPRINT)
-        write_table(folder / "ratings.parquet", ratings, schema.RATING)
-        write_table(folder / "comments.parquet", comments, schema.COMMENT)
-        write_table(folder / "quarantine.parquet", _table(quarantine, schema.QUARANTINE, dataset), schema.QUARANTINE)
+        prints = _table(rows[["item_id", *FINGERPRINT_ONLY]], tables.FINGERPRINT, dataset)
+        frame = _table(rows.drop(columns=FINGERPRINT_ONLY), tables.ITEM, dataset)
+        ratings = _of_prepared(_table(origin.ratings(frame), tables.RATING, dataset), frame)
+        comments = _of_prepared(_table(_cleaned(origin.comments(frame)), tables.COMMENT, dataset), frame)
+        write_table(folder / "items.parquet", frame, tables.ITEM)
+        write_table(folder / "fingerprints.parquet", prints, tables.FINGERPRINT)
+        write_table(folder / "ratings.parquet", ratings, tables.RATING)
+        write_table(folder / "comments.parquet", comments, tables.COMMENT)
+        write_table(folder / "quarantine.parquet", _table(quarantine, tables.QUARANTINE, dataset), tables.QUARANTINE)
         state.copy_to(folder)
     state.release()
 

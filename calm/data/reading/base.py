@@ -26,7 +26,7 @@ from calm.params import Params
 from calm.settings import Section, checked
 
 MANIFEST = "manifest.json"
-Rows = list[dict[str, Any]] | pd.DataFrame  # of a table in calm.data.store.schema; frames where there are very many
+Rows = list[dict[str, Any]] | pd.DataFrame  # of a table in calm.data.store.tables; frames where there are very many
 
 
 @dataclass(frozen=True)

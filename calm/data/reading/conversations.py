@@ -17,7 +17,7 @@ import pandas as pd
 from calm.data.errors import SourceError
 from calm.data.obtain.archives import located
 from calm.data.reading.folder import FolderSource
-from calm.data.store.aspects import CAPTION, QUESTION
+from calm.data.store.text import CAPTION, QUESTION
 
 IMAGE = "<image>"
 _ASKED, _ANSWERED = ("human", "user"), ("gpt", "assistant")

@@ -19,10 +19,8 @@ import pillow_heif
 import pyarrow as pa
 from PIL import Image, ImageFile
 
-from calm.data.store.pixels import NoRangeError, upright_srgb
-from calm.data.store.raw import SUFFIXES as RAW_SUFFIXES
-from calm.data.store.raw import open_raw
-from calm.data.store.schema import IMAGE
+from calm.data.store.pixels import RAW_SUFFIXES, NoRangeError, open_raw, upright_srgb
+from calm.data.store.tables import IMAGE
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "HEIF", "AVIF")
 SUFFIXES = (

@@ -1,9 +1,14 @@
-"""Cleaning of texts that people wrote: they are data, and stay readable."""
+"""Texts that people wrote: they are data, cleaned so that they stay readable; and what they are about.
+
+A row of COMMENT says by its aspect whether it is a caption, an answer to a question, or a critique.
+"""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+
+import pandas as pd
 
 MAX_CHARACTERS = 2000
 _BLANK = re.compile(r"\s+")
@@ -26,3 +31,22 @@ def clean(text: str, max_characters: int = MAX_CHARACTERS) -> str:
 def escape_markers(text: str) -> str:
     """Replace what could open a special token (`<|...|>`, `<image>`, `</s>`, `[INST]`) by a look-alike quote."""
     return _MARKER.sub("‹", text)
+
+
+CAPTION = "caption"
+QUESTION = "qa:"  # then the question, as it was asked
+
+
+def captions(comments: pd.DataFrame) -> pd.Series:
+    """Which rows say what a photograph shows; only the column aspect is read."""
+    return comments["aspect"] == CAPTION
+
+
+def answers(comments: pd.DataFrame) -> pd.Series:
+    """Which rows answer a question about a photograph."""
+    return comments["aspect"].astype(object).fillna("").astype(str).str.startswith(QUESTION)
+
+
+def critiques(comments: pd.DataFrame) -> pd.Series:
+    """Which rows are comments on a photograph's aesthetics, as a whole or in one aspect."""
+    return ~captions(comments) & ~answers(comments)

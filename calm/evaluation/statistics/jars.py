@@ -188,7 +188,7 @@ def fetch_corenlp(folder: Path, home: str = HOME) -> dict[str, str]:
         CaptionMetricError: a jar is not what the publisher's checksum says.
         DownloadError: the server could not be reached.
     """
-    from calm.data.obtain.download import download
+    from calm.data.obtain.ways import download
 
     found = {}
     for name in CORENLP:

@@ -16,8 +16,8 @@ import pyarrow as pa
 from calm.attributes.edits import edit_labels
 from calm.attributes.grammar import Rules, naming_rules, states_named
 from calm.attributes.taxonomy import taxonomy
-from calm.data.store.aspects import critiques
 from calm.data.store.tables import comments
+from calm.data.store.text import critiques
 from calm.evaluation.base import ROW, Bench, EvaluationError, Headline, Outcome, Task, group_keys, origin_of_labels
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics.captions import BLEU, CaptionScores, scored, tokenised

@@ -17,8 +17,7 @@ from calm.data.errors import SourceError
 from calm.data.prepare.stage import prepare
 from calm.data.sources.oasis import Oasis, impressions
 from calm.data.splits import split
-from calm.data.store.schema import COMMENT, RATING
-from calm.data.store.tables import comments, items, raters, ratings, splits
+from calm.data.store.tables import COMMENT, RATING, comments, items, raters, ratings, splits
 from calm.layout import Layout
 from calm.params import Params
 from calm.settings import ParamsError
