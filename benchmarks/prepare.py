@@ -25,7 +25,7 @@ from typing import cast
 from PIL import Image, ImageCms, ImageOps
 
 from calm.data import sources
-from calm.data.prepare.stage import prepare
+from calm.data.prepare import prepare
 from calm.data.store.fingerprints import fingerprint, perceptual_hash
 from calm.data.store.images import ImageStore, encode, read_image
 from calm.data.store.pixels import fit

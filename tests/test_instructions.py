@@ -12,7 +12,7 @@ from PIL import Image
 
 from calm.attributes.spoilt import EMPTY, SPOILT
 from calm.data.leakage.stage import filter_leakage
-from calm.data.prepare.stage import prepare
+from calm.data.prepare import prepare
 from calm.data.sources import fetch
 from calm.data.splits import split
 from calm.data.store import tables

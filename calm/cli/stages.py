@@ -51,7 +51,7 @@ def fetch(dataset: Name) -> None:
 @verb
 def prepare(dataset: Name) -> None:
     """Decode every photograph of a dataset once, into shards and tables."""
-    run_stage("prepare", "calm.data.prepare.stage", dataset)
+    run_stage("prepare", "calm.data.prepare", dataset)
 
 
 @verb

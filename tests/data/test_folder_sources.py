@@ -14,7 +14,7 @@ import pytest
 from calm.data import inventory, sources
 from calm.data.errors import SourceError
 from calm.data.obtain.ways import ByHand, Download, FromWheel, Obtain
-from calm.data.prepare.stage import prepare
+from calm.data.prepare import prepare
 from calm.data.reading.base import Card
 from calm.data.reading.folder import FolderSource
 from calm.data.store import tables

@@ -22,7 +22,7 @@ from calm.data.leakage import stage as leakage
 from calm.data.leakage.corpus import Corpus, integers
 from calm.data.leakage.near_duplicates import Looks
 from calm.data.leakage.stage import REASONS, filter_leakage, find_leaks
-from calm.data.prepare.stage import prepare
+from calm.data.prepare import prepare
 from calm.data.settings import LeakageParams
 from calm.data.sources import fetch
 from calm.data.splits import split

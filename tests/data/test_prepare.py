@@ -16,14 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calm.data.prepare import stage
-from calm.data.prepare.resumable import ShardState
-from calm.data.prepare.stage import prepare
+from calm.data import prepare as stage
+from calm.data.prepare import prepare
 from calm.data.progress import in_order
 from calm.data.sources import SourceError, fetch
 from calm.data.sources.local import Local
 from calm.data.store import tables
-from calm.data.store.images import ImageStore
+from calm.data.store.images import ImageStore, ShardState
 from calm.layout import Layout
 from calm.params import Params
 from tests.data.conftest import MakeParams, photos_settings, picture
@@ -152,18 +151,19 @@ def test_views_differ_from_their_photograph_and_other_seeds_draw_others(photos_p
 KILLED = """
 import sys
 from pathlib import Path
-from calm.data.prepare import stage, resumable
+from calm.data import prepare as stage
+from calm.data.store.images import ShardState
 from calm.layout import Layout
 from calm.params import parse_params
 from ruamel.yaml import YAML
 stage.SHARD_BYTES = int(sys.argv[3])
-finish = resumable.ShardState._finish
+finish = ShardState._finish
 def finish_and_tell(self, following):
     finish(self, following)
     print(following, flush=True)
     if following >= (6, 0):
         sys.stdin.readline()
-resumable.ShardState._finish = finish_and_tell
+ShardState._finish = finish_and_tell
 stage.prepare("local", parse_params(YAML(typ="safe").load(Path(sys.argv[1])), "test"), Layout(Path(sys.argv[2])))
 """
 SMALL_SHARD = 15_000  # bytes: some three photographs

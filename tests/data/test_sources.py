@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from calm.data import sources
-from calm.data.prepare.stage import prepare
+from calm.data.prepare import prepare
 from calm.data.sources import Source, SourceError, aadb, photos
 from calm.data.sources.photos import file_name_words
 from calm.data.store.tables import comments, items, quarantine, ratings

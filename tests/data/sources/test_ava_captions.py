@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from calm.data.errors import SourceError
-from calm.data.prepare.stage import prepare
+from calm.data.prepare import prepare
 from calm.data.sources import fetch
 from calm.data.sources.ava import Ava
 from calm.data.sources.ava_captions import (

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from calm.data.errors import SourceError
-from calm.data.prepare.stage import prepare
+from calm.data.prepare import prepare
 from calm.data.sources import fetch
 from calm.data.sources.koniq import SETS, Koniq, read_koniq
 from calm.data.store.tables import items, ratings

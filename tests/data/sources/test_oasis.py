@@ -14,7 +14,7 @@ from scipy.io import savemat
 
 from calm.data import sources
 from calm.data.errors import SourceError
-from calm.data.prepare.stage import prepare
+from calm.data.prepare import prepare
 from calm.data.sources.oasis import Oasis, impressions
 from calm.data.splits import split
 from calm.data.store.tables import COMMENT, RATING, comments, items, raters, ratings, splits

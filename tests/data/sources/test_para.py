@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from calm.data.errors import SourceError
-from calm.data.prepare.stage import prepare
+from calm.data.prepare import prepare
 from calm.data.sources import fetch
 from calm.data.sources.para import Para
 from calm.data.store.tables import items, ratings

@@ -19,14 +19,13 @@ import pyarrow as pa
 from PIL import Image, ImageOps
 
 from calm.data.errors import ArchiveError
-from calm.data.prepare.resumable import SHARD_BYTES, ShardState
 from calm.data.progress import in_order, progress
 from calm.data.reading.base import MANIFEST, Photograph, Rows, SourceError, checked_sha256
 from calm.data.settings import ImageParams
 from calm.data.sources import Source, source
 from calm.data.store import tables
 from calm.data.store.fingerprints import fingerprint, perceptual_hash
-from calm.data.store.images import MIN_SIDE, ImageError, encode, read_image
+from calm.data.store.images import MIN_SIDE, SHARD_BYTES, ImageError, ShardState, encode, read_image
 from calm.data.store.pixels import fit
 from calm.data.store.tables import rows_to_frame
 from calm.data.store.text import clean

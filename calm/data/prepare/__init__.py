@@ -1,1 +1,0 @@
-"""Stage `prepare`: photographs decoded once into shards, labels into tables."""
