@@ -18,7 +18,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.machine import Machine, Operations, processor_seconds, use_threads
 from benchmarks.step import USES, Trained, feed_forward, in_shapes, lengths, objective, timed
 from calm.attributes.taxonomy import taxonomy
-from calm.attributes.texts import TextBank
 from calm.data.store import tables
 from calm.data.store.tables import GUIDANCE
 from calm.io import read_table
@@ -29,6 +28,7 @@ from calm.params import Params, load_params
 from calm.plan.shapes import STAGES, open_stage
 from calm.training.attributes import AttributeObjective, state_table
 from calm.training.features import Features, Photographs
+from calm.training.losses import TextBank
 
 ENCODED = 64
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.spoilt FOLDER [--photographs 50] [--model models/finetune/scores]
 
-Training knows spoilt pictures too (`calm.attributes.spoilt`), by other code and other strengths. Printed: for each
+Training knows spoilt pictures too (`calm.attributes.edits`), by other code and other strengths. Printed: for each
 fault the share of twins that score below their original, and for each empty frame the share of the folder's
 photographs that score above it, for every public and readout.
 """

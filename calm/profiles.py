@@ -130,7 +130,7 @@ def check_open_sections(params: Params) -> None:
             except ParamsError as error:
                 problems.append(str(error))
     for name, raw in params.pretrain.attributes.losses.items():
-        from calm.training.losses.base import further_loss  # with torch, which takes seconds
+        from calm.training.losses import further_loss  # with torch, which takes seconds
 
         try:
             further_loss(name, raw)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from calm.attributes.spoilt import EMPTY, SPOILT
+from calm.attributes.edits import EMPTY, SPOILT
 from calm.data.leakage.stage import filter_leakage
 from calm.data.prepare import prepare
 from calm.data.sources import fetch

@@ -1,4 +1,4 @@
-"""Edits of photographs: what they are, how they are drawn, applied and stored; edited copies, labels."""
+"""Edits of photographs: what they are, how they are drawn, applied and stored; edited and spoilt copies, labels."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from PIL import Image
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from calm.attributes.taxonomy import STEPS, Attribute, State, Taxonomy, taxonomy
+from calm.seeds import derive, stream
 from calm.settings import Share
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
+
 
 SMALLEST_SIDE = 64
 GREY_CHROMA = 0.01  # mean chroma under which a photograph counts as grey
@@ -200,3 +203,32 @@ def edit_labels(synthetic_edits: str | None) -> list[str] | None:
 def labels_of(edits: Iterable[Edit]) -> list[str]:
     """'attribute: state' of each edit, in alphabetical order."""
     return sorted(f"{edit.attribute}: {edit.state}" for edit in edits)
+
+
+# Spoilt pictures: no rater was shown a photograph that a fault has ruined, or a frame that shows nothing. A model of
+# people's ratings has seen photographs alone, so what it says of a black frame or of pure noise is an accident. Some of
+# its training scores are therefore those of spoilt pictures, set by rule (`calm.instructions.stage`).
+EMPTY = ("black", "white", "grey", "static")
+RUINED = ("sharpness.blurred", "noise.noisy", "compression.compressed", "brightness.underexposed")
+SPOILT = (*EMPTY, *RUINED)
+_LEAST_SEVERITY = 0.5  # a fault that is hardly seen ruins nothing
+_TONES = {"black": 0, "grey": 128, "white": 255}
+
+
+def spoil(photograph: Image.Image, how: str, *names: str) -> Image.Image:
+    """The photograph spoilt in one of the ways SPOILT.
+
+    Args:
+        names: what the draw of severity and grain depends on, beside `how`.
+    """
+    shape = (*photograph.size[::-1], 3)
+    if how == "static":
+        return Image.fromarray(stream(0, how, *names).integers(256, size=shape, dtype=np.uint8))
+    if how in EMPTY:
+        return Image.fromarray(np.full(shape, _TONES[how], dtype=np.uint8))
+    if (short := min(photograph.size)) < SMALLEST_SIDE:
+        width, height = (round(side * SMALLEST_SIDE / short) for side in photograph.size)
+        photograph = photograph.resize((width, height), Image.Resampling.BICUBIC)
+    attribute, state = how.split(".")
+    severity = float(stream(0, how, *names).uniform(_LEAST_SEVERITY, 1))
+    return edited_copies(photograph, [[Edit(attribute, state, severity, derive(0, "grain", how, *names))]])[0]

@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 from PIL import Image, ImageOps
 
-from calm.data.errors import ArchiveError
+from calm.data import ArchiveError
 from calm.data.progress import in_order, progress
 from calm.data.reading.base import MANIFEST, Photograph, Rows, SourceError, checked_sha256
 from calm.data.settings import ImageParams

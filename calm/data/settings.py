@@ -75,7 +75,7 @@ class DataParams(Section):
 
 
 class Spoilt(Section):
-    """Training scores of pictures that no rater was shown (`calm.attributes.spoilt`), set by rule."""
+    """Training scores of pictures that no rater was shown (`calm.attributes.edits`), set by rule."""
 
     share: Share  # of the training scores that get such a twin
     points: NonNegative  # that a ruined photograph lies below its own score, on 1..10

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from calm.attributes.edits import EMPTY, SPOILT
 from calm.attributes.grammar import naming_rules, sound_named, states_named
-from calm.attributes.spoilt import EMPTY, SPOILT
 from calm.attributes.taxonomy import taxonomy
 from calm.data.settings import Spoilt
 from calm.data.store import tables

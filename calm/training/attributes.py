@@ -14,15 +14,13 @@ import torch
 
 from calm.attributes import LEVELS
 from calm.attributes.taxonomy import Taxonomy, taxonomy
-from calm.attributes.texts import TextBank
 from calm.model.build import Assembly
 from calm.model.parts.pretrained import TextEncoder
 from calm.model.recognition import Calibration, fit
 from calm.seeds import stream
 from calm.training.features import ENCODED_AT_ONCE, Key, Photographs
 from calm.training.loop.order import WHOLE, Order, Part, Visit
-from calm.training.losses import contrastive, language
-from calm.training.losses.base import Known, Loss, Step, further_loss, stands
+from calm.training.losses import Known, Loss, Step, TextBank, contrastive, further_loss, language, stands
 from calm.training.settings import LossSettings, PretrainAttributes
 from calm.training.views import SKIPPED, View, Views
 

@@ -8,8 +8,7 @@ from functools import lru_cache
 import torch
 from PIL import Image
 
-from calm.attributes.edits import Edit, apply_edits
-from calm.attributes.spoilt import spoil
+from calm.attributes.edits import Edit, apply_edits, spoil
 from calm.data.store.images import ImageStore
 from calm.layout import Layout
 from calm.model.build import Assembly

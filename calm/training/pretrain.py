@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from calm.attributes.taxonomy import taxonomy
-from calm.attributes.texts import TextBank
 from calm.data.store import tables
 from calm.data.store.tables import GUIDANCE
 from calm.io import atomic_dir, read_table, sha256_file
@@ -21,6 +20,7 @@ from calm.training.attributes import AttributeObjective, state_table
 from calm.training.features import Features, Key, Photographs
 from calm.training.loop.engine import Objective, Run, finish, train, write_curve
 from calm.training.loop.launch import launch
+from calm.training.losses import TextBank
 from calm.training.settings import Optimisation, PretrainAttributes
 from calm.training.tuning import InstructionObjective
 from calm.training.views import Views

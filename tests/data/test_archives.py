@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from calm.data.errors import ArchiveError, SourceError
+from calm.data import ArchiveError, SourceError
 from calm.data.obtain.archives import ImageIndex, ImageRef, files_below, glob_regex, matching
 from calm.data.store.images import encode
 from tests.data.conftest import picture

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calm.data.errors import DownloadError
+from calm.data import DownloadError
 from calm.data.obtain import ways as module
 from calm.data.obtain.ways import download
 from tests.data.server import Site, serving

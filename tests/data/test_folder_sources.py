@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 import pandas as pd
 import pytest
 
-from calm.data import inventory, sources
-from calm.data.errors import SourceError
+from calm.data import SourceError, inventory, sources
 from calm.data.obtain.ways import ByHand, Download, FromWheel, Obtain
 from calm.data.prepare import prepare
 from calm.data.reading.base import Card

@@ -12,7 +12,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
-from calm.data.errors import DownloadError
+from calm.data import DownloadError
 from calm.data.obtain import ways
 from calm.data.obtain.ways import HubFiles
 

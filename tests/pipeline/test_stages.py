@@ -54,7 +54,7 @@ PLUMBING = {
     "calm.seeds",
     "calm.settings",
     # They bring bytes that hashes check, or only tell people something.
-    "calm.data.errors",
+    "calm.data",
     "calm.data.obtain.ways",
     "calm.data.progress",
     "calm.training.loop.machines",

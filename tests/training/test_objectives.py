@@ -12,7 +12,6 @@ import torch
 from calm.attributes import LEVELS
 from calm.attributes.edits import Edit, apply_edits
 from calm.attributes.taxonomy import taxonomy
-from calm.attributes.texts import TextBank
 from calm.data.store import tables
 from calm.data.store.tables import GUIDANCE
 from calm.instructions.wording import COMMENT_PROMPT, messages
@@ -25,6 +24,7 @@ from calm.model.readouts import MEAN_DECIMAL
 from calm.training.attributes import AttributeObjective, state_table
 from calm.training.features import Features, Photographs, render
 from calm.training.loop.order import Part
+from calm.training.losses import TextBank
 from calm.training.losses.contrastive import multi_positive
 from calm.training.settings import Optimisation, Regression
 from calm.training.tuning import InstructionObjective, collate

@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from calm.attributes.texts import MOST_CHARACTERS, TextBank
 from calm.data.store.tables import GUIDANCE, REJECTED_TEXT
 from calm.io import read_table, write_table
 from calm.layout import Layout
 from calm.report.stage import report
+from calm.training.losses import MOST_CHARACTERS, TextBank
 from tests.evaluation.calm_world import FakeCalm, World
 from tests.report.conftest import evaluated, world
 from tests.writing.server import FakeOpenAI

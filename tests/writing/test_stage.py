@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from calm.attributes.grammar import GRAMMAR
 from calm.attributes.taxonomy import Taxonomy, taxonomy
-from calm.attributes.texts import TextBank
 from calm.cli import app
 from calm.cli.stages import THREAD_VARIABLES
 from calm.data.store.tables import GUIDANCE, PROMPT, REJECTED_TEXT
@@ -22,6 +21,7 @@ from calm.instructions.wording import PROMPTS
 from calm.io import read_table, sha256_text
 from calm.layout import Layout
 from calm.params import Params, load_params
+from calm.training.losses import TextBank
 from calm.writing.stage import dry_run, generate_texts
 from tests.writing.conftest import REPOSITORY, embed, writer_params
 from tests.writing.server import FakeOpenAI

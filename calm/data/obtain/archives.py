@@ -18,7 +18,7 @@ from typing import cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from calm.data.errors import ArchiveError, SourceError
+from calm.data import ArchiveError, SourceError
 from calm.data.store.images import SUFFIXES
 
 _LOOSE, _ARCHIVED, _TABLED = range(3)  # the same photograph lying loose and in an archive: the loose one is taken

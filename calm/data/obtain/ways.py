@@ -22,7 +22,7 @@ import requests
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from calm.data.errors import DownloadError, SourceError
+from calm.data import DownloadError, SourceError
 from calm.io import sha256_file
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from PIL import Image
 from pydantic import ConfigDict, Field
 from ruamel.yaml import YAML
 
-from calm.data.errors import SourceError
+from calm.data import SourceError
 from calm.data.obtain.archives import ImageRef
 from calm.data.obtain.ways import Card, Obtain
 from calm.io import atomic_dir, sha256_file, write_json

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from pandas.errors import EmptyDataError, ParserError, ParserWarning
 
-from calm.data.errors import SourceError
+from calm.data import SourceError
 
 BLANKS = r"\s+"  # separator: any run of blanks, as in AVA.txt
 

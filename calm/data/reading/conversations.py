@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import pandas as pd
 
-from calm.data.errors import SourceError
+from calm.data import SourceError
 from calm.data.obtain.archives import located
 from calm.data.reading.folder import FolderSource
 from calm.data.store.text import CAPTION, QUESTION

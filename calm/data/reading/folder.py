@@ -18,7 +18,7 @@ from typing import ClassVar
 
 import pandas as pd
 
-from calm.data.errors import SourceError
+from calm.data import SourceError
 from calm.data.obtain.archives import ImageIndex, ImageRef, files_below, matching
 from calm.data.obtain.ways import ByHand, Download, FromWheel, HubFiles, get
 from calm.data.reading.base import Photograph, RawFile, Settings, Source

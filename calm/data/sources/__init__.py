@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from calm.data.errors import SourceError
+from calm.data import SourceError
 from calm.data.reading.base import Source
 from calm.layout import Layout
 from calm.params import Params

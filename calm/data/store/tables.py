@@ -182,7 +182,7 @@ INSTRUCTION = pa.schema(
         _required("answer", pa.string()),
         pa.field("score", pa.float64()),  # the number behind the answer, where there is one
         pa.field("level", pa.string()),
-        pa.field("spoilt", pa.string()),  # one of calm.attributes.spoilt.SPOILT; null: as it is
+        pa.field("spoilt", pa.string()),  # one of calm.attributes.edits.SPOILT; null: as it is
         pa.field("told", pa.list_(pa.string())),  # "attribute: state" that the prompt tells of; null: those recognised
         _required("weight", pa.float64()),
         _required("origin", pa.string()),  # of the answer: as in COMMENT and RATING

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from calm.model.recognition import UNCHANGED, attribute_rows
-from calm.training.losses.base import Known, Loss, Step, stands
+from calm.training.losses import Known, Loss, Step, stands
 from calm.training.settings import Contrastive
 from calm.training.views import View
 

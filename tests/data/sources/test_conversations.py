@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from calm.data.errors import SourceError
+from calm.data import SourceError
 from calm.data.reading.conversations import ConversationSource, read_conversations
 from calm.data.sources.aesmmit import AesMmit
 from calm.data.sources.llava_instruct import LlavaInstruct

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from calm.data.errors import SourceError
+from calm.data import SourceError
 from calm.data.sources.flickr_aes import RATINGS, SCORES, FlickrAes, read_ratings, read_scores
 from calm.settings import ParamsError
 from tests.data import full_size

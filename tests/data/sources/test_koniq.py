@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from calm.data.errors import SourceError
+from calm.data import SourceError
 from calm.data.prepare import prepare
 from calm.data.sources import fetch
 from calm.data.sources.koniq import SETS, Koniq, read_koniq

@@ -12,8 +12,7 @@ import pandas as pd
 import pytest
 from scipy.io import savemat
 
-from calm.data import sources
-from calm.data.errors import SourceError
+from calm.data import SourceError, sources
 from calm.data.prepare import prepare
 from calm.data.sources.oasis import Oasis, impressions
 from calm.data.splits import split

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from calm.data.errors import SourceError
+from calm.data import SourceError
 from calm.data.prepare import prepare
 from calm.data.sources import fetch
 from calm.data.sources.para import Para

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from calm.data.errors import SourceError
+from calm.data import SourceError
 from calm.data.sources.pccd import ASPECTS, Pccd, read_critiques
 from tests.data.conftest import picture
 

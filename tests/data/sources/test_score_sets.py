@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from calm.data.errors import SourceError
+from calm.data import SourceError
 from calm.data.reading.base import Source
 from calm.data.sources.icaa import Icaa
 from calm.data.sources.pexels import Pexels

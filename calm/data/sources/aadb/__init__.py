@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from calm.data.errors import SourceError
+from calm.data import SourceError
 from calm.data.obtain.archives import ImageIndex, below, first_of
 from calm.data.reading.base import RawFile
 from calm.data.reading.cells import BLANKS, ids, numbers, read_cells, refuse_doubles

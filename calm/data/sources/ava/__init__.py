@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from calm.data.errors import SourceError
+from calm.data import SourceError
 from calm.data.obtain.ways import Download
 from calm.data.reading.base import RawFile
 from calm.data.reading.cells import (

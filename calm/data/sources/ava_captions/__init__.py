@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from calm.data.errors import SourceError
+from calm.data import SourceError
 from calm.data.obtain.archives import ImageIndex
 from calm.data.reading.cells import numbered
 from calm.data.reading.folder import FolderSettings, FolderSource

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from calm.data.errors import SourceError
+from calm.data import SourceError
 from calm.data.reading.cells import numbered, numbers, read_cells, require
 from calm.data.reading.folder import FolderSource
 

@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from calm.data.errors import SourceError
+from calm.data import SourceError
 from calm.data.reading.base import Photograph, comment_row
 from calm.data.reading.cells import cell_error, numbers, read_cells, refuse_doubles, require, stems
 from calm.data.reading.folder import ROOT_VARIABLE, FolderSettings, FolderSource

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from calm.data.errors import SourceError
+from calm.data import SourceError
 from calm.data.reading.folder import FolderSource
 from calm.data.store.images import SUFFIXES
 

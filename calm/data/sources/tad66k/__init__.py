@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from calm.data.errors import SourceError
+from calm.data import SourceError
 from calm.data.reading.cells import ids, numbers, read_cells, refuse_doubles
 from calm.data.reading.folder import ScoredFolder
 
