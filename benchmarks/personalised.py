@@ -25,7 +25,7 @@ from PIL.Image import Image
 from benchmarks.scoring import photographs
 from calm.assistant import Calm
 from calm.assistant.personal import read_last
-from calm.instructions.wording import personal_messages
+from calm.instructions import personal_messages
 from calm.layout import Layout
 
 BATCH = 16

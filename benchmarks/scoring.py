@@ -23,7 +23,7 @@ from PIL.Image import Image
 from calm.assistant import Calm
 from calm.data.store.images import ImageStore
 from calm.data.store.tables import role_list
-from calm.instructions.wording import SCORE_PROMPT, messages
+from calm.instructions import SCORE_PROMPT, messages
 from calm.layout import Layout
 
 MAX_NEW_TOKENS = 5  # as in calm.model.readouts.score_answer

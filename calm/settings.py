@@ -1,10 +1,12 @@
 """What every section of params.yaml is made of: a frozen section, ranges of numbers, and errors that name the key.
 
-Each room declares its own sections (`calm/training/settings.py`, ...); `calm.params` puts them together.
+Each room declares its own sections (`calm/training/settings.py`, ...); `calm.params` puts them together. A task or a
+loss extends calm by being there: `defined` finds its file by its name.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
@@ -54,3 +56,25 @@ def _explain(problem: Mapping[str, Any], prefix: str) -> str:
             return str(problem["ctx"]["error"])
         case _:
             return f"{key}: {problem['msg']}, got {problem['input']!r}"
+
+
+Kind = TypeVar("Kind")
+
+
+def defined(package: str, name: str, constant: str, kind: type[Kind]) -> Kind:
+    """What the file `name` of a package ends in: `constant`, of class `kind`.
+
+    Raises:
+        LookupError: there is no such file, or it does not define that.
+    """
+    path = f"{package.replace('.', '/')}/{name}.py"
+    try:
+        module = importlib.import_module(f"{package}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"{package}.{name}":
+            raise
+        raise LookupError(f"{path} does not exist") from None
+    found = getattr(module, constant, None)
+    if not isinstance(found, kind):
+        raise LookupError(f"{path} defines no {constant} = {kind.__name__}(...)")
+    return found

@@ -15,7 +15,7 @@ from calm.assistant.personal import ContextError, read_last
 from calm.attributes import LEVELS
 from calm.attributes.taxonomy import taxonomy
 from calm.data.store.images import read_image
-from calm.instructions.wording import parse_score, personal_messages
+from calm.instructions import parse_score, personal_messages
 from calm.model.build import TRAINED, CheckpointError, checkpoint_sha256
 from tests import tiny
 

@@ -17,8 +17,7 @@ from calm.data.sources import fetch
 from calm.data.splits import split
 from calm.data.store import tables
 from calm.data.store.tables import PROMPT
-from calm.instructions.stage import build_instructions
-from calm.instructions.wording import (
+from calm.instructions import (
     IMAGE_TOKEN,
     MAX_ANSWER,
     PROMPTS,
@@ -29,6 +28,7 @@ from calm.instructions.wording import (
     rescale,
     safe_answer,
 )
+from calm.instructions.stage import build_instructions
 from calm.io import write_table
 from calm.layout import Layout
 from calm.model.settings import Runtime

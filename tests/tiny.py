@@ -22,7 +22,7 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, P
 
 from calm.data.store.images import ShardWriter, encode
 from calm.data.store.tables import INSTRUCTION, ITEM, LIST
-from calm.instructions.wording import CAPTION_PROMPT, COMMENT_PROMPT, SCORE_PROMPT, format_score, messages
+from calm.instructions import CAPTION_PROMPT, COMMENT_PROMPT, SCORE_PROMPT, format_score, messages
 from calm.io import write_table
 from calm.layout import Layout
 from calm.model.configuration import EfficientNetLiteConfig

@@ -19,7 +19,7 @@ from calm.assistant.inputs import MAX_SIDE, Photographs, listed, opened
 from calm.assistant.personal import InContext, Observed, read_last
 from calm.attributes import LEVELS
 from calm.attributes.taxonomy import taxonomy
-from calm.instructions.wording import (
+from calm.instructions import (
     COMMENT_PROMPT,
     SCORE_PROMPT,
     SUGGESTION_PROMPT,
@@ -28,11 +28,11 @@ from calm.instructions.wording import (
     parse_score,
 )
 from calm.model.build import checkpoint_sha256, load_complete, load_pretrained_mfam
+from calm.model.heads import Recogniser, attribute_rows, passing
 from calm.model.mfam import LevelTokens
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.model.processing import CalmImageProcessor, CalmProcessor
 from calm.model.readouts import answer_log_likelihood, distribution, expectation, score_answer
-from calm.model.recognition import Recogniser, attribute_rows, passing
 from calm.model.released import FOLDER, is_released, load_released, metadata
 from calm.model.settings import Runtime
 from calm.sharing import fetch, is_name, revision_of

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from calm.instructions.wording import PERSONAL_PROMPT, messages, personal_messages
+from calm.instructions import PERSONAL_PROMPT, messages, personal_messages
 from calm.model.attention import SharedPrefix, attending, masked_attention
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.model.processing import CalmProcessor

@@ -16,7 +16,7 @@ from calm.cli.photographs import read_photographs
 from calm.data.reading.cells import rating, read_spreadsheet, require, spellings
 from calm.evaluation.statistics.metrics import SRCC, UndefinedMetric
 from calm.evaluation.statistics.ridge import Scaling, ridge
-from calm.instructions.wording import rescale
+from calm.instructions import rescale
 
 if TYPE_CHECKING:
     from PIL.Image import Image

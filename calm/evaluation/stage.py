@@ -12,8 +12,7 @@ from calm.evaluation.settings import TaskSettings
 from calm.io import atomic_dir, write_json, write_table
 from calm.layout import Layout
 from calm.params import Params
-from calm.plugins import defined
-from calm.settings import checked
+from calm.settings import checked, defined
 
 if TYPE_CHECKING:
     from calm.assistant import Calm

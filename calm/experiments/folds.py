@@ -14,8 +14,8 @@ from calm.data.store import tables
 from calm.io import sha256_file, sha256_text
 from calm.layout import Layout
 from calm.model.build import TRAINED
+from calm.model.heads import ScoreHead
 from calm.model.mfam import MFAM
-from calm.model.score_head import ScoreHead
 from calm.params import Params
 from calm.training.features import Features, Key
 from calm.training.finetune import assemble_from, head_beside_language, open_for_training, open_language_model

@@ -17,7 +17,7 @@ from calm.data.store import tables
 from calm.data.store.images import ImageStore
 from calm.data.store.tables import INSTRUCTION, PROMPT
 from calm.data.store.text import QUESTION, answers, captions, critiques
-from calm.instructions.wording import (
+from calm.instructions import (
     CAPTION_PROMPT,
     COMMENT_PROMPT,
     PROMPTS,

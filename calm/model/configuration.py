@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig, PreTrainedConfig
 
 from calm.attributes import LEVELS
-from calm.model.sources import LEVEL_SOURCES, WHOLE_SOURCES
+from calm.model import LEVEL_SOURCES, WHOLE_SOURCES
 
 THEMATIC = "thematic"
 # In the order that the language model reads them (paper), the words last.
@@ -70,14 +70,14 @@ class CalmConfig(PreTrainedConfig):
     heads: int = 12
     cross_attention_every: int = 2
     thematic_grid: int = 0
-    thematic_content: list[str] = field(default_factory=list)  # sources, of `calm.model.sources`
+    thematic_content: list[str] = field(default_factory=list)  # sources, of `calm.model`
     reads: list[str] = field(default_factory=lambda: [*LEVELS, THEMATIC])  # visual tokens; the others are zeros
     contrast_width: int = 256
     contrast_temperature: float = 0.07
     text_width: int = 384  # of the sentence encoder's embeddings
     attribute_states: list[list[str]] = field(default_factory=list)  # [level, attribute, state] of every prototype row
     unpraised: list[str] = field(default_factory=list)  # attributes that nobody is told of while they are unchanged
-    recognition: dict[str, Any] = field(default_factory=dict)  # `calm.model.recognition.Calibration`, once learnt
+    recognition: dict[str, Any] = field(default_factory=dict)  # `calm.model.heads.Calibration`, once learnt
     told_states: int = 0  # states that the language model is told of in its own words, at most; 0: none
     told_probability: float = 0.5  # of the likeliest state, from which on it is told, and suggested to be undone
     told_further: float = 0.5  # of others beside it

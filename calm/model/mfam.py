@@ -23,10 +23,10 @@ from torch import nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 from calm.attributes import LEVELS
+from calm.model import LEVEL_SOURCES, WHOLE_SOURCES
 from calm.model.attention import attending
 from calm.model.configuration import THEMATIC, CalmConfig
-from calm.model.recognition import Recogniser, passing
-from calm.model.sources import LEVEL_SOURCES, WHOLE_SOURCES
+from calm.model.heads import Recogniser, passing
 
 HiddenStates = Sequence[torch.Tensor]
 FEATURES = (*LEVELS, "content")
@@ -208,7 +208,7 @@ class MFAM(nn.Module):
 
     @torch.no_grad()
     def told(self, tokens: LevelTokens) -> list[list[int]]:
-        """Rows of the states that are recognised surely enough, likeliest first (`calm.model.recognition.passing`).
+        """Rows of the states that are recognised surely enough, likeliest first (`calm.model.heads.passing`).
 
         Where there are none, of the attributes that are surest to be as they should be.
         """

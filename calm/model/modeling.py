@@ -14,8 +14,8 @@ from transformers.generation.candidate_generator import CandidateGenerator, Prom
 from transformers.modeling_outputs import ModelOutput
 
 from calm.model.configuration import CalmConfig
+from calm.model.heads import Lines, ScoreHead
 from calm.model.mfam import MFAM, LevelTokens, level_tokens
-from calm.model.score_head import Lines, ScoreHead
 
 IGNORED = -100  # label of positions that are not learned
 

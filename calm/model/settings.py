@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from calm.model.sources import ContentSource
+from calm.model import ContentSource
 from calm.settings import NonNegativeInt, PositiveInt, Section, Share
 
 VisualPart = Literal["low", "middle", "high", "thematic"]

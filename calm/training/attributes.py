@@ -15,8 +15,8 @@ import torch
 from calm.attributes import LEVELS
 from calm.attributes.taxonomy import Taxonomy, taxonomy
 from calm.model.build import Assembly
+from calm.model.heads import Calibration, fit
 from calm.model.parts.pretrained import TextEncoder
-from calm.model.recognition import Calibration, fit
 from calm.seeds import stream
 from calm.training.features import ENCODED_AT_ONCE, Key, Photographs
 from calm.training.loop.order import WHOLE, Order, Part, Visit

@@ -11,7 +11,7 @@ import pandas as pd
 from calm.attributes.grammar import GRAMMAR, all_guidance
 from calm.attributes.taxonomy import Taxonomy, taxonomy
 from calm.data.store.tables import GUIDANCE, PROMPT, REJECTED_TEXT
-from calm.instructions.wording import PROMPTS
+from calm.instructions import PROMPTS
 from calm.io import atomic_file, sha256_text, write_json, write_table
 from calm.layout import Layout
 from calm.params import Params

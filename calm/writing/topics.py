@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from calm.attributes.grammar import degree
 from calm.attributes.taxonomy import Attribute, State, Taxonomy
-from calm.instructions.wording import PROMPTS
+from calm.instructions import PROMPTS
 
 INSTRUCTION = "instruction"  # scope of the ways of asking
 STYLES = ("photographer", "label", "beginner")

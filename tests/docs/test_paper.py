@@ -13,7 +13,7 @@ import torch
 from ruamel.yaml import YAML
 from torch import nn
 
-from calm.instructions.wording import SCORE_PROMPT, format_score, messages
+from calm.instructions import SCORE_PROMPT, format_score, messages
 from calm.profiles import merged
 from calm.training.settings import Optimisation, Strategy
 

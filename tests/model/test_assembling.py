@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
-from calm.instructions.wording import SCORE_PROMPT, messages
+from calm.instructions import SCORE_PROMPT, messages
 from calm.model import build
 from calm.model.build import (
     ADAPTER,

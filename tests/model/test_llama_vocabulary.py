@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from calm.instructions.wording import (
+from calm.instructions import (
     COMMENT_PROMPT,
     SCORE_PROMPT,
     format_score,

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from calm.attributes import LEVELS
+from calm.model import LEVEL_SOURCES, WHOLE_SOURCES
 from calm.model.build import Assembly, assemble, calm_config
 from calm.model.configuration import CalmConfig
 from calm.model.mfam import LevelTokens, level_tokens
-from calm.model.sources import LEVEL_SOURCES, WHOLE_SOURCES
 from tests import tiny
 
 

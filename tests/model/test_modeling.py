@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from calm.instructions.wording import SCORE_PROMPT, messages, personal_messages
+from calm.instructions import SCORE_PROMPT, messages, personal_messages
 from calm.model.build import Assembly
+from calm.model.heads import REACH
 from calm.model.modeling import IGNORED, CalmOutput
 from calm.model.readouts import (
     MEAN_DECIMAL,
@@ -19,7 +20,6 @@ from calm.model.readouts import (
     expectation,
     score_answer,
 )
-from calm.model.score_head import REACH
 
 
 def prompt_ids(assembly: Assembly, count: int = 1) -> torch.Tensor:

@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import PreTrainedTokenizerFast
 from transformers.image_utils import PILImageResampling
 
-from calm.instructions.wording import SCORE_PROMPT, messages
+from calm.instructions import SCORE_PROMPT, messages
 from calm.model.build import Assembly
 from calm.model.configuration import PLACEHOLDERS
 from calm.model.parts.known import VICUNA

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import Trainer, TrainingArguments
 
-from calm.instructions.wording import COMMENT_PROMPT, SCORE_PROMPT, messages
+from calm.instructions import COMMENT_PROMPT, SCORE_PROMPT, messages
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.model.processing import CalmProcessor
 from tests import tiny

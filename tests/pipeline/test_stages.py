@@ -47,12 +47,11 @@ PLUMBING = {
     "calm.data.settings",
     "calm.data.sources",
     "calm.evaluation.settings",
-    "calm.plugins",
+    "calm.settings",
     "calm.report.settings",
     "calm.io",
     "calm.layout",
     "calm.seeds",
-    "calm.settings",
     # They bring bytes that hashes check, or only tell people something.
     "calm.data",
     "calm.data.obtain.ways",

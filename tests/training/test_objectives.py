@@ -14,7 +14,7 @@ from calm.attributes.edits import Edit, apply_edits
 from calm.attributes.taxonomy import taxonomy
 from calm.data.store import tables
 from calm.data.store.tables import GUIDANCE
-from calm.instructions.wording import COMMENT_PROMPT, messages
+from calm.instructions import COMMENT_PROMPT, messages
 from calm.io import read_table
 from calm.model.build import Assembly, assemble
 from calm.model.modeling import IGNORED

@@ -12,7 +12,7 @@ import pytest
 from calm.assistant import Calm
 from calm.data.store import tables
 from calm.data.store.tables import INSTRUCTION
-from calm.instructions.wording import SCORE_PROMPT, as_public, format_score, messages
+from calm.instructions import SCORE_PROMPT, as_public, format_score, messages
 from calm.io import write_table
 from calm.training.finetune import finetune, learnt_rows
 from calm.training.tuning import balanced, learnt_publics

@@ -16,8 +16,8 @@ from calm.attributes.taxonomy import Taxonomy, taxonomy
 from calm.cli import app
 from calm.cli.stages import THREAD_VARIABLES
 from calm.data.store.tables import GUIDANCE, PROMPT, REJECTED_TEXT
+from calm.instructions import PROMPTS
 from calm.instructions.stage import ways_of_asking
-from calm.instructions.wording import PROMPTS
 from calm.io import read_table, sha256_text
 from calm.layout import Layout
 from calm.params import Params, load_params

@@ -23,7 +23,7 @@ from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics import plots
 from calm.evaluation.statistics.metrics import MAE, SRCC, Bootstrap, UndefinedMetric, mean
 from calm.evaluation.statistics.ridge import Scaling, ridge
-from calm.instructions.wording import rescale
+from calm.instructions import rescale
 from calm.settings import PositiveInt
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from calm.evaluation.statistics.metrics import (
     paired_difference,
 )
 from calm.evaluation.statistics.ridge import RIDGE, RIDGE_LABEL, ridge_scores
-from calm.instructions.wording import SCORE_RANGE, rescale
+from calm.instructions import SCORE_RANGE, rescale
 from calm.settings import PositiveInt
 
 if TYPE_CHECKING:

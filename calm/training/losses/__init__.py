@@ -13,9 +13,8 @@ import torch
 from calm.attributes.taxonomy import Taxonomy, taxonomy
 from calm.data.store.text import clean, escape_markers
 from calm.model.build import Assembly
-from calm.model.recognition import UNCHANGED
-from calm.plugins import defined
-from calm.settings import checked
+from calm.model.heads import UNCHANGED
+from calm.settings import checked, defined
 from calm.training.settings import LossSettings
 from calm.training.views import View
 

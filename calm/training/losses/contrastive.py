@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from calm.model.recognition import UNCHANGED, attribute_rows
+from calm.model.heads import UNCHANGED, attribute_rows
 from calm.training.losses import Known, Loss, Step, stands
 from calm.training.settings import Contrastive
 from calm.training.views import View
