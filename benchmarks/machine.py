@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from calm.plan.trace import Trace, tensors
+from calm.plan.shapes import Trace, tensors
 
 COPIED = 64 * 2**20  # bytes; far more than a cache holds
 FRESH = 32 * 2**20  # bytes of a tensor from which glibc's malloc takes it from the system, which zeroes page by page

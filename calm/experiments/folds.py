@@ -21,8 +21,7 @@ from calm.training.features import Features, Key
 from calm.training.finetune import assemble_from, head_beside_language, open_for_training, open_language_model
 from calm.training.loop.engine import Objective, Run, finish, train
 from calm.training.settings import Optimisation, Recipe, Strategy
-from calm.training.tuning import InstructionObjective, learnt_publics
-from calm.training.visual_scores import VisualScoreObjective, visual_parameters
+from calm.training.tuning import InstructionObjective, VisualScoreObjective, learnt_publics, visual_parameters
 
 ALONE = Strategy(kind="single")
 

@@ -23,6 +23,7 @@ from calm.plan.shapes import (
     META,
     STAGES,
     Lengths,
+    Trace,
     add_adapters,
     asked,
     build,
@@ -31,8 +32,7 @@ from calm.plan.shapes import (
     read_prompts,
     step_costs,
 )
-from calm.plan.trace import Trace
-from calm.training.loop.machines import GIB, Machines, machines
+from calm.training.loop.throughput import GIB, Machines, machines
 from calm.training.settings import Optimisation
 
 __all__ = ["Options", "Plan", "PlannedStage", "plan"]

@@ -12,7 +12,7 @@ from rich.text import Text
 from calm.plan import Plan, PlannedStage
 from calm.plan.memory import Memory
 from calm.plan.shapes import STAGES
-from calm.training.loop.machines import GIB, Machines, machines
+from calm.training.loop.throughput import GIB, Machines, machines
 
 MEMORY = ("weights", "gradients", "optimizer", "activations", "buffers", "total")
 PHASES = {"pre-training": STAGES[:2], "fine-tuning": STAGES[2:]}

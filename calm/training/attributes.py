@@ -18,11 +18,10 @@ from calm.model.build import Assembly
 from calm.model.heads import Calibration, fit
 from calm.model.parts.pretrained import TextEncoder
 from calm.seeds import stream
-from calm.training.features import ENCODED_AT_ONCE, Key, Photographs
+from calm.training.features import ENCODED_AT_ONCE, SKIPPED, Key, Photographs, View, Views
 from calm.training.loop.order import WHOLE, Order, Part, Visit
 from calm.training.losses import Known, Loss, Step, TextBank, contrastive, further_loss, language, stands
 from calm.training.settings import LossSettings, PretrainAttributes
-from calm.training.views import SKIPPED, View, Views
 
 
 def state_table(known: Taxonomy) -> list[tuple[str, str, str]]:

@@ -28,12 +28,11 @@ from calm.model.build import (
 )
 from calm.model.settings import LoRATuning
 from calm.params import Params
-from calm.training import visual_scores
 from calm.training.features import Features
 from calm.training.loop.engine import Run, finish, train, write_curve
-from calm.training.loop.launch import launch
+from calm.training.loop.processes import launch
 from calm.training.settings import FinetuneScores
-from calm.training.tuning import InstructionObjective, balanced, learnt_publics
+from calm.training.tuning import InstructionObjective, balanced, begin_visual_scores, learnt_publics
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -89,7 +88,7 @@ def tune_scores(
         rows = learnt_rows("scores", layout, label)
         assembly = assemble_from([start], params, learnt_publics(rows, params.data.roles.scores))
         open_for_training(assembly, head=("visual",), q_formers=params.finetune.q_formers)
-        first = visual_scores.begin(assembly, rows, start, begun, params, layout, label)
+        first = begin_visual_scores(assembly, rows, start, begun, params, layout, label)
         del assembly
         tune("scores", [begun], out, curve_file, params, layout, label, first)
 

@@ -17,13 +17,12 @@ from calm.model.parts.pretrained import load_text_encoder
 from calm.params import Params
 from calm.seeds import stream
 from calm.training.attributes import AttributeObjective, state_table
-from calm.training.features import Features, Key, Photographs
+from calm.training.features import Features, Key, Photographs, Views
 from calm.training.loop.engine import Objective, Run, finish, train, write_curve
-from calm.training.loop.launch import launch
+from calm.training.loop.processes import launch
 from calm.training.losses import TextBank
 from calm.training.settings import Optimisation, PretrainAttributes
 from calm.training.tuning import InstructionObjective
-from calm.training.views import Views
 
 RUNS = ("attributes", "alignment")
 ALIGNED = ("thematic.", "content.")  # the MFAM's fully connected layers

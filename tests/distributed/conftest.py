@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from calm.training.loop.engine import train
-from calm.training.loop.launch import command
+from calm.training.loop.processes import command
 from calm.training.settings import Strategy
 from tests import tiny
 from tests.distributed.net import Killed, Net, run_in

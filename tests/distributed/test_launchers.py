@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from calm.layout import Layout
 from calm.model.build import TRAINED
-from calm.training.loop import launch
+from calm.training.loop import processes
 from calm.training.loop.engine import TrainingError
 from calm.training.loop.worker import _hold
 from calm.training.pretrain import pretrain
@@ -143,7 +143,7 @@ def test_a_process_that_dies_ends_the_stage_and_it_goes_on_later(
     )
     with monkeypatch.context() as patched:
         patched.setenv("PYTHONPATH", environment(tmp_path, *folders)["PYTHONPATH"])
-        patched.setattr(launch, "WORKER", "dying")
+        patched.setattr(processes, "WORKER", "dying")
         with pytest.raises(TrainingError, match=r"pretrain: the processes ended .* died without a word.*are kept in"):
             pretrain("alignment", params, layout)
     assert not outputs.exists()
@@ -180,7 +180,7 @@ def test_processes_end_with_the_stage_that_started_them(tmp_path: Path) -> None:
     """Even when it is killed, so that nothing trains beside the next start."""
     code = f"""
 import os, subprocess, sys
-from calm.training.loop.launch import _die_with_parent
+from calm.training.loop.processes import _die_with_parent
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], preexec_fn=_die_with_parent)
 open({str(tmp_path / "child")!r}, "w").write(str(child.pid))
 os.kill(os.getpid(), 9)

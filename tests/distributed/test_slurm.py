@@ -18,7 +18,7 @@ import pytest
 from calm.params import load_params
 from calm.pipeline import Row
 from calm.profiles import use
-from calm.training.loop.launch import command
+from calm.training.loop.processes import command
 from tests.distributed.conftest import ABSENT, CLUSTER, environment, installed
 from tests.tiny import REPOSITORY
 

@@ -18,7 +18,7 @@ from calm.instructions import (
 )
 from calm.model.parts.known import CHATML, VICUNA
 from calm.model.processing import CalmImageProcessor, CalmProcessor, Preprocessing, add_placeholders, number_prefix
-from calm.training.loop.machines import machines
+from calm.training.loop.throughput import machines
 from calm.training.tuning import collate
 from tests import tiny
 from tests.model import llama_vocabulary

@@ -56,7 +56,6 @@ PLUMBING = {
     "calm.data",
     "calm.data.obtain.ways",
     "calm.data.progress",
-    "calm.training.loop.machines",
 }
 # Imported by a source, but for its labels and views: `prepare` makes those.
 NOT_FETCHED = ("calm.attributes", "calm.data.store")

@@ -19,7 +19,7 @@ from calm.plan import Options, Plan, plan
 from calm.plan.memory import Arrangement, Memory, Weights, on_each_gpu, what_fits
 from calm.plan.shapes import STAGES
 from calm.plan.tables import MEMORY, to_json
-from calm.training.loop.machines import GIB, machines
+from calm.training.loop.throughput import GIB, machines
 from calm.training.settings import Strategy
 from tests.tiny import REPOSITORY
 
@@ -192,7 +192,7 @@ def test_the_smallest_changes_that_fit_are_found() -> None:
 
 
 def test_a_trace_counts_memory_until_nothing_refers_to_it() -> None:
-    from calm.plan.trace import Trace
+    from calm.plan.shapes import Trace
 
     known = torch.empty(1000, device="meta", requires_grad=True)
     with Trace([known]) as trace:

@@ -8,10 +8,9 @@ from multiprocessing import Value
 
 import pytest
 
-from calm.training.loop import reading
-from calm.training.loop.order import Part
+from calm.training.loop import order
+from calm.training.loop.order import Part, Read
 from calm.training.loop.processes import TrainingError
-from calm.training.loop.reading import Read
 
 WANTED = [(step, Part(number, 2)) for step in range(5) for number in range(2)]
 READ = [f"{step}, {part.number} of {part.of}" for step, part in WANTED]
@@ -23,13 +22,13 @@ def read(step: int, part: Part) -> str:
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_results_come_in_the_order_in_which_they_are_wanted(workers: int) -> None:
-    assert list(reading.ahead(read, WANTED, workers)) == READ
+    assert list(order.ahead(read, WANTED, workers)) == READ
 
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Read]:
     """A reader that hangs so many times, and is given up after seconds."""
-    monkeypatch.setattr(reading, "SILENCE", 3.0)
+    monkeypatch.setattr(order, "SILENCE", 3.0)
 
     def start(times: int) -> Read:
         left = Value("i", times)
@@ -48,11 +47,11 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Read]:
 
 
 def test_a_worker_that_falls_silent_is_replaced_and_no_result_is_lost(silent: Callable[[int], Read]) -> None:
-    assert list(reading.ahead(silent(1), WANTED, 2)) == READ
+    assert list(order.ahead(silent(1), WANTED, 2)) == READ
 
 
 def test_workers_that_stay_silent_are_an_error_and_no_silence(silent: Callable[[int], Read]) -> None:
-    results = reading.ahead(silent(100), WANTED, 1)
+    results = order.ahead(silent(100), WANTED, 1)
     with pytest.raises(TrainingError, match=r"strategy\.workers: 1 processes read nothing within 3 s, 3 times"):
         list(results)
 
@@ -62,4 +61,4 @@ def test_an_error_while_reading_is_no_silence() -> None:
         raise RuntimeError(f"step {step}")
 
     with pytest.raises(RuntimeError, match="step 0"):
-        list(reading.ahead(damaged, WANTED, 1))
+        list(order.ahead(damaged, WANTED, 1))

@@ -12,8 +12,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from calm.training.loop.machines import machines
-from calm.training.loop.throughput import Meter, Throughput, measured
+from calm.training.loop.throughput import Meter, Throughput, machines, measured
 
 
 class Mixed(nn.Module):

@@ -13,9 +13,8 @@ from calm.attributes.taxonomy import taxonomy
 from calm.model.build import assemble
 from calm.model.processing import byte_pixels
 from calm.seeds import stream
-from calm.training.features import Photographs
+from calm.training.features import Photographs, Views, draw_view
 from calm.training.loop.order import Order, Visit
-from calm.training.views import Views, draw_view
 from tests import tiny
 
 KEYS = [(tiny.DATASET, f"p{number}") for number in range(tiny.PICTURES)]

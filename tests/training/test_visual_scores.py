@@ -18,11 +18,10 @@ from calm.model.build import ADAPTER, TRAINED, Assembly
 from calm.params import Params
 from calm.settings import ParamsError
 from calm.training import finetune as finetune_stage
-from calm.training import visual_scores
 from calm.training.features import Features, Photographs
 from calm.training.finetune import assemble_from, finetune, learnt_rows, open_for_training
 from calm.training.settings import VisualScores
-from calm.training.visual_scores import VisualScoreObjective
+from calm.training.tuning import VisualScoreObjective, begin_visual_scores
 from tests import tiny
 
 STEPS = 5
@@ -63,7 +62,7 @@ def test_mfam_and_visual_part_are_trained_the_adapter_goes_along(trained_world: 
     assembly = assemble_from([start], params)
     open_for_training(assembly, head=("visual",), q_formers="trained")
     before = {name: value.clone() for name, value in assembly.model.state_dict().items()}
-    curve = visual_scores.begin(
+    curve = begin_visual_scores(
         assembly, learnt_rows("scores", layout, "test"), start, tmp_path / "out", params, layout, "test"
     )
     saved = load_file(tmp_path / "out" / TRAINED)

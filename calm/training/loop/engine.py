@@ -26,8 +26,8 @@ from calm.io import atomic_file, code_sha256, sha256_text
 from calm.seeds import derive
 from calm.training.loop import checkpoints
 from calm.training.loop.checkpoints import Saved
+from calm.training.loop.order import ahead
 from calm.training.loop.processes import Processes, TrainingError, join
-from calm.training.loop.reading import ahead
 from calm.training.loop.strategies import Losses, Objective, Trainer, open_trainer, take_weights
 from calm.training.loop.throughput import measured
 from calm.training.settings import Optimisation, Strategy

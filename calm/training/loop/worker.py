@@ -14,8 +14,7 @@ from torch import distributed
 
 from calm.layout import Layout
 from calm.params import parse_params
-from calm.training.loop.launch import PROBLEM
-from calm.training.loop.processes import TrainingError, join
+from calm.training.loop.processes import PROBLEM, TrainingError, join
 
 
 def main(job: Path) -> int:

@@ -15,8 +15,8 @@ from calm.data.store.text import clean, escape_markers
 from calm.model.build import Assembly
 from calm.model.heads import UNCHANGED
 from calm.settings import checked, defined
+from calm.training.features import View
 from calm.training.settings import LossSettings
-from calm.training.views import View
 
 MOST_CHARACTERS = 400  # of one text
 

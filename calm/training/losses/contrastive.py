@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from calm.model.heads import UNCHANGED, attribute_rows
+from calm.training.features import View
 from calm.training.losses import Known, Loss, Step, stands
 from calm.training.settings import Contrastive
-from calm.training.views import View
 
 
 def contrastive(known: Known, options: Contrastive, step: Step) -> dict[str, torch.Tensor]:
