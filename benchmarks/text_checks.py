@@ -16,9 +16,9 @@ from calm.attributes.taxonomy import taxonomy
 from calm.params import load_params
 from calm.seeds import stream
 from calm.writing.checks import Meaning, Rules
+from calm.writing.requests import Topic, state_topics
 from calm.writing.settings import TextChecks
 from calm.writing.stage import text_encoder
-from calm.writing.topics import Topic, state_topics
 
 SAMPLE = 12  # texts of each state that the encoder reads
 KINDS = ("own state", "other state of the attribute", "other attribute of the level")

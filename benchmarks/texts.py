@@ -23,12 +23,10 @@ from pathlib import Path
 from calm.attributes.taxonomy import taxonomy
 from calm.writing import chat
 from calm.writing.chat import required_key
-from calm.writing.ledger import Ledger
-from calm.writing.prices import price_of
-from calm.writing.requests import Request, read_answer
-from calm.writing.rounds import Outcome, open_requests
+from calm.writing.ledger import Ledger, price_of
+from calm.writing.requests import Request, read_answer, state_topics
 from calm.writing.settings import ChatDelivery, OpenAIWriter, TokenPrice
-from calm.writing.topics import state_topics
+from calm.writing.stage import Outcome, open_requests
 from tests.writing.server import KEY
 
 REPOSITORY = Path(__file__).parents[1]

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from calm.io import sha256_text
 from calm.writing import WritingError
 from calm.writing.chat import KEPT, Key, Unreadable, explained, read_completion, service
-from calm.writing.ledger import Ledger
-from calm.writing.prices import Price
+from calm.writing.ledger import Ledger, Price
 from calm.writing.requests import Request
 from calm.writing.settings import BatchDelivery, OpenAIWriter
 

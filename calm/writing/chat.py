@@ -12,8 +12,7 @@ from pydantic import SecretStr
 from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from calm.writing import WritingError
-from calm.writing.ledger import Ledger
-from calm.writing.prices import Price
+from calm.writing.ledger import Ledger, Price
 from calm.writing.requests import Answer, Request
 from calm.writing.settings import ChatDelivery, OpenAIWriter
 

@@ -14,7 +14,7 @@ from calm.layout import Layout
 from calm.params import parse_params
 from calm.profiles import merged
 from calm.writing.checks import MOST_BYTES
-from calm.writing.prices import _TEXT_TOKENS
+from calm.writing.ledger import _TEXT_TOKENS
 from calm.writing.requests import TEMPLATES
 from calm.writing.settings import OpenAIWriter
 from calm.writing.stage import dry_run

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from calm.attributes.grammar import all_guidance
-from calm.writing.topics import hand_written
+from calm.writing.requests import hand_written
 
 KEY = "sk-synthetic-0123456789abcdefABCDEF"
 MODEL = "gpt-3.5-turbo-0125"

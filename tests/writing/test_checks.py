@@ -8,8 +8,8 @@ import pytest
 from calm.attributes.grammar import all_guidance
 from calm.attributes.taxonomy import taxonomy
 from calm.writing.checks import Meaning, Rules
+from calm.writing.requests import Topic, hand_written, state_topics, task_topics
 from calm.writing.settings import TextChecks
-from calm.writing.topics import Topic, hand_written, state_topics, task_topics
 from tests.writing.conftest import embed
 
 STATES = state_topics(taxonomy(), 4)

@@ -16,7 +16,8 @@ from calm.data.store.tables import GUIDANCE, REJECTED_TEXT
 from calm.io import read_table
 from calm.layout import Layout
 from calm.params import load_params
-from calm.writing import WritingError, gate
+from calm.writing import WritingError
+from calm.writing.checks import confusion, failure, judge, metrics
 from calm.writing.stage import generate_texts, text_encoder
 from tests.writing.conftest import REPOSITORY
 from tests.writing.server import FakeOpenAI
@@ -46,8 +47,8 @@ ROWS = [
 
 
 def test_texts_are_compared_with_the_states_of_their_level_their_own_without_them() -> None:
-    judged = gate.judge(frame(ROWS), on_axes)
-    found = gate.metrics(judged, 0.8)
+    judged = judge(frame(ROWS), on_axes)
+    found = metrics(judged, 0.8)
     assert found["accuracy"]["value"] == pytest.approx(18 / 20)
     assert found["accuracy_within_attribute"]["value"] == pytest.approx(19 / 20)
     assert found["accuracy"]["chance"] == pytest.approx((12 / 3 + 8 / 2) / 20)
@@ -55,7 +56,7 @@ def test_texts_are_compared_with_the_states_of_their_level_their_own_without_the
     assert found["accuracy"]["low"] < 0.9 < found["accuracy"]["high"]
     assert found["levels"]["high"]["value"] == 1.0
     assert (found["passed"], found["texts"], found["states"]) == (True, 20, 5)
-    confused = gate.confusion(judged)
+    confused = confusion(judged)
     wrong = confused[confused["state"] != confused["nearest"]]
     assert set(zip(wrong["state"], wrong["nearest"], strict=True)) == {
         ("light/dark", "light/bright"),
@@ -65,15 +66,15 @@ def test_texts_are_compared_with_the_states_of_their_level_their_own_without_the
 
 def test_the_threshold_decides_and_the_worst_states_are_named() -> None:
     swapped = [("low", "light", "dark", text) for text in ("0", "1", "1", "1")]
-    found = gate.metrics(gate.judge(frame([*swapped, *ROWS[4:]]), on_axes), 0.95)
+    found = metrics(judge(frame([*swapped, *ROWS[4:]]), on_axes), 0.95)
     assert not found["passed"]
     assert found["mixed_up"] == [{"state": "low/light/dark", "accuracy": 0.0, "mostly_nearest_to": "low/light/bright"}]
-    assert "low/light/dark (0%, mostly nearest to low/light/bright)" in str(gate.failure(found))
+    assert "low/light/dark (0%, mostly nearest to low/light/bright)" in str(failure(found))
 
 
 def test_one_text_per_state_cannot_be_judged() -> None:
     with pytest.raises(WritingError, match=r"two texts per state.*attributes\.texts\.per_state"):
-        gate.judge(frame(ROWS[:5]), on_axes)
+        judge(frame(ROWS[:5]), on_axes)
 
 
 def test_texts_that_were_paid_for_and_fail_are_an_error_and_kept(

@@ -10,10 +10,8 @@ import pytest
 
 from calm.attributes.taxonomy import Taxonomy
 from calm.writing import WritingError
-from calm.writing.ledger import Ledger, ledger_name
-from calm.writing.prices import Price
-from calm.writing.requests import Answer, Request, requests_of
-from calm.writing.topics import state_topics
+from calm.writing.ledger import Ledger, Price, ledger_name
+from calm.writing.requests import Answer, Request, requests_of, state_topics
 from tests.writing.conftest import settings
 
 PRICE = Price(0.5, 1.5, "2026-06")

@@ -10,8 +10,19 @@ import pytest
 from calm.attributes.taxonomy import taxonomy
 from calm.settings import ParamsError
 from calm.writing import requests as module
-from calm.writing.requests import TEMPLATES, Answer, read_answer, render, requests_of, version_of
-from calm.writing.topics import STYLES, Topic, hand_written, state_topics, task_topics
+from calm.writing.requests import (
+    STYLES,
+    TEMPLATES,
+    Answer,
+    Topic,
+    hand_written,
+    read_answer,
+    render,
+    requests_of,
+    state_topics,
+    task_topics,
+    version_of,
+)
 from tests.writing.conftest import settings, writer_params
 
 URL = "http://localhost:1/v1"
