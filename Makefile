@@ -51,7 +51,7 @@ $(VENV)/%/.installed: requirements/%.lock $(VENV)/.installed
 	@touch $@
 
 results: env ## write the results table of README.md from results/
-	python -m calm.report.readme
+	python -m calm.report.pages
 
 # A file's tests stay together, so that what they share (processes, clusters) is started once.
 test: env apart ## all tests; offline, once what they need is installed

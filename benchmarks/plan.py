@@ -26,9 +26,9 @@ from calm.model.build import assemble, resolve_dtype, use_plain_attention
 from calm.model.parts.pretrained import load_text_encoder
 from calm.params import Params, load_params
 from calm.plan.shapes import STAGES, open_stage
-from calm.training.attributes import AttributeObjective, state_table
 from calm.training.features import Features, Photographs
 from calm.training.losses import TextBank
+from calm.training.pretrain import AttributeObjective, state_table
 
 ENCODED = 64
 

@@ -30,9 +30,9 @@ from calm.model.settings import LoRATuning
 from calm.params import Params, load_params
 from calm.plan import optimisation
 from calm.plan.shapes import Lengths, add_adapters, build, open_stage, step_costs
-from calm.training.attributes import AttributeObjective, state_table
 from calm.training.features import Features
 from calm.training.loop.strategies import BETAS
+from calm.training.pretrain import AttributeObjective, state_table
 from calm.training.settings import FinetuneScores
 from calm.training.tuning import InstructionObjective
 

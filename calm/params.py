@@ -16,9 +16,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from calm.data.settings import DataParams, InstructionParams
-from calm.evaluation.settings import EvaluationParams
+from calm.evaluation.settings import EvaluationParams, ReportParams
 from calm.model.settings import MFAMParams, Parts, Runtime
-from calm.report.settings import ReportParams
 from calm.settings import NonNegativeInt, ParamsError, Section, checked
 from calm.training.settings import TRAINING_RUNS, Ablation, CrossValidation, FinetuneParams, PretrainParams, Strategy
 from calm.writing.settings import AttributeParams

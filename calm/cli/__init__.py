@@ -15,8 +15,8 @@ from typing import Annotated
 import typer
 
 from calm import __version__
-from calm.cli import datasets, people, plan, profile, results, serve, stages
-from calm.cli.errors import ReportedErrors
+from calm.cli import datasets, people, profile, results, serve, stages
+from calm.cli.printing import ReportedErrors
 
 app = typer.Typer(
     cls=ReportedErrors,
@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a bug keeps Python's own traceback
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (people, serve, results, plan, stages):
+for part in (people, serve, results, stages):
     app.add_typer(part.app)
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(profile.app, name="profile")

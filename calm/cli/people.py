@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calm.cli.errors import tell
 from calm.cli.photographs import find_photographs, read_photographs
-from calm.cli.printing import Row, print_csv, print_json_rows, print_results
+from calm.cli.printing import Row, print_csv, print_json_rows, print_results, tell
 from calm.cli.remembered import Remembered
 from calm.cli.stages import quiet_libraries
 

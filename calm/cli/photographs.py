@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from calm.cli.errors import tell
+from calm.cli.printing import tell
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,19 +1,25 @@
 """`calm metrics`: the figures of all tasks as one table (`dvc metrics show` prints every number there is).
 
+`calm plan` says what a profile would take before a GPU is rented: parameters, FLOPs, memory, hours and price.
 `calm release` writes the trained model as one file with its card, `calm export` a whole checkpoint that transformers
 reads without calm, `calm push` puts that on the model hub, `calm fetch-spice` brings what a figure needs.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from calm.cli.printing import tell
+from calm.cli.stages import quiet_libraries
+
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from calm.params import Params
     from calm.report.tables import Section
 
 
@@ -50,7 +56,7 @@ def release(
     from calm.layout import Layout
     from calm.model.released import FOLDER
     from calm.params import load_params
-    from calm.report.card import release as write
+    from calm.report.pages import release as write
 
     write(folder or FOLDER, load_params(), Layout())
     typer.echo(f"{folder or FOLDER}: the model and its card")
@@ -124,3 +130,44 @@ def table(sections: list[Section], shown: int | None = None) -> Table:
             found.add_row(f"  {row.label}", row.value, row.interval, row.beside or row.note)
         found.add_section()
     return found
+
+
+@verb
+def plan(
+    profile: Annotated[
+        str | None, typer.Argument(help="File name in profiles/, without .yaml; default: params.yaml as it is.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: FLOPs, bytes, hours, dollars.")] = False,
+    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs of all nodes; default: as strategy says.")] = None,
+    gpu: Annotated[str | None, typer.Option(help="Kind of GPU, from calm/training/loop/machines.yaml.")] = None,
+    mfu: Annotated[float | None, typer.Option(help="Share of the peak that training reaches, 0 to 1.")] = None,
+    price_per_hour: Annotated[float | None, typer.Option(min=0, help="Dollars for one GPU.")] = None,
+) -> None:
+    """What training and evaluation would take. If a stage does not fit: what would, and exit code 1."""
+    quiet_libraries()
+    from rich.console import Console
+
+    params = _params(profile)
+    from calm.plan import Options, plan
+    from calm.plan.tables import render, to_json
+
+    made = plan(params, Options(gpu, gpus, mfu, price_per_hour))
+    if as_json:
+        typer.echo(json.dumps(to_json(made), indent=2))
+    else:
+        Console().print(render(made), soft_wrap=True)
+    if made.problems:
+        tell("this plan does not fit:\n" + "\n".join(made.problems))
+        raise typer.Exit(1)
+
+
+def _params(profile: str | None) -> Params:
+    """params.yaml as it is, or as `calm profile use` would make it."""
+    from ruamel.yaml import YAML
+
+    from calm.params import load_params, parse_params
+    from calm.profiles import merged
+
+    if profile is None:
+        return load_params()
+    return parse_params(YAML(typ="safe").load(merged(profile)), f"profile {profile}")

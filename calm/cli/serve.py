@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calm.cli.errors import tell
 from calm.cli.people import Device, Model, origin
 from calm.cli.photographs import find_photographs
+from calm.cli.printing import tell
 from calm.cli.stages import quiet_libraries
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Section `evaluation` of params.yaml."""
+"""Sections `evaluation` and `report` of params.yaml."""
 
 from __future__ import annotations
 
@@ -28,3 +28,10 @@ class EvaluationParams(Section):
     tasks: dict[str, dict[str, Any]]
     batch_size: PositiveInt
     bootstrap: Bootstrap
+
+
+class ReportParams(Section):
+    """What the page shows."""
+
+    examples: PositiveInt
+    max_new_tokens: PositiveInt

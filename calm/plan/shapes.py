@@ -28,11 +28,10 @@ from calm.model.mfam import LevelTokens
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.model.settings import FullTuning, LoRATuning
 from calm.params import Params
-from calm.training.attributes import state_table
 from calm.training.features import SKIPPED
 from calm.training.finetune import head_beside_language, learns
 from calm.training.loop.strategies import recompute_activations
-from calm.training.pretrain import ALIGNED
+from calm.training.pretrain import ALIGNED, state_table
 
 
 class Trace(TorchDispatchMode):

@@ -13,13 +13,13 @@ from calm.attributes import LEVELS
 from calm.attributes.edits import edit_labels
 from calm.data.store.text import clean
 from calm.evaluation.base import Bench, group_keys, item_keys, load_model
+from calm.evaluation.settings import ReportParams
 from calm.evaluation.stage import settings
 from calm.evaluation.tasks.scoring import rated
 from calm.io import atomic_file
 from calm.layout import Layout
 from calm.params import Params
 from calm.report import plots, tables
-from calm.report.settings import ReportParams
 
 if TYPE_CHECKING:
     from calm.assistant import Calm

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from calm.data.sources.oasis.impressions import CLAUSES, all_bands, bands, captions, comments, subject, theme_name
+from calm.data.sources.oasis import CLAUSES, all_bands, bands, composed_comments, subject, theme_captions, theme_name
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_a_theme_without_its_number_names_the_group() -> None:
 
 
 def test_captions_are_sentences() -> None:
-    assert captions("Lake 9", "Scenery") == ["A photograph of a lake.", "A lake, category scenery."]
+    assert theme_captions("Lake 9", "Scenery") == ["A photograph of a lake.", "A lake, category scenery."]
 
 
 def test_bands_are_parts_of_the_set_whatever_its_order() -> None:
@@ -50,7 +50,7 @@ def test_bands_are_parts_of_the_set_whatever_its_order() -> None:
 def test_comments_speak_of_the_bands_alone_and_differ_within_a_photograph() -> None:
     means = pd.DataFrame({"item_id": ["a", "b", "c"], **{key: [1.0, 4.0, 7.0] for key in CLAUSES}})
     for item_id, band in all_bands(means).items():
-        texts = comments("a lake", band, 6, np.random.default_rng(7))
+        texts = composed_comments("a lake", band, 6, np.random.default_rng(7))
         assert len({text.split()[0] + text.split()[1] for text in texts}) >= 5, item_id  # every opener once
         for text in texts:
             assert "a lake" in text

@@ -67,7 +67,7 @@ LOSSES = """
 from pathlib import Path
 from calm.attributes.taxonomy import taxonomy
 from calm.model.build import assemble
-from calm.training.attributes import state_table
+from calm.training.pretrain import state_table
 from calm.training.pretrain import attribute_objective
 from tests import tiny
 

@@ -17,7 +17,7 @@ from calm import __version__
 from calm.io import write_json
 from calm.layout import Layout
 from calm.params import load_params
-from calm.report.readme import SHOWN, results_table, with_results
+from calm.report.pages import SHOWN, results_table, with_results
 from calm.report.tables import sections
 
 REPOSITORY = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ import torch
 from calm.attributes.taxonomy import taxonomy
 from calm.model.build import Assembly, word_ids
 from calm.model.heads import Calibration, Recogniser, attribute_rows, fit, passing
-from calm.training.attributes import log_priors, state_table
+from calm.training.pretrain import log_priors, state_table
 
 TABLE = state_table(taxonomy())
 PRIORS = tuple(log_priors(taxonomy()).tolist())

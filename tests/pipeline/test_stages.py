@@ -48,7 +48,6 @@ PLUMBING = {
     "calm.data.sources",
     "calm.evaluation.settings",
     "calm.settings",
-    "calm.report.settings",
     "calm.io",
     "calm.layout",
     "calm.seeds",

@@ -14,14 +14,14 @@ from calm.layout import Layout
 from calm.model.released import FOLDER, WEIGHTS, metadata
 from calm.params import Params
 from calm.report import tables
-from calm.report.card import CARD, release
+from calm.report.pages import CARD, release
 from tests.evaluation.calm_world import World
 
 
 @pytest.fixture(autouse=True)
 def _real_card(monkeypatch: pytest.MonkeyPatch) -> None:
     """The drawn photographs of the tests are no dataset with a card."""
-    monkeypatch.setattr("calm.report.card.source_type", lambda name: source_type("photos"))
+    monkeypatch.setattr("calm.report.pages.source_type", lambda name: source_type("photos"))
 
 
 def test_a_card_says_whose_taste_it_is_and_how_well_it_does(
@@ -31,7 +31,7 @@ def test_a_card_says_whose_taste_it_is_and_how_well_it_does(
     def trained(out: Path, params: Params, layout: Layout) -> None:
         shutil.copytree(trained_template.layout.finetuned("scores"), out)
 
-    monkeypatch.setattr("calm.report.card.train_released", trained)
+    monkeypatch.setattr("calm.report.pages.train_released", trained)
     release(tmp_path / "released", world.params, world.layout)
     card = (tmp_path / "released" / CARD).read_text(encoding="utf-8")
     rows = [row for section in tables.sections(world.params, world.layout) for row in section.rows]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from calm.experiments.folds import Learner
+from calm.experiments.cross_validation import Learner
 from calm.training.settings import Recipe
 from tests import tiny
 

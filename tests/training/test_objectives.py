@@ -21,11 +21,11 @@ from calm.model.modeling import IGNORED
 from calm.model.parts.pretrained import load_text_encoder
 from calm.model.processing import normalise
 from calm.model.readouts import MEAN_DECIMAL
-from calm.training.attributes import AttributeObjective, state_table
 from calm.training.features import Features, Photographs, render
 from calm.training.loop.order import Part
 from calm.training.losses import TextBank
 from calm.training.losses.contrastive import multi_positive
+from calm.training.pretrain import AttributeObjective, state_table
 from calm.training.settings import Optimisation, Regression
 from calm.training.tuning import InstructionObjective, collate
 from tests import tiny

@@ -25,9 +25,8 @@ from calm.model.build import ADAPTER, TRAINED, Assembly, load_config
 from calm.params import Params
 from calm.training import finetune as finetune_stage
 from calm.training import pretrain as pretrain_stage
-from calm.training.attributes import state_table
 from calm.training.finetune import finetune
-from calm.training.pretrain import held_apart, pretrain
+from calm.training.pretrain import held_apart, pretrain, state_table
 from tests import tiny
 
 State = dict[str, torch.Tensor]

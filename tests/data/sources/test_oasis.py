@@ -14,7 +14,7 @@ from scipy.io import savemat
 
 from calm.data import SourceError, sources
 from calm.data.prepare import prepare
-from calm.data.sources.oasis import Oasis, impressions
+from calm.data.sources.oasis import CLAUSES, Oasis
 from calm.data.splits import split
 from calm.data.store.tables import COMMENT, RATING, comments, items, raters, ratings, splits
 from calm.layout import Layout
@@ -165,7 +165,7 @@ def test_comments_follow_the_ratings_and_change_with_the_seed_alone(part: Path) 
     first = said(17)
     pd.testing.assert_series_equal(first, said(17))
     assert (first != said(18)).any()
-    worst, *_, best = impressions.CLAUSES["beauty"]
+    worst, *_, best = CLAUSES["beauty"]
     assert all(any(clause in text for clause in worst) for text in first[first.index.str.startswith("I001/")])
     assert all(any(clause in text for clause in best) for text in first[first.index.str.startswith("I008/")])
 

@@ -8,8 +8,10 @@ Two layouts are read. The authors' own: OASIS.csv with photographs called by the
 photographs) or a table rater, item, beauty of the OASIS-beauty repository; without either, its means per photograph
 serve as scores. And a part of it: items.csv, ratings.csv and images/I###.jpg.
 
-There are no words about these photographs. Captions come from the themes; comments are composed from the mean ratings
-(`impressions.py`) and called synthetic.
+There are no words about these photographs. Captions come from the themes; comments are composed from the mean ratings:
+they say how a photograph compares with the rest of its set in beauty, valence and arousal and what its theme is, and
+nothing else. Light or composition, which nobody rated, are not spoken of. The same seed and names give the same words.
+Both are called synthetic in `origin`.
 
 Raters drawn by seed are kept for testing personalised scoring: no crowd's score, and so no comment, knows what they
 gave. Photographs of one theme ("Acorns 1", "Acorns 2") are a group: they never straddle a split.
@@ -18,23 +20,109 @@ gave. Photographs of one theme ("Acorns 1", "Acorns 2") are a group: they never 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Set
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import Field
+from ruamel.yaml import YAML
 
 from calm.data import SourceError
 from calm.data.reading.base import Photograph, comment_row
 from calm.data.reading.cells import cell_error, numbers, read_cells, refuse_doubles, require, stems
 from calm.data.reading.folder import ROOT_VARIABLE, FolderSettings, FolderSource
-from calm.data.sources.oasis import impressions
 from calm.params import Params
 from calm.seeds import derive, stream
 from calm.settings import ParamsError, PositiveInt
+
+Measure = Literal["beauty", "valence", "arousal"]
+
+_WORDS: dict[str, Any] = YAML(typ="safe").load(Path(__file__).with_name("impressions.yaml").read_text(encoding="utf-8"))
+# By measure, from the lowest band of the set to the highest.
+CLAUSES: Mapping[Measure, Sequence[Sequence[str]]] = _WORDS["clauses"]
+_NUMBER = re.compile(r"\s*\d+\s*$")
+
+
+def theme_name(theme: str) -> str:
+    """A theme without its number: "Acorns 1" -> "Acorns", also where written "Acorns1"."""
+    return " ".join(_NUMBER.sub("", theme).split())
+
+
+def subject(theme: str) -> str:
+    """A theme as a noun phrase with its article: "Bar 2" -> "a bar", "Acorns 1" -> "acorns"."""
+    words = theme_name(theme).lower()
+    if words in _WORDS["special"]:
+        return _WORDS["special"][words]
+    last = words.split(" ")[-1]
+    plural = last.endswith("s") and not last.endswith("ss")
+    doing = last.endswith("ing") and last not in _WORDS["counted_ing"]
+    if plural or doing or last in _WORDS["uncounted"]:
+        return words
+    return f"{'an' if words[0] in 'aeio' else 'a'} {words}"
+
+
+def theme_captions(theme: str, category: str) -> list[str]:
+    """What a photograph shows, from its theme and the category of its set: "Acorns, category object."."""
+    shown = subject(theme)
+    return [f"A photograph of {shown}.", f"{shown[0].upper()}{shown[1:]}, category {category.lower()}."]
+
+
+def bands(values: pd.Series, count: int) -> NDArray[np.int64]:
+    """Which of `count` equal parts of the set each value falls in, 0 the lowest; equal values share a part.
+
+    The set is all of `values`, so bands are relative to it and do not depend on the order of its rows.
+    """
+    rank = values.rank(method="average", pct=True).to_numpy() - 0.5 / len(values)
+    return np.clip(np.floor(rank * count), 0, count - 1).astype(np.int64)
+
+
+def all_bands(means: pd.DataFrame) -> dict[str, dict[Measure, int]]:
+    """The band of every item in every measure; `means` has columns item_id, beauty, valence, arousal."""
+    found = {measure: bands(means[measure], len(words)) for measure, words in CLAUSES.items()}
+    return {
+        item_id: {measure: int(found[measure][row]) for measure in CLAUSES}
+        for row, item_id in enumerate(means["item_id"])
+    }
+
+
+def composed_comments(shown: str, band: Mapping[Measure, int], count: int, rng: np.random.Generator) -> list[str]:
+    """Comments on one photograph, one to three sentences each; those that follow one another open differently.
+
+    Args:
+        shown: the subject with its article.
+        band: per measure, as `all_bands` gives.
+    """
+    openers = [_WORDS["openers"][int(index)] for index in rng.permutation(len(_WORDS["openers"]))]
+    return [_comment(openers[number % len(openers)], shown, band, rng) for number in range(count)]
+
+
+def _comment(opener: str, shown: str, band: Mapping[Measure, int], rng: np.random.Generator) -> str:
+    """Beauty with the subject, then of mood and how much it stirs none, one or both."""
+    clause = {measure: _pick(CLAUSES[measure][level], rng) for measure, level in band.items()}
+    opening = opener.format(kind=_pick(_WORDS["kinds"], rng), subject=shown, beauty=clause["beauty"])
+    rest = [clause["valence"], clause["arousal"]]
+    chosen = [rest[int(index)] for index in rng.permutation(2)[: int(rng.integers(3))]]
+    if not chosen:
+        return f"{opening}."
+    if len(chosen) == 1:
+        return f"{opening}. {_sentence(chosen[0])}."
+    first, second = chosen
+    closing = _pick(_WORDS["closings"], rng)
+    return f"{opening}. {closing.format(first=first, second=second, First=_sentence(first), Second=_sentence(second))}"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _pick(choices: Sequence[str], rng: np.random.Generator) -> str:
+    return choices[int(rng.integers(len(choices)))]
+
 
 SCALE = (1, 7)
 _PART = "items.csv"
@@ -163,7 +251,7 @@ class Oasis(FolderSource, about=__file__):
         for item_id, name, theme in self.table[["item_id", "name", "theme"]].itertuples(index=False):
             ref = self.images.get(name)
             if ref is not None:
-                yield self.photograph(item_id, ref, group=impressions.theme_name(theme).lower())
+                yield self.photograph(item_id, ref, group=theme_name(theme).lower())
 
     def ratings(self, items: pd.DataFrame) -> pd.DataFrame:
         """Every single rating, and the crowd's: its mean, votes and size without the test raters."""
@@ -174,18 +262,18 @@ class Oasis(FolderSource, about=__file__):
     def comments(self, items: pd.DataFrame) -> list[dict[str, Any]]:
         """Captions from the themes; synthetic comments from the means, relative to the whole set."""
         means = self.table.merge(self.crowd[["item_id", "score"]], on="item_id").rename(columns={"score": "beauty"})
-        bands = impressions.all_bands(means)
+        bands = all_bands(means)
         wanted = set(items["item_id"])
         rows: list[dict[str, Any]] = []
         for item_id, theme, category in self.table[["item_id", "theme", "category"]].itertuples(index=False):
             if item_id not in wanted:
                 continue
-            for number, text in enumerate(impressions.captions(theme, category)):
+            for number, text in enumerate(theme_captions(theme, category)):
                 rows.append(comment_row(item_id, f"caption{number}", text, "caption", "theme"))
             if item_id in bands:
                 rng = stream(self.seed, self.name, "comment", item_id)
-                shown = impressions.subject(theme)
-                for number, text in enumerate(impressions.comments(shown, bands[item_id], self.settings.comments, rng)):
+                shown = subject(theme)
+                for number, text in enumerate(composed_comments(shown, bands[item_id], self.settings.comments, rng)):
                     rows.append(comment_row(item_id, f"c{number}", text, None, "synthetic_ratings"))
         return rows
 
