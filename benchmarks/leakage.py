@@ -27,8 +27,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
-from calm.data.leakage.corpus import integers
 from calm.data.leakage.near_duplicates import Looks, _correlations, candidates, near_duplicates
+from calm.data.leakage.stage import integers
 from calm.data.store import tables
 from calm.data.store.fingerprints import CROPS, SIDE, fingerprint, perceptual_hash
 from calm.data.store.images import SUFFIXES, ImageStore, read_image
@@ -107,7 +107,7 @@ COPIES: dict[str, Draw] = {
 
 
 def looks_of(images: Iterable[Image.Image]) -> Looks:
-    """As `calm.data.leakage.corpus.load` reads them."""
+    """As `calm.data.leakage.stage.load` reads them."""
     images = list(images)
     whole = [perceptual_hash(one) for image in images for one in (image, ImageOps.mirror(image))]
     prints = [fingerprint(image) for image in images]

@@ -21,7 +21,7 @@ CLASSES = {
     "CalmConfig": "calm.model.configuration",
     "EfficientNetLiteConfig": "calm.model.configuration",
     "CalmForConditionalGeneration": "calm.model.modeling",
-    "EfficientNetLiteModel": "calm.model.parts.efficientnet_lite",
+    "EfficientNetLiteModel": "calm.model.efficientnet_lite",
     "CalmProcessor": "calm.model.processing",
     "CalmImageProcessor": "calm.model.processing",
 }

@@ -36,7 +36,7 @@ AutoConfig.register("efficientnet_lite", EfficientNetLiteConfig, exist_ok=True)
 AutoModel.register(EfficientNetLiteConfig, EfficientNetLiteModel, exist_ok=True)
 AutoImageProcessor.register(CalmConfig, slow_image_processor_class=CalmImageProcessor, exist_ok=True)
 """
-_MODULES = ("calm.model.modeling", "calm.model.processing", "calm.model.parts.efficientnet_lite")
+_MODULES = ("calm.model.modeling", "calm.model.processing", "calm.model.efficientnet_lite")
 _CLASSES = {
     "config.json": {
         "AutoConfig": "entry.CalmConfig",

@@ -91,7 +91,7 @@ def built(params: Params, root: Path, monkeypatch: pytest.MonkeyPatch) -> Layout
         for number, _ in enumerate(images):
             yield [("espresso", 0.6), ("cup", 0.3), ("plate", 0.05)] if number % 2 else [("stage", 0.02)]
 
-    monkeypatch.setattr("calm.model.parts.pretrained.imagenet_labels", imagenet_labels)
+    monkeypatch.setattr("calm.model.pretrained.imagenet_labels", imagenet_labels)
     layout = Layout(root)
     for dataset in params.data.datasets:
         fetch(dataset, params, layout)

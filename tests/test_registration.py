@@ -17,7 +17,7 @@ config = AutoConfig.for_model("calm")
 encoder = AutoConfig.for_model("efficientnet_lite")
 assert type(config).__module__ == "calm.model.configuration", type(config)
 assert MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)].__module__ == "calm.model.modeling"
-assert MODEL_MAPPING[type(encoder)].__module__ == "calm.model.parts.efficientnet_lite"
+assert MODEL_MAPPING[type(encoder)].__module__ == "calm.model.efficientnet_lite"
 assert PROCESSOR_MAPPING[type(config)].__module__ == "calm.model.processing"
 assert IMAGE_PROCESSOR_MAPPING[type(config)]["pil"].__module__ == "calm.model.processing"
 """

@@ -26,8 +26,8 @@ from calm.instructions import CAPTION_PROMPT, COMMENT_PROMPT, SCORE_PROMPT, form
 from calm.io import write_table
 from calm.layout import Layout
 from calm.model.configuration import EfficientNetLiteConfig
-from calm.model.parts.efficientnet_lite import EfficientNetLiteModel
-from calm.model.parts.known import CHATML
+from calm.model.efficientnet_lite import EfficientNetLiteModel
+from calm.model.parts import CHATML
 from calm.model.processing import CalmImageProcessor, Preprocessing
 from calm.params import Params, parse_params
 from calm.writing.stage import generate_texts

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from calm import __version__
-from calm.cli import datasets, people, profile, results, serve, stages
+from calm.cli import datasets, people, results, serve, stages
 from calm.cli.printing import ReportedErrors
 
 app = typer.Typer(
@@ -27,7 +27,7 @@ app = typer.Typer(
 for part in (people, serve, results, stages):
     app.add_typer(part.app)
 app.add_typer(datasets.app, name="datasets")
-app.add_typer(profile.app, name="profile")
+app.add_typer(stages.profiles, name="profile")
 
 
 def _print_version(wanted: bool) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from calm.layout import Layout
     from calm.params import Params
 
+
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -207,3 +208,51 @@ def write_digest(layout: Layout, name: str, folder: Path) -> None:
 
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     write_json(layout.digest(name), {path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
+
+
+profiles = typer.Typer(no_args_is_help=True, help="Switch params.yaml between profiles.")
+
+ProfileName = Annotated[str, typer.Argument(help="File name in profiles/, without .yaml.", show_default=False)]
+
+
+@profiles.command("list")
+def list_profiles() -> None:
+    """List the profiles; a star marks the one in params.yaml."""
+    from calm.params import load_params
+    from calm.profiles import names, summary
+
+    current = load_params().profile
+    for name in names():
+        typer.echo(f"{'*' if name == current else ' '} {name:<10} {summary(name)}")
+
+
+@profiles.command()
+def show(name: ProfileName) -> None:
+    """Print params.yaml as `use` would write it."""
+    from calm.profiles import merged
+
+    typer.echo(merged(name), nl=False)
+
+
+@profiles.command()
+def use(name: ProfileName) -> None:
+    """Merge a profile into params.yaml. Finished stages of other profiles stay in DVC's cache."""
+    from calm.pipeline import retiring
+    from calm.profiles import use
+
+    with retiring() as (removed, kept):
+        lines = use(name)
+    typer.echo(f"params.yaml: profile {name}, {lines} lines changed; `dvc repro` runs it")
+    if removed:
+        typer.echo(f"removed here, kept in DVC's cache: {', '.join(removed)}")
+    if kept:
+        typer.echo(f"not in DVC's cache, so left where it is: {', '.join(kept)}")
+
+
+@profiles.command()
+def save(name: ProfileName) -> None:
+    """Write the values of params.yaml back into its profile, for the keys that the profile names."""
+    from calm.profiles import save
+
+    lines = save(name)
+    typer.echo(f"profiles/{name}.yaml: {lines} lines changed")

@@ -154,7 +154,7 @@ def _datasets(rows: Sequence[Row]) -> set[str]:
 
 def _class_rows(params: Params, layout: Layout) -> list[Row]:
     """A caption for each listed item from the ImageNet classes that the vision encoder itself finds likely."""
-    from calm.model.parts.pretrained import imagenet_labels
+    from calm.model.pretrained import imagenet_labels
 
     rows = []
     for dataset, listed in tables.role_list(layout, "generic").groupby("dataset", sort=True):

@@ -23,7 +23,7 @@ from calm.io import sha256_file, sha256_text
 from calm.model.configuration import CalmConfig
 from calm.model.mfam import LevelTokens
 from calm.model.modeling import CalmForConditionalGeneration
-from calm.model.parts.pretrained import (
+from calm.model.pretrained import (
     Language,
     Vision,
     imagenet_names,

@@ -21,7 +21,7 @@ class Runtime(Section):
 
 
 class Parts(Section):
-    """Names of the pretrained parts: entries of `calm.model.parts.known`, or hub names."""
+    """Names of the pretrained parts: entries of `calm.model.parts`, or hub names."""
 
     vision: str
     language: str

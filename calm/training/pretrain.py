@@ -22,7 +22,7 @@ from calm.layout import Layout
 from calm.model.build import Assembly, assemble, save_trained, use_plain_attention
 from calm.model.heads import Calibration, fit
 from calm.model.modeling import CalmForConditionalGeneration
-from calm.model.parts.pretrained import TextEncoder, load_text_encoder
+from calm.model.pretrained import TextEncoder, load_text_encoder
 from calm.params import Params
 from calm.seeds import stream
 from calm.training.features import ENCODED_AT_ONCE, SKIPPED, Features, Key, Photographs, View, Views

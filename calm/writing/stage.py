@@ -88,7 +88,7 @@ def dry_run(params: Params, layout: Layout) -> str:
 
 def text_encoder(name: str) -> Embed:
     """The named sentence encoder."""
-    from calm.model.parts.pretrained import load_text_encoder
+    from calm.model.pretrained import load_text_encoder
 
     encoder = load_text_encoder(name)
 

@@ -19,9 +19,8 @@ from PIL import Image, ImageOps
 
 from calm.data.leakage import audit
 from calm.data.leakage import stage as leakage
-from calm.data.leakage.corpus import Corpus, integers
 from calm.data.leakage.near_duplicates import Looks
-from calm.data.leakage.stage import REASONS, filter_leakage, find_leaks
+from calm.data.leakage.stage import REASONS, Corpus, filter_leakage, find_leaks, integers
 from calm.data.prepare import prepare
 from calm.data.settings import LeakageParams
 from calm.data.sources import fetch

@@ -159,11 +159,11 @@ def test_the_page_has_an_example_of_each() -> None:
         "calm/training/losses",
     ]
     assert len(FRAGMENTS) == 4
-    assert [name for name, _ in ADDED] == ["calm/model/parts/known.py"] * 2
+    assert [name for name, _ in ADDED] == ["calm/model/parts.py"] * 2
     assert len(CHANGES) == 1
 
 
-@pytest.mark.parametrize("name", [*FILES, "calm/model/parts/known.py"])
+@pytest.mark.parametrize("name", [*FILES, "calm/model/parts.py"])
 def test_the_examples_are_clean(checkout: Path, name: str) -> None:
     for arguments in (["check"], ["format", "--check", "--diff"]):
         run(checkout, "-m", "ruff", *arguments, name)

@@ -28,8 +28,8 @@ from calm.model.build import (
     save_complete,
     save_trained,
 )
-from calm.model.parts.known import LANGUAGE
-from calm.model.parts.pretrained import load_language, load_vision
+from calm.model.parts import LANGUAGE
+from calm.model.pretrained import load_language, load_vision
 from calm.model.settings import LoRATuning, Runtime
 from tests import tiny
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from calm.model.parts.pretrained import resolve_device
+from calm.model.pretrained import resolve_device
 from calm.model.settings import Runtime
 
 

@@ -16,7 +16,7 @@ from calm.instructions import (
     parse_score,
     personal_messages,
 )
-from calm.model.parts.known import CHATML, VICUNA
+from calm.model.parts import CHATML, VICUNA
 from calm.model.processing import CalmImageProcessor, CalmProcessor, Preprocessing, add_placeholders, number_prefix
 from calm.training.loop.throughput import machines
 from calm.training.tuning import collate

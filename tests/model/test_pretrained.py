@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from calm.model.parts.efficientnet_lite import EPSILON, convert_state_dict
-from calm.model.parts.known import LITE0, MINILM, SMOLLM2, WheelFile
-from calm.model.parts.pretrained import Language, imagenet_labels, load_language, load_text_encoder, text_part
+from calm.model.efficientnet_lite import EPSILON, convert_state_dict
+from calm.model.parts import LITE0, MINILM, SMOLLM2, WheelFile
+from calm.model.pretrained import Language, imagenet_labels, load_language, load_text_encoder, text_part
 from calm.model.processing import PartError
 from calm.model.settings import Runtime
 
@@ -54,7 +54,7 @@ def test_efficientnet_lite0_names_what_photographs_show() -> None:
 
 
 def test_an_encoder_without_an_imagenet_head_names_nothing_and_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("calm.model.parts.pretrained.load_vision", None)
+    monkeypatch.setattr("calm.model.pretrained.load_vision", None)
     photographs = iter([Image.new("RGB", (8, 8))])
     assert list(imagenet_labels("openai/clip-vit-large-patch14-336", photographs, Runtime())) == []
     assert len(list(photographs)) == 1  # none was decoded

@@ -12,7 +12,7 @@ from transformers.image_utils import PILImageResampling
 from calm.instructions import SCORE_PROMPT, messages
 from calm.model.build import Assembly
 from calm.model.configuration import PLACEHOLDERS
-from calm.model.parts.known import VICUNA
+from calm.model.parts import VICUNA
 from calm.model.processing import (
     CLIP_MEAN,
     CLIP_STD,

@@ -18,7 +18,7 @@ from calm.instructions import COMMENT_PROMPT, messages
 from calm.io import read_table
 from calm.model.build import Assembly, assemble
 from calm.model.modeling import IGNORED
-from calm.model.parts.pretrained import load_text_encoder
+from calm.model.pretrained import load_text_encoder
 from calm.model.processing import normalise
 from calm.model.readouts import MEAN_DECIMAL
 from calm.training.features import Features, Photographs, render

@@ -315,7 +315,7 @@ def test_parts_of_another_shape_are_refused(trained_world: Any) -> None:
 def test_prototypes_are_the_mean_guidance_texts_of_each_state(trained_world: Any) -> None:
     from calm.data.store.tables import GUIDANCE
     from calm.io import read_table
-    from calm.model.parts.pretrained import load_text_encoder
+    from calm.model.pretrained import load_text_encoder
     from calm.training.losses import TextBank
 
     params, layout = trained_world.params(), trained_world.layout

@@ -8,15 +8,19 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Hashable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from calm.data.leakage.corpus import HUMAN, Corpus
 from calm.data.leakage.near_duplicates import Looks
 from calm.data.settings import LeakageParams
 from calm.data.store.fingerprints import correlation
+from calm.data.store.text import HUMAN
+
+if TYPE_CHECKING:
+    from calm.data.leakage.stage import Corpus
 
 SAMPLE = 512
 _WORD = re.compile(r"[^\W_]+")

@@ -10,6 +10,7 @@ import unicodedata
 
 import pandas as pd
 
+HUMAN = "human"  # origin of what a person wrote
 MAX_CHARACTERS = 2000
 _BLANK = re.compile(r"\s+")
 # Openings of special tokens and chat markers of the language models that calm can load.

@@ -22,9 +22,9 @@ from transformers import (
 )
 from transformers.initialization import no_init_weights
 
-from calm.model.parts import gguf_llama
-from calm.model.parts.efficientnet_lite import EfficientNetLiteConfig, EfficientNetLiteModel, convert_state_dict
-from calm.model.parts.known import (
+from calm.model import gguf_llama
+from calm.model.efficientnet_lite import EfficientNetLiteConfig, EfficientNetLiteModel, convert_state_dict
+from calm.model.parts import (
     CHATML,
     IMAGENET_NAMES,
     LANGUAGE,

@@ -1,1 +1,0 @@
-"""Pretrained parts: visual encoders, language models, text encoder."""
