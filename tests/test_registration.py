@@ -22,7 +22,7 @@ assert PROCESSOR_MAPPING[type(config)].__module__ == "calm.model.processing"
 assert IMAGE_PROCESSOR_MAPPING[type(config)]["pil"].__module__ == "calm.model.processing"
 """
 ORDERS = {
-    "calm_first_and_twice": "import calm\nfrom calm._registration import register\nregister()",
+    "calm_first_and_twice": "import calm\nfrom calm import register\nregister()",
     "auto_classes_first": "from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor\n"
     "import calm",
     "tables_used_first": "from transformers import AutoConfig, AutoModel\nAutoConfig.for_model('bert')\n"

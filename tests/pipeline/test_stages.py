@@ -43,7 +43,6 @@ FUNCTIONS = {
 # tests pin it; as a dependency, every edit of a docstring would train all models again.
 PLUMBING = {
     "calm",
-    "calm._registration",
     "calm.data.settings",
     "calm.data.sources",
     "calm.evaluation.settings",
