@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from calm.data import ArchiveError, SourceError
 from calm.data.store.images import SUFFIXES
 
+_COLUMN = "image"  # of a hub's parquet files
 _LOOSE, _ARCHIVED, _TABLED = range(3)  # the same photograph lying loose and in an archive: the loose one is taken
 # Archives that cannot be read at random: the whole file would be unpacked for every photograph.
 _SEALED = re.compile(r"\.(tar\.(gz|bz2|xz|zst)|tgz|tbz2?|txz|7z|rar|7z\.\d+|zip\.\d+|z\d\d)$", re.IGNORECASE)
@@ -41,7 +42,6 @@ class ImageRef:
     file: str
     path: Path
     member: tuple[int, int] | str | int | None = None
-    column: str = "image"  # of a parquet file
 
     @property
     def stem(self) -> str:
@@ -66,7 +66,7 @@ class ImageRef:
             return _read_span(self.path, *self.member)
         if isinstance(self.member, str):
             return _read_zipped(self.path, self.member)
-        return _read_row(self.path, self.column, self.member)
+        return _read_row(self.path, self.member)
 
 
 class ImageIndex:
@@ -76,20 +76,13 @@ class ImageIndex:
         root: the dataset's folder; links to other folders are followed.
         patterns: globs relative to root, of photographs and of containers (`**/` stands for any folders or none;
             upper and lower case are one). Hidden files are left out.
-        image_column: of parquet files, holding bytes or struct(bytes, path); files without it are not photographs.
         id_column: of parquet files, naming photographs whose `path` is empty.
 
     The same name at two places is no error until it is asked for, and never one if exactly one of them lies loose:
     an archive beside what was unpacked from it is common.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        patterns: Sequence[str] = ("**/*",),
-        image_column: str = "image",
-        id_column: str | None = None,
-    ) -> None:
+    def __init__(self, root: Path, patterns: Sequence[str] = ("**/*",), id_column: str | None = None) -> None:
         self.root = root
         self.sealed: list[str] = []
         self._by_name: dict[str, list[tuple[int, ImageRef]]] = {}
@@ -105,7 +98,7 @@ class ImageIndex:
                 for ref in (_in_tar if suffix == ".tar" else _in_zip)(file, path):
                     self._add(_ARCHIVED, ref)
             elif suffix == ".parquet":
-                for ref in _in_parquet(file, path, image_column, id_column):
+                for ref in _in_parquet(file, path, id_column):
                     self._add(_TABLED, ref)
 
     def _add(self, rank: int, ref: ImageRef) -> None:
@@ -256,22 +249,22 @@ def _in_zip(file: str, path: Path) -> Iterator[ImageRef]:
             yield ImageRef(info.filename, file, path, info.filename)
 
 
-def _in_parquet(file: str, path: Path, column: str, id_column: str | None) -> Iterator[ImageRef]:
-    """Photographs in a hub's parquet file; none if it has no column of images."""
+def _in_parquet(file: str, path: Path, id_column: str | None) -> Iterator[ImageRef]:
+    """Photographs in a hub's parquet file: bytes or struct(bytes, path); none if it has no column of images."""
     try:
         with pq.ParquetFile(path) as table:
             names = table.schema_arrow.names
-            if column not in names:
+            if _COLUMN not in names:
                 return
-            kind = table.schema_arrow.field(column).type
+            kind = table.schema_arrow.field(_COLUMN).type
             has_path = pa.types.is_struct(kind) and any(field.name == "path" for field in kind)
-            wanted = [f"{column}.path"] * has_path + [id_column] * (id_column in names)
+            wanted = [f"{_COLUMN}.path"] * has_path + [id_column] * (id_column in names)
             rows = table.read(columns=wanted).to_pylist() if wanted else [{}] * table.metadata.num_rows
     except pa.ArrowException as error:
         raise ArchiveError(f"{path}: not a whole parquet file ({error}): download it again") from None
     for number, row in enumerate(rows):
-        named = (row.get(column) or {}).get("path") or row.get(id_column) or f"{PurePosixPath(file).stem}-{number:06d}"
-        yield ImageRef(str(named), file, path, number, column)
+        named = (row.get(_COLUMN) or {}).get("path") or row.get(id_column) or f"{PurePosixPath(file).stem}-{number:06d}"
+        yield ImageRef(str(named), file, path, number)
 
 
 def _read_span(path: Path, offset: int, size: int) -> bytes:
@@ -301,11 +294,11 @@ def _zip(path: Path) -> zipfile.ZipFile:
         raise ArchiveError(f"{path}: not a whole zip ({error}): download it again") from None
 
 
-def _read_row(path: Path, column: str, row: int) -> bytes:
+def _read_row(path: Path, row: int) -> bytes:
     starts = _group_starts(path)
     group = bisect.bisect_right(starts, row) - 1
     with _READING:
-        values = _row_group(path, column, group)
+        values = _row_group(path, group)
     value = values[row - starts[group]].as_py()
     data = value["bytes"] if isinstance(value, dict) else value
     if not data:
@@ -322,7 +315,7 @@ def _group_starts(path: Path) -> list[int]:
 
 
 @lru_cache(maxsize=2)
-def _row_group(path: Path, column: str, group: int) -> pa.ChunkedArray:
+def _row_group(path: Path, group: int) -> pa.ChunkedArray:
     """The photographs of one row group, which can only be read as a whole."""
     with pq.ParquetFile(path) as table:
-        return table.read_row_group(group, columns=[column]).column(column)
+        return table.read_row_group(group, columns=[_COLUMN]).column(_COLUMN)

@@ -126,8 +126,7 @@ class Source:
         self.name = name
         self.seed = seed
         self.layout = layout or Layout()
-        self._settings = checked(self.settings_type, settings, "params", prefix=f"data.datasets.{name}.")
-        self.settings = self._settings
+        self.settings = checked(self.settings_type, settings, "params", prefix=f"data.datasets.{name}.")
 
     def agree(self, params: Params) -> None:
         """Compare the settings with those of other sections of `params`.

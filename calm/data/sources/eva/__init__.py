@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from calm.data import SourceError
-from calm.data.reading.cells import numbered, numbers, read_cells, require
+from calm.data.reading.cells import numbered, numbers, read_cells, refuse, require
 from calm.data.reading.folder import FolderSource
 
 VOTES = "votes_filtered.csv"
@@ -60,9 +60,7 @@ def read_votes(path: Path) -> pd.DataFrame:
     """
     cells = read_cells(path, "=")
     require(cells, ["image_id", "user_id", "score"], path)
-    nobody = cells["user_id"] == ""
-    if nobody.any():
-        raise SourceError(f"{path}, line {nobody.idxmax()}, column 'user_id': empty")
+    refuse(cells, cells["user_id"] == "", "user_id", path, "names nobody")
     score = numbers(cells, ["score"], path, 0, 10, whole=True)[:, 0]
     names = numbered(cells, "image_id", path)
     votes = pd.DataFrame({"item_id": names, "rater_id": cells["user_id"], "score": score})

@@ -17,7 +17,7 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 from calm.data import SourceError
-from calm.data.reading.cells import BLANKS, ids, numbers, read_cells, refuse_doubles, require
+from calm.data.reading.cells import BLANKS, ids, numbers, read_cells, refuse, refuse_doubles, require
 from calm.data.reading.folder import FolderSettings, FolderSource
 
 RATINGS = "FLICKR-AES_image_labeled_by_each_worker.csv"
@@ -115,9 +115,7 @@ def read_ratings(path: Path) -> pd.DataFrame:
     """
     cells = read_cells(path)
     require(cells, ["worker", "imagePair", "score"], path)
-    nobody = cells["worker"] == ""
-    if nobody.any():
-        raise SourceError(f"{path}, line {nobody.idxmax()}, column 'worker': empty")
+    refuse(cells, cells["worker"] == "", "worker", path, "names nobody")
     score = numbers(cells, ["score"], path, 1, 5)[:, 0]
     frame = pd.DataFrame({"item_id": ids(cells, "imagePair", path), "rater_id": cells["worker"], "score": score})
     return frame.groupby(["item_id", "rater_id"], sort=True)["score"].mean().reset_index()

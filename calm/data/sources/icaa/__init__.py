@@ -15,7 +15,7 @@ import pandas as pd
 
 from calm.data.obtain.archives import located
 from calm.data.reading.base import Photograph
-from calm.data.reading.cells import cell_error, numbers, read_cells, refuse_doubles, require
+from calm.data.reading.cells import numbers, read_cells, refuse, refuse_doubles, require
 from calm.data.reading.folder import ScoredFolder
 
 _LISTS = {"train": ("**/1train.csv", "**/train.csv"), "test": ("**/1test.csv", "**/test.csv")}
@@ -38,8 +38,7 @@ class Icaa(ScoredFolder, about=__file__):
         for split, path in self.tables.items():
             cells = read_cells(path)
             require(cells, ["ID"], path)
-            if (cells["ID"] == "").any():
-                raise cell_error(cells, int((cells["ID"] == "").to_numpy().argmax()), "ID", path, "names no photograph")
+            refuse(cells, cells["ID"] == "", "ID", path, "names no photograph")
             refuse_doubles(cells["ID"], "ID", path)
             score = numbers(cells, ["MOS"], path, *self.scale)[:, 0]
             parts.append(pd.DataFrame({"path": cells["ID"], "score": score, "split": split}))

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from calm.data.obtain.archives import ImageIndex, first_of
-from calm.data.reading.cells import cell_error, ids, means, numbers, read_cells, refuse_doubles
+from calm.data.reading.cells import ids, means, numbers, read_cells, refuse, refuse_doubles
 from calm.data.reading.folder import ScoredFolder
 
 SETS = "koniq10k_distributions_sets.csv"
@@ -85,16 +85,14 @@ def _votes(cells: pd.DataFrame, path: Path) -> np.ndarray:
     exact = np.where(shares[:, None], found * total[:, None], found)
     votes = np.round(exact).astype(np.int32)
     off = (votes.sum(axis=1) != total) | (np.abs(exact - votes) > 1e-3).any(axis=1)
-    if off.any():
-        raise cell_error(cells, int(off.argmax()), "c_total", path, "is not what c1 to c5 add up to")
+    refuse(cells, off, "c_total", path, "is not what c1 to c5 add up to")
     return votes
 
 
 def _splits(cells: pd.DataFrame, path: Path) -> list[str]:
     """The column `set` in calm's words."""
     found = cells["set"].map(SPLITS)
-    if found.isna().any():
-        raise cell_error(cells, int(found.isna().to_numpy().argmax()), "set", path, f"is none of {', '.join(SPLITS)}")
+    refuse(cells, found.isna(), "set", path, f"is none of {', '.join(SPLITS)}")
     return found.tolist()
 
 

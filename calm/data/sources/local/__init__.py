@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 
 from calm.data.obtain.archives import files_below
 from calm.data.reading.base import Photograph, RawFile, Settings, Source, SourceError
-from calm.data.reading.cells import cell_error, numbers, read_spreadsheet, require, spellings
+from calm.data.reading.cells import numbers, read_spreadsheet, refuse, require, spellings
 from calm.data.store.images import SUFFIXES
 
 ROOT_VARIABLE = "CALM_DATA"
@@ -133,8 +133,7 @@ class Local(Source, about=__file__):
             ("score", ~scored & (cells["comment"] == ""), "is empty, and there is no comment either"),
             ("file", again, "was scored by this rater, or by nobody in particular, before"),
         ):
-            if wrong.any():
-                raise cell_error(cells, int(wrong.to_numpy().argmax()), column, path, what)
+            refuse(cells, wrong, column, path, what)
         return rows
 
     def _found(self, written: str) -> str | None:

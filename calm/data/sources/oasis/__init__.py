@@ -34,7 +34,7 @@ from ruamel.yaml import YAML
 
 from calm.data import SourceError
 from calm.data.reading.base import Photograph, comment_row
-from calm.data.reading.cells import cell_error, numbers, read_cells, refuse_doubles, require, stems
+from calm.data.reading.cells import numbers, read_cells, refuse, refuse_doubles, require, stems
 from calm.data.reading.folder import ROOT_VARIABLE, FolderSettings, FolderSource
 from calm.params import Params
 from calm.seeds import derive, stream
@@ -286,9 +286,7 @@ def item_ids(cells: pd.DataFrame, column: str, path: Path) -> pd.Series:
     """
     require(cells, [column], path)
     found = stems(cells[column]).str.extract(r"^[Ii]?0*([1-9][0-9]*)$", expand=False)
-    if found.isna().any():
-        row = int(found.isna().to_numpy().argmax())
-        raise cell_error(cells, row, column, path, "is no number of a photograph, such as I001")
+    refuse(cells, found.isna(), column, path, "is no number of a photograph, such as I001")
     return "I" + found.str.zfill(3)
 
 
@@ -303,8 +301,7 @@ def _long(path: Path, known: Set[str]) -> pd.DataFrame:
         ("item", ~frame["item_id"].isin(known), "is no photograph of the set"),
         ("item", frame.duplicated(["rater_id", "item_id"]), "was rated by this rater already"),
     ):
-        if wrong.any():
-            raise cell_error(cells, int(wrong.to_numpy().argmax()), column, path, what)
+        refuse(cells, wrong, column, path, what)
     return frame
 
 

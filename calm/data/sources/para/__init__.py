@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from calm.data.reading.cells import cell_error, ids, numbers, read_cells, refuse_doubles, require
+from calm.data.reading.cells import ids, numbers, read_cells, refuse, refuse_doubles, require
 from calm.data.reading.folder import ScoredFolder
 
 SCALE = (1.0, 5.0)
@@ -103,8 +103,7 @@ def read_persons(path: Path) -> pd.DataFrame:
     """
     cells = read_cells(path)
     require(cells, ["userId"], path)
-    if (cells["userId"] == "").any():
-        raise cell_error(cells, int(np.argmax(cells["userId"] == "")), "userId", path, "names nobody")
+    refuse(cells, cells["userId"] == "", "userId", path, "names nobody")
     score = numbers(cells, ["aestheticScore"], path, *SCALE)[:, 0]
     frame = pd.DataFrame({"item_id": ids(cells, "imageName", path), "rater_id": cells["userId"], "score": score})
     return frame.groupby(["item_id", "rater_id"], sort=True)["score"].mean().reset_index()
