@@ -59,7 +59,7 @@ def test_crowd_and_single_votes_are_ratings(tmp_path: Path, make_params: MakePar
     [
         (("71", "E2", "11"), r"votes_filtered\.csv, line 3, column 'score': '11' is not a whole number in 0\.\.10"),
         (("71", "E2", "6.5"), r"line 3, column 'score': '6\.5' is not a whole number"),
-        (("71", "", "6"), r"line 3, column 'user_id': empty"),
+        (("71", "", "6"), r"line 3, column 'user_id': '' names nobody"),
         (("x", "E2", "6"), r"line 3, column 'image_id': 'x' is not a photograph's number"),
         (("71", "E1", "6"), r"line 3: 'E1' voted on '71' before"),
     ],

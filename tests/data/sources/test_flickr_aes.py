@@ -58,7 +58,7 @@ def test_the_samples_are_read() -> None:
     [
         ("A1,x.jpg,6", "x.jpg 0.5", r"each_worker\.csv, line 2, column 'score': '6' is not a number in 1\.\.5"),
         ("A1,x.jpg,", "x.jpg 0.5", r"line 2, column 'score': '' is not a number"),
-        (",x.jpg,3", "x.jpg 0.5", r"line 2, column 'worker': empty"),
+        (",x.jpg,3", "x.jpg 0.5", r"line 2, column 'worker': '' names nobody"),
         ("A1,,3", "x.jpg 0.5", r"line 2, column 'imagePair': '' names no photograph"),
         ("A1,x.jpg,3,9", "x.jpg 0.5", r"each_worker\.csv: not a table"),
         ("A1,x.jpg,3", "x.jpg 1.5", r"image_score\.txt, line 1, column 'score': '1\.5' is not a number in 0\.\.1"),

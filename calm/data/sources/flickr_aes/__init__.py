@@ -16,7 +16,6 @@ from typing import Annotated
 import pandas as pd
 from pydantic import Field, model_validator
 
-from calm.data import SourceError
 from calm.data.reading.cells import BLANKS, ids, numbers, read_cells, refuse, refuse_doubles, require
 from calm.data.reading.folder import FolderSettings, FolderSource
 

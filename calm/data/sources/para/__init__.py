@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from calm.data.reading.cells import ids, numbers, read_cells, refuse, refuse_doubles, require
