@@ -16,6 +16,8 @@ from typer.core import TyperGroup
 
 USER_ERRORS = (ValueError, OSError)
 FULL = {errno.ENOSPC, errno.EDQUOT}  # whoever wrote
+Row = dict[str, Any]
+_UNCUT = 4096  # columns of a table that no terminal shows
 
 
 class ReportedErrors(TyperGroup):
@@ -50,10 +52,6 @@ def tell(message: str) -> None:
     """One message to standard error, marked as an error, never folded: it may hold paths."""
     mark = "\x1b[1;31merror:\x1b[0m" if sys.stderr.isatty() else "error:"
     typer.echo(f"{mark} {message}", err=True)
-
-
-Row = dict[str, Any]
-_UNCUT = 4096  # columns of a table that no terminal shows
 
 
 def print_json(value: object) -> None:

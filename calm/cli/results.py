@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 verb = app.command(rich_help_panel="Results")
+Model = Annotated[
+    Path | None, typer.Option("--model", help="Folder of a checkpoint; without it, the model that comes with calm.")
+]
 
 
 @verb
@@ -60,11 +63,6 @@ def release(
 
     write(folder or FOLDER, load_params(), Layout())
     typer.echo(f"{folder or FOLDER}: the model and its card")
-
-
-Model = Annotated[
-    Path | None, typer.Option("--model", help="Folder of a checkpoint; without it, the model that comes with calm.")
-]
 
 
 @verb

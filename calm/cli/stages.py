@@ -41,6 +41,8 @@ app = typer.Typer()
 verb = app.command(rich_help_panel="Stages (run them by `dvc repro` or `snakemake`)")
 
 Name = Annotated[str, typer.Argument(help="A name from params.yaml.", show_default=False)]
+profiles = typer.Typer(no_args_is_help=True, help="Switch params.yaml between profiles.")
+ProfileName = Annotated[str, typer.Argument(help="File name in profiles/, without .yaml.", show_default=False)]
 
 
 @verb
@@ -208,11 +210,6 @@ def write_digest(layout: Layout, name: str, folder: Path) -> None:
 
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     write_json(layout.digest(name), {path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
-
-
-profiles = typer.Typer(no_args_is_help=True, help="Switch params.yaml between profiles.")
-
-ProfileName = Annotated[str, typer.Argument(help="File name in profiles/, without .yaml.", show_default=False)]
 
 
 @profiles.command("list")

@@ -52,6 +52,7 @@ SCORED = pa.schema(
         pa.field(RIDGE, pa.float64(), nullable=False),
     ]
 )
+ALONE = Strategy(kind="single")
 
 
 class CrossValidationError(ValueError):
@@ -177,9 +178,6 @@ class _Runs:
 
     def figure(self, metric: Any, scores: Sequence[np.ndarray], minus: Sequence[np.ndarray] = ()) -> Any:
         return mean_over_seeds(metric, scores, self.target, self.groups, self.bootstrap, minus).to_json()
-
-
-ALONE = Strategy(kind="single")
 
 
 class Learner:

@@ -28,6 +28,7 @@ from calm.model.configuration import CalmConfig
 
 UNCHANGED = "unchanged"
 Row = Sequence[str]  # level, attribute, state
+REACH = 5.0  # so that some 100 steps of Adam at 5e-4 can move a score over half of its scale
 
 
 class UncalibratedError(ValueError):
@@ -163,9 +164,6 @@ def fit(
 
     best = minimize(surprise, x0=np.array([1.0, 0.0]), method="Nelder-Mead", bounds=[(0.05, 5.0), (-5.0, 5.0)])
     return Calibration(tuple(log_priors), round(float(best.x[0]), 4), round(float(best.x[1]), 4))
-
-
-REACH = 5.0  # so that some 100 steps of Adam at 5e-4 can move a score over half of its scale
 
 
 class Lines(nn.Linear):

@@ -33,6 +33,10 @@ from calm.training.finetune import head_beside_language, learns
 from calm.training.loop.strategies import recompute_activations
 from calm.training.pretrain import ALIGNED, state_table
 
+FUSED = "calm_fused"  # in transformers' table of attention functions
+META = torch.device("meta")
+STAGES = ("attributes", "alignment", "comments", "scores")
+
 
 class Trace(TorchDispatchMode):
     """Counts what is computed inside its block.
@@ -77,9 +81,6 @@ class Trace(TorchDispatchMode):
         self._live -= size
 
 
-FUSED = "calm_fused"  # in transformers' table of attention functions
-
-
 def fused_attention(
     module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **_: Any
 ) -> tuple[torch.Tensor, None]:
@@ -106,10 +107,6 @@ def tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
             yield value
         elif isinstance(value, list | tuple):
             yield from tensors(value)
-
-
-META = torch.device("meta")
-STAGES = ("attributes", "alignment", "comments", "scores")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,10 @@ from calm.report.stage import render, table_cell
 from calm.report.tables import SHOWN, Section, sections
 from calm.training.finetune import train_released
 
+README = Path("README.md")
+_BLOCK = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
+_COLUMNS = ("task", "figure", "value", "{level} interval", "beside it", "labels")
+
 
 def release(folder: Path, params: Params, layout: Layout) -> None:
     """Train on every score and write the model, with a card, into `folder`.
@@ -58,11 +62,6 @@ def release(folder: Path, params: Params, layout: Layout) -> None:
     }
     with atomic_file(folder / CARD) as part:
         part.write_text(render("card.md.j2", page), encoding="utf-8")
-
-
-README = Path("README.md")
-_BLOCK = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
-_COLUMNS = ("task", "figure", "value", "{level} interval", "beside it", "labels")
 
 
 def results_table(found: Sequence[Section], params: Params) -> str:

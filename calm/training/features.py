@@ -29,6 +29,7 @@ Key = tuple[str, str] | tuple[str, str, str]  # dataset, item_id, and how it is 
 
 ENCODED_AT_ONCE = 32
 DECODED_KEPT = 512  # photographs kept decoded, a byte a channel: about 90 MB at 288 pixels
+SKIPPED = 0.25  # share of (view, level) pairs without a drawn attribute: views with fewer edits are seen too
 
 
 class Photographs:
@@ -111,9 +112,6 @@ class Features:
         images = [self.photographs[key] for key in keys]
         pixels: torch.Tensor = self.assembly.processor.image_processor(images, return_tensors="pt")["pixel_values"]
         return pixels
-
-
-SKIPPED = 0.25  # share of (view, level) pairs without a drawn attribute: views with fewer edits are seen too
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,11 @@ from calm.training.losses import Known, Loss, Step, TextBank, contrastive, furth
 from calm.training.settings import LossSettings, Optimisation, PretrainAttributes
 from calm.training.tuning import InstructionObjective
 
+RUNS = ("attributes", "alignment")
+ALIGNED = ("thematic.", "content.")  # the MFAM's fully connected layers
+KNOWN_STATES = ("prototypes", "words")  # constants of the run that learns the attribute states
+CONTENT_PHOTOGRAPHS = 2048  # whose features say what is usual
+
 
 def state_table(known: Taxonomy) -> list[tuple[str, str, str]]:
     """(level, attribute, state) of every state, in the taxonomy's order: the rows of the prototypes."""
@@ -118,12 +123,6 @@ class AttributeObjective:
         )
         states = torch.tensor([[stands(view, row) for row in self.known.table] for view in drawn])
         return fit(self.known.table, self.known.log_priors.tolist(), similarities, states)
-
-
-RUNS = ("attributes", "alignment")
-ALIGNED = ("thematic.", "content.")  # the MFAM's fully connected layers
-KNOWN_STATES = ("prototypes", "words")  # constants of the run that learns the attribute states
-CONTENT_PHOTOGRAPHS = 2048  # whose features say what is usual
 
 
 def pretrain(run: str, params: Params, layout: Layout) -> None:

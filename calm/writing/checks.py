@@ -42,6 +42,7 @@ _ORDERS = re.compile(
 _WORD = re.compile(r"[a-z]+")
 _ENDING = re.compile(r"(?<=[a-z]{3})(?:ing|edly|ed|er|en|es|ly|s)$")
 _COMMON = 6  # attributes that use a word before it says nothing of any
+_LISTED = 5
 
 
 class Rules:
@@ -198,9 +199,6 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 def most_common(reasons: Iterable[str], count: int = 3) -> str:
     """The reasons that come most often, with their numbers."""
     return ", ".join(f"{number}x {reason}" for reason, number in Counter(reasons).most_common(count))
-
-
-_LISTED = 5
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ _FRAME_TOKENS = 16  # of a message beside its text: role, separators, the start 
 _MARK_BYTES = 10  # around each avoided text in a request, with its share of the heading
 AVOIDED = 10  # texts that there are already, in a request for more of a style
 _TEXT_TOKENS = 22  # of a text of this kind in JSON, as a rule: some sixteen words
+Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -148,9 +149,6 @@ def summary(
 def _delivery(writer: OpenAIWriter) -> str:
     delivery = writer.delivery
     return f"{delivery.concurrency} requests at a time" if delivery.kind == "chat" else "in batches"
-
-
-Entry = dict[str, Any]
 
 
 def ledger_name(endpoint: str) -> str:

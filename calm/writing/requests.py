@@ -29,6 +29,9 @@ INSTRUCTION = "instruction"  # scope of the ways of asking
 STYLES = ("photographer", "label", "beginner")
 WAYS = ("question", "request")
 PARAPHRASES = Path(__file__).parent / "paraphrases.yaml"
+_VERSION = re.compile(r"\{# version: (\S+) #\}")
+_FENCE = re.compile(r"\A\s*```(?:json)?\s*(.*?)\s*```\s*\Z", re.DOTALL)
+_SEED_BITS = 31  # fits every server's integer
 
 
 @dataclass(frozen=True)
@@ -112,9 +115,6 @@ def by_scope(topics: Iterable[Topic]) -> dict[str, list[Topic]]:
 
 
 TEMPLATES = Path(__file__).parent / "templates"
-_VERSION = re.compile(r"\{# version: (\S+) #\}")
-_FENCE = re.compile(r"\A\s*```(?:json)?\s*(.*?)\s*```\s*\Z", re.DOTALL)
-_SEED_BITS = 31  # fits every server's integer
 
 
 class Texts(BaseModel):

@@ -39,6 +39,7 @@ from calm.writing.settings import OpenAIWriter
 
 PROVIDER = "grammar"
 CANONICAL = ("calm", "canonical")  # provider and model of the prompts that evaluation uses
+_LISTED = 5
 
 
 def generate_texts(params: Params, layout: Layout, embed: Embed | None = None, known: Taxonomy | None = None) -> None:
@@ -181,9 +182,6 @@ def _row(written: Written) -> tuple[str, ...]:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-_LISTED = 5
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from calm.data.leakage.near_duplicates import Looks
+from calm.data.leakage.near_duplicates import Looks, Positions
 from calm.data.settings import LeakageParams
 from calm.data.store.fingerprints import correlation
 from calm.data.store.text import HUMAN
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 SAMPLE = 512
 _WORD = re.compile(r"[^\W_]+")
-Positions = NDArray[np.int64]
 
 
 def leaking(corpus: Corpus, train: Positions, rules: LeakageParams) -> tuple[int, list[int]]:

@@ -33,6 +33,9 @@ _MAX_BAND = 24  # bits; the table of a band has 2**bits entries
 # Relative costs, seen on one core: comparing one of all pairs, looking up one key, comparing one pair that was looked
 # up, putting one hash into the index of a band.
 _COMPARE, _LOOK_UP, _FOLLOW, _INSERT = 1.7, 10.0, 16.0, 120.0
+MOST = 16  # of test items with one and the same hash, so many are candidates
+_ROWS = 4096  # thumbnails looked at at a time
+Positions = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -194,11 +197,6 @@ def _all_with_all(left: Hashes, right: Hashes, distance: int) -> Pairs:
         found.append((first + begin, second, bits[first, second]))
     first, second, bits = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return first, second, bits
-
-
-MOST = 16  # of test items with one and the same hash, so many are candidates
-_ROWS = 4096  # thumbnails looked at at a time
-Positions = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from calm.data.leakage import audit
-from calm.data.leakage.near_duplicates import Looks, near_duplicates
+from calm.data.leakage.near_duplicates import Looks, Positions, near_duplicates
 from calm.data.settings import LeakageParams
 from calm.data.store import tables
 from calm.data.store.tables import LIST, REMOVED
@@ -30,6 +30,8 @@ from calm.params import Params
 
 _COLUMNS = ("dataset", "item_id", "group", "sha256", "phash", "phash_mirrored", "synthetic_edits")
 _TEXT_COLUMNS = ("item_id", "text_clean", "origin")
+REASONS = ("id", "sha256", "group", "phash", "crop", "caption")
+_DETAILS = ("distance", "correlation", "mirrored")
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,6 @@ def integers(hashes: pd.Series) -> NDArray[np.uint64]:
     return np.frombuffer(bytes.fromhex("".join(hashes)), dtype=">u8").astype(np.uint64)
 
 
-REASONS = ("id", "sha256", "group", "phash", "crop", "caption")
-Positions = NDArray[np.int64]
-
-
 def filter_leakage(params: Params, layout: Layout) -> None:
     """Write one list per role, what was removed from them and why, and the counts.
 
@@ -158,9 +156,6 @@ def find_leaks(corpus: Corpus, train: Positions, rules: LeakageParams) -> pd.Dat
     }
     details = {name: whole[name].astype(object).where(whole[name].notna(), None) for name in _DETAILS}
     return pd.DataFrame({**columns, **details})
-
-
-_DETAILS = ("distance", "correlation", "mirrored")
 
 
 def _equal(keys: pd.Series, train: Positions, test: Positions, reason: str) -> pd.DataFrame:

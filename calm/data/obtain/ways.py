@@ -34,6 +34,7 @@ _TRIES = 6
 _RESERVE = 64 * 2**20  # bytes that a download leaves free on the disk
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": "calm-aesthetics"}
+_EXACT = ConfigDict(extra="forbid")  # a misspelt key of a card.yaml is an error
 
 
 class _Refused(Exception):
@@ -124,9 +125,6 @@ def _refuse_page(file: Path, target: Path) -> None:
         f"brought a web page ('{title}') instead of {target.name}: a login, a warning or a used-up quota. "
         f"Open it in a browser, and put the file at {target}"
     )
-
-
-_EXACT = ConfigDict(extra="forbid")  # a misspelt key of a card.yaml is an error
 
 
 @dataclass(config=_EXACT, frozen=True)

@@ -47,6 +47,9 @@ pillow_heif.register_heif_opener(thumbnails=False)
 # What decoders warn of either shows or is an error; a filter for each reading would not be safe in threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
+SHARD_BYTES = 64 * 2**20
+Position = tuple[int, int]  # photograph in the source's order, picture of it: 0, then its views
+
 
 class ImageError(ValueError):
     """A file that cannot be used as a photograph; the message names it and says why."""
@@ -205,10 +208,6 @@ class ImageStore:
 
     def __reduce__(self) -> tuple[type[ImageStore], tuple[Path]]:
         return (ImageStore, (self.folder,))
-
-
-SHARD_BYTES = 64 * 2**20
-Position = tuple[int, int]  # photograph in the source's order, picture of it: 0, then its views
 
 
 class ShardState:

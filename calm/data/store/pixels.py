@@ -19,6 +19,11 @@ RAW_SUFFIXES = (
     ".x3f",
 )
 LEAST_PREVIEW = 1000  # pixels of its longer side
+_ALPHA_MODES = {"RGBA", "RGBa", "LA", "La", "PA"}
+_SCALABLE = {"L", "RGB", "RGBX", "RGBA", "LA", "CMYK", "YCbCr", "I;16"}  # others Pillow scales by nearest neighbour
+_SRGB = ImageCms.createProfile("sRGB")
+_LAB = ImageCms.createProfile("LAB")
+_D50 = (0.9642, 1.0, 0.8249)
 
 
 def open_raw(source: Path | io.BytesIO) -> Image.Image:
@@ -41,13 +46,6 @@ def open_raw(source: Path | io.BytesIO) -> Image.Image:
                 image.getexif().setdefault(ExifTags.Base.Orientation, {5: 8}.get(raw.sizes.flip, raw.sizes.flip or 1))
                 return image
         return Image.fromarray(raw.postprocess(use_camera_wb=True, half_size=True))
-
-
-_ALPHA_MODES = {"RGBA", "RGBa", "LA", "La", "PA"}
-_SCALABLE = {"L", "RGB", "RGBX", "RGBA", "LA", "CMYK", "YCbCr", "I;16"}  # others Pillow scales by nearest neighbour
-_SRGB = ImageCms.createProfile("sRGB")
-_LAB = ImageCms.createProfile("LAB")
-_D50 = (0.9642, 1.0, 0.8249)
 
 
 class NoRangeError(ValueError):

@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 from calm.io import read_arrow, read_table
 from calm.layout import Layout
 
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+THUMBNAIL = (32, 32)  # of FINGERPRINT
+ROLES = ("unlabelled", "generic", "comments", "scores", "raters")
+
 
 def _required(name: str, kind: pa.DataType) -> pa.Field:
     return pa.field(name, kind, nullable=False)
@@ -170,7 +174,6 @@ REJECTED_TEXT = pa.schema(
     ]
 )
 
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 INSTRUCTION = pa.schema(
     [
@@ -188,10 +191,6 @@ INSTRUCTION = pa.schema(
         _required("origin", pa.string()),  # of the answer: as in COMMENT and RATING
     ]
 )
-
-
-THUMBNAIL = (32, 32)  # of FINGERPRINT
-ROLES = ("unlabelled", "generic", "comments", "scores", "raters")
 
 
 def items(layout: Layout, dataset: str, columns: Sequence[str] | None = None) -> pd.DataFrame:

@@ -15,6 +15,8 @@ MAX_CHARACTERS = 2000
 _BLANK = re.compile(r"\s+")
 # Openings of special tokens and chat markers of the language models that calm can load.
 _MARKER = re.compile(r"<(?=[|/!<A-Za-z_])|\[(?=/?INST\])", re.IGNORECASE)
+CAPTION = "caption"
+QUESTION = "qa:"  # then the question, as it was asked
 
 
 def clean(text: str, max_characters: int = MAX_CHARACTERS) -> str:
@@ -32,10 +34,6 @@ def clean(text: str, max_characters: int = MAX_CHARACTERS) -> str:
 def escape_markers(text: str) -> str:
     """Replace what could open a special token (`<|...|>`, `<image>`, `</s>`, `[INST]`) by a look-alike quote."""
     return _MARKER.sub("‹", text)
-
-
-CAPTION = "caption"
-QUESTION = "qa:"  # then the question, as it was asked
 
 
 def captions(comments: pd.DataFrame) -> pd.Series:

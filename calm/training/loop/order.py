@@ -14,6 +14,8 @@ from calm.seeds import stream
 from calm.training.loop.processes import TrainingError
 
 POOL = 16  # batches that are sorted together
+SILENCE = 180.0  # seconds without a result after which workers are replaced
+TRIES = 3
 
 
 class Visit(NamedTuple):
@@ -88,9 +90,6 @@ class Order:
         batches = ordered[:whole].reshape(-1, self.batch_size)
         return np.concatenate([batches[rng.permutation(len(batches))].ravel(), ordered[whole:]])
 
-
-SILENCE = 180.0  # seconds without a result after which workers are replaced
-TRIES = 3
 
 Read = Callable[[int, Part], Any]
 Wanted = Sequence[tuple[int, Part]]

@@ -27,6 +27,9 @@ from calm.params import Params
 from calm.training.settings import Strategy
 
 Value = TypeVar("Value")
+WORKER = "calm.training.loop.worker"
+PROBLEM = "problem-*.txt"  # what a process says before it ends, by rank
+DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 class TrainingError(ValueError):
@@ -90,11 +93,6 @@ def join() -> Processes:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     return Processes()
-
-
-WORKER = "calm.training.loop.worker"
-PROBLEM = "problem-*.txt"  # what a process says before it ends, by rank
-DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 def launch(stage: str, arguments: Mapping[str, Any], params: Params, layout: Layout, state: Path) -> None:

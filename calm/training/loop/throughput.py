@@ -27,6 +27,8 @@ from calm.settings import Positive, PositiveInt, Section, Share, checked
 
 FILE = Path(__file__).with_name("machines.yaml")
 GIB = 2**30
+GEMM = 768  # side of the matrices that an unknown processor's peak is measured with
+GEMM_RUNS = 5
 
 
 class GPU(Section):
@@ -96,10 +98,6 @@ class Machines(Section):
 def machines() -> Machines:
     """The table."""
     return checked(Machines, YAML(typ="safe").load(FILE.read_text(encoding="utf-8")), FILE.name)
-
-
-GEMM = 768  # side of the matrices that an unknown processor's peak is measured with
-GEMM_RUNS = 5
 
 
 @dataclass(frozen=True)

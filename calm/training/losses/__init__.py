@@ -19,6 +19,7 @@ from calm.training.features import View
 from calm.training.settings import LossSettings
 
 MOST_CHARACTERS = 400  # of one text
+Settings = TypeVar("Settings", bound=LossSettings)
 
 
 class TextBank:
@@ -62,9 +63,6 @@ class TextBank:
 
     def __len__(self) -> int:
         return sum(map(len, self._texts.values()))
-
-
-Settings = TypeVar("Settings", bound=LossSettings)
 
 
 @dataclass(frozen=True)

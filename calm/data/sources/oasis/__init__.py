@@ -46,6 +46,10 @@ _WORDS: dict[str, Any] = YAML(typ="safe").load(Path(__file__).with_name("impress
 # By measure, from the lowest band of the set to the highest.
 CLAUSES: Mapping[Measure, Sequence[Sequence[str]]] = _WORDS["clauses"]
 _NUMBER = re.compile(r"\s*\d+\s*$")
+SCALE = (1, 7)
+_PART = "items.csv"
+_RATINGS = ("ratings.csv", "**/ratings_long*.csv", "**/corrData*.mat")
+_MEANS = ("**/*means_per_image*.csv",)
 
 
 def theme_name(theme: str) -> str:
@@ -122,12 +126,6 @@ def _sentence(text: str) -> str:
 
 def _pick(choices: Sequence[str], rng: np.random.Generator) -> str:
     return choices[int(rng.integers(len(choices)))]
-
-
-SCALE = (1, 7)
-_PART = "items.csv"
-_RATINGS = ("ratings.csv", "**/ratings_long*.csv", "**/corrData*.mat")
-_MEANS = ("**/*means_per_image*.csv",)
 
 
 class OasisSettings(FolderSettings):

