@@ -171,9 +171,10 @@ def test_a_checkpoint_of_other_code_is_not_resumed(tmp_path: Path, monkeypatch: 
 
 def test_code_is_everything_that_a_step_and_an_answer_read() -> None:
     package = Path(engine.__file__).parents[2]
-    read = {path.name for name in engine.CODE for path in (package / name).rglob("*")}
-    assert {"engine.py", "mfam.py", "sharpness.yaml", "assistant.py", "wording.py"} <= read
-    assert "baselines.py" not in read
+    read = {path.relative_to(package).as_posix() for name in engine.CODE for path in (package / name).rglob("*")}
+    step = {"training/loop/engine.py", "model/mfam.py", "attributes/catalogue/sharpness.yaml"}
+    assert step | {"assistant/assistant.py", "instructions/__init__.py"} <= read
+    assert "evaluation/statistics/ridge.py" not in read
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
