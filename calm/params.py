@@ -63,6 +63,23 @@ class Params(Section):
     cross_validations: dict[str, CrossValidation]
     report: ReportParams
 
+    def changed(self, change: Mapping[str, object], where: str) -> Params:
+        """A copy with other values at these dotted keys; `where` names their origin in errors.
+
+        Raises:
+            ParamsError: there is no such key, or `Params` refuses the value.
+        """
+        raw = self.model_dump()
+        for dotted, value in change.items():
+            *sections, key = dotted.split(".")
+            section: object = raw
+            for name in sections:
+                section = section.get(name) if isinstance(section, dict) else None
+            if not isinstance(section, dict) or key not in section:
+                raise ParamsError(f"{where}: '{dotted}' is not a key of params.yaml")
+            section[key] = value
+        return parse_params(raw, where)
+
     @model_validator(mode="after")
     def _cross_validations_have_a_visual_phase(self) -> Params:
         if self.cross_validations and not self.finetune.scores.visual.steps:

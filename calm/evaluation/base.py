@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from calm.evaluation.settings import TaskSettings
-from calm.evaluation.statistics.metrics import Bootstrap
+from calm.evaluation.statistics.metrics import Bootstrap, Estimate, mean
 from calm.layout import Layout
 from calm.params import Params
 from calm.seeds import stream
@@ -127,10 +127,30 @@ class Headline:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """One figure of two models on the same photographs, and their paired difference."""
+
+    label: str
+    first: float | None
+    second: float | None
+    difference: Estimate
+    higher_is_better: bool = True
+
+
+def paired_means(
+    label: str, first: Sequence[float], second: Sequence[float], groups: Sequence[Hashable], bootstrap: Bootstrap
+) -> Pair:
+    """A figure that is the mean of one number for each photograph."""
+    means = [float(np.mean(values)) if len(values) else None for values in (first, second)]
+    return Pair(label, *means, mean(np.subtract(first, second), groups, bootstrap, difference=True))
+
+
+@dataclass(frozen=True)
 class Task:
     """One evaluation task, found by the name of its file.
 
-    `settings` is what params.evaluation.tasks.NAME must say; `run` finds it, checked, in its bench.
+    `settings` is what params.evaluation.tasks.NAME must say; `run` finds it, checked, in its bench. `compared` is given
+    the predictions of two models for the same photographs, row by row.
     """
 
     title: str
@@ -138,6 +158,7 @@ class Task:
     headlines: tuple[Headline, ...]
     run: Callable[[Bench[Any]], Outcome]
     settings: type[TaskSettings] = TaskSettings
+    compared: Callable[[pd.DataFrame, pd.DataFrame, Bootstrap], list[Pair]] | None = None
 
 
 def load_model(folder: Path, params: Params) -> Calm:

@@ -235,6 +235,8 @@ def load_trained(folder: Path, model: CalmForConditionalGeneration) -> list[str]
         CheckpointError: the checkpoint is missing, or has tensors of another name or shape.
     """
     state = read_trained(folder)
+    if not model.config.told_tokens:  # the language model's own words: no stage trains them
+        state.pop("mfam.words", None)
     own = model.state_dict()
     for name, tensor in state.items():
         if name not in own or own[name].shape != tensor.shape:

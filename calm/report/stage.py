@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import resources
+from importlib import metadata, resources
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from calm import __version__
 from calm.attributes import LEVELS
 from calm.attributes.edits import edit_labels
 from calm.data.store.text import clean
@@ -23,6 +24,8 @@ from calm.report import plots, tables
 
 if TYPE_CHECKING:
     from calm.assistant import Calm
+
+PACKAGES = ("torch", "transformers", "peft", "numpy", "scipy", "scikit-learn", "pandas", "pillow", "pycocoevalcap")
 
 
 def report(params: Params, layout: Layout, *, model: Calm | None = None) -> None:
@@ -79,11 +82,10 @@ def collect(bench: Bench[ReportParams]) -> dict[str, Any]:
         "figures": figures,
         "parts": tables.parts(params, layout, ablations),
         "ablations": ablations,
-        "starts": {name: ablation.start for name, ablation in params.ablations.items()},
         "cross_validations": tables.cross_validations(params, layout),
         "reported": tables.words("reported"),
         "examples": examples(bench),
-        "provenance": tables.provenance(params, bench.model.provenance),
+        "provenance": provenance(params, bench.model.provenance),
     }
 
 
@@ -172,3 +174,18 @@ def chosen(rows: pd.DataFrame, bench: Bench[ReportParams]) -> pd.DataFrame:
         views = members[members["item_id"].str.startswith(str(rows["item_id"][photograph]) + "#v")]
         taken += [photograph, *([int(rng.choice(views.index))] if len(views) else [])]
     return rows.loc[taken[: bench.settings.examples]]
+
+
+def provenance(params: Params, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Profile, seed, what the model says of its parts, package versions. Nothing of when or where it ran."""
+    rows = [("profile", params.profile), ("seed", str(params.seed)), *_flat("", facts), ("calm", __version__)]
+    return rows + [(name, metadata.version(name)) for name in PACKAGES]
+
+
+def _flat(prefix: str, facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key in sorted(facts):
+        value = facts[key]
+        if isinstance(value, Mapping):
+            yield from _flat(f"{prefix}{key}.", value)
+        else:
+            yield f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

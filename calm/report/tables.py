@@ -6,27 +6,27 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from calm import __version__
 from calm.data.store import tables
 from calm.data.store.text import answers, captions, critiques
-from calm.evaluation.base import Headline, Task, group_keys
+from calm.evaluation.base import ROW, Headline, Pair, Task
 from calm.evaluation.stage import find_task
-from calm.evaluation.statistics.metrics import MAE, PLCC, SRCC, Bootstrap, Estimate, paired_difference
+from calm.evaluation.statistics.metrics import MAE, PLCC, Bootstrap, Estimate
 from calm.evaluation.statistics.ridge import RIDGE, RIDGE_LABEL
 from calm.evaluation.tasks.personalised import METHODS, PERSONAL
-from calm.evaluation.tasks.scoring import COMPARED, PREDICTIONS, READOUTS
-from calm.io import read_table
+from calm.evaluation.tasks.scoring import COMPARED
 from calm.layout import Layout
 from calm.params import Params
 
+BETTER_WITH, BETTER_WITHOUT, NO_DIFFERENCE = "better with it", "better without it", "no difference shown"
+NOT_RANKING = (PLCC.label, MAE.label)
+ROW_KEYS = [field.name for field in ROW]
 SHOWN = 3  # figures of each task where there is little room, the first of its headlines; the report has them all
-PACKAGES = ("torch", "transformers", "peft", "numpy", "scipy", "scikit-learn", "pandas", "pillow", "pycocoevalcap")
 
 
 class ReportError(ValueError):
@@ -65,6 +65,26 @@ class Comparison:
     without: str
     difference: str
     verdict: str
+
+
+@dataclass(frozen=True)
+class Ablated:
+    """An ablation: what it starts from, what it changes, and its figures beside the full recipe's."""
+
+    start: str
+    changed: Sequence[str]
+    rows: Sequence[Comparison]
+
+    @property
+    def told(self) -> str:
+        """In a sentence: what is worse without the part, what is better, and what shows no difference."""
+        kinds = (("worse", BETTER_WITH), ("better", BETTER_WITHOUT), ("no difference shown", NO_DIFFERENCE))
+        rows = [row for row in self.rows if not row.figure.startswith(NOT_RANKING)]
+        said = []
+        for kind, reading in kinds:
+            if figures := [f"{row.figure} ({row.without} for {row.with_it})" for row in rows if row.verdict == reading]:
+                said.append(f"{kind}: {', '.join(figures)}")
+        return f"{'; '.join(said)}." if said else "nothing could be compared."
 
 
 @dataclass(frozen=True)
@@ -144,20 +164,30 @@ def interval(figure: Mapping[str, Any]) -> str:
     return f"{figure['low']:.3f} to {figure['high']:.3f}" if "low" in figure else ""
 
 
-def ablations(params: Params, layout: Layout) -> dict[str, list[Comparison]]:
-    """For each ablation that was run: its scores beside the full recipe's, differences by paired bootstrap.
+def ablations(params: Params, layout: Layout) -> dict[str, Ablated]:
+    """Each ablation that was run, beside the full recipe on the same photographs.
 
     Raises:
-        ReportError: the two scored different photographs.
+        ReportError: the two were judged on different photographs.
     """
     settings = params.evaluation.bootstrap
     bootstrap = Bootstrap(settings.samples, settings.level, params.seed)
     found = {}
-    for name in params.ablations:
-        file = layout.ablation(name) / "predictions.parquet"
-        if file.is_file():
-            full = read_table(layout.result("scoring") / "predictions.parquet", PREDICTIONS)
-            found[name] = _compare(name, full, read_table(file, PREDICTIONS), bootstrap)
+    for name, ablation in params.ablations.items():
+        folder = layout.ablation(name) / "predictions"
+        if not folder.is_dir():
+            continue
+        pairs: list[Pair] = []
+        for task in ablation.tasks:
+            files = (layout.result(task) / "predictions.parquet", folder / f"{task}.parquet")
+            full, other = map(pd.read_parquet, files)
+            if not full[ROW_KEYS].equals(other[ROW_KEYS]):
+                raise ReportError(f"ablation '{name}' judged other photographs than the full recipe: run `dvc repro`")
+            compared = find_task(task).compared
+            assert compared is not None, task  # stage ablate refuses such a task
+            pairs += compared(full, other, bootstrap)
+        changed = [f"{key}: {value}" for key, value in ablation.change.items()]
+        found[name] = Ablated(f"start: {ablation.start}", changed, [_comparison(name, pair) for pair in pairs])
     return found
 
 
@@ -188,23 +218,11 @@ def _gap(figure: Mapping[str, Any]) -> str:
     return signed(gap) if gap.p is None else f"{signed(gap)}, p {gap.p:.3f}"
 
 
-def _compare(name: str, full: pd.DataFrame, without: pd.DataFrame, bootstrap: Bootstrap) -> list[Comparison]:
-    keys = ["dataset", "item_id"]
-    both = full.merge(without, on=keys, suffixes=("", "_without"), validate="one_to_one")
-    if not len(both) == len(full) == len(without):
-        raise ReportError(f"ablation '{name}' scored other photographs than the full recipe: run `dvc repro` again")
+def _comparison(name: str, pair: Pair) -> Comparison:
+    ours, theirs = ("" if value is None else number(value) for value in (pair.first, pair.second))
+    said = verdict(pair.difference, higher_is_better=pair.higher_is_better)
     part = f"full recipe, not {name.replace('_', ' ')}"
-    rows = []
-    for readout in READOUTS:
-        known = both[both[readout].notna() & both[f"{readout}_without"].notna()]
-        groups = group_keys(known)
-        a, b, target = (known[column].to_numpy(dtype=float) for column in (readout, f"{readout}_without", "score"))
-        for metric in (SRCC, PLCC, MAE):
-            gap = paired_difference(metric, a, b, target, groups, bootstrap)
-            ours, theirs = ("" if gap.value is None else number(metric.point(scores, target)) for scores in (a, b))
-            said = verdict(gap, higher_is_better=metric is not MAE)
-            rows.append(Comparison(part, f"{metric.label}, {readout}", ours, theirs, signed(gap), said))
-    return rows
+    return Comparison(part, pair.label, ours, theirs, signed(pair.difference), said)
 
 
 def signed(gap: Estimate) -> str:
@@ -220,13 +238,13 @@ def verdict(gap: Estimate, *, higher_is_better: bool) -> str:
     if gap.value is None or gap.low is None or gap.high is None:
         return gap.reason or "no interval"
     if gap.low <= 0 <= gap.high:
-        return "no difference shown"
-    return "better with it" if (gap.low > 0) == higher_is_better else "better without it"
+        return NO_DIFFERENCE
+    return BETTER_WITH if (gap.low > 0) == higher_is_better else BETTER_WITHOUT
 
 
-def parts(params: Params, layout: Layout, ablations: Mapping[str, Sequence[Comparison]]) -> list[Comparison]:
-    """Rows of every ablation, readout and personal method that results/ has."""
-    rows = [row for rows in ablations.values() for row in rows if row.figure.startswith("SRCC")]
+def parts(params: Params, layout: Layout, ablations: Mapping[str, Ablated]) -> list[Comparison]:
+    """Rows of every ablation, readout and personal method that results/ has; of scores the ranking alone."""
+    rows = [row for found in ablations.values() for row in found.rows if not row.figure.startswith(NOT_RANKING)]
     for name in params.cross_validations:
         rows += _cross_validated(name, read_cross_validation(layout, name))
     if "scoring" in params.evaluation.tasks:
@@ -318,18 +336,3 @@ def words(name: str) -> dict[str, Any]:
     text = resources.files("calm.report").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     found: dict[str, Any] = YAML(typ="safe").load(text)
     return found
-
-
-def provenance(params: Params, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Profile, seed, what the model says of its parts, package versions. Nothing of when or where it ran."""
-    rows = [("profile", params.profile), ("seed", str(params.seed)), *_flat("", facts), ("calm", __version__)]
-    return rows + [(name, metadata.version(name)) for name in PACKAGES]
-
-
-def _flat(prefix: str, facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for key in sorted(facts):
-        value = facts[key]
-        if isinstance(value, Mapping):
-            yield from _flat(f"{prefix}{key}.", value)
-        else:
-            yield f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

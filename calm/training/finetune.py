@@ -165,6 +165,7 @@ def assemble_from(start: Sequence[Path], params: Params, publics: Sequence[dict[
     """
     config = load_config(start[0])
     config.publics = list(publics)
+    config.told_states = min(config.told_states, params.mfam.words.states)  # words that are read need no training
     assembly = assemble_named(config, params.runtime, params.seed)
     use_plain_attention(assembly.model)
     for folder in start:

@@ -154,9 +154,11 @@ class Strategy(Section):
 
 
 class Ablation(Section):
-    """The recipe of fine-tuning from another start."""
+    """The recipe of fine-tuning with one of its parts left out, or done another way."""
 
-    start: str
+    start: str  # a run of pre-training, or models/pretrain: both
+    change: dict[str, Any] = Field(default_factory=dict)  # other values of these keys of params.yaml, dotted
+    tasks: Annotated[list[str], Field(min_length=1)]  # evaluation tasks that judge it beside the full recipe
 
 
 class Recipe(Section):

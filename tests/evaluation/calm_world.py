@@ -187,7 +187,7 @@ def small_params(root: Path = REPOSITORY) -> Params:
         update={"bootstrap": params.evaluation.bootstrap.model_copy(update={"samples": 200})}
     )
     data = params.data.model_copy(update={"datasets": {DATASET: {}}, "roles": roles})
-    ablations = {"no_selfsupervision": Ablation(start="models/pretrain/alignment")}
+    ablations = {"no_selfsupervision": Ablation(start="models/pretrain/alignment", tasks=["scoring"])}
     return params.model_copy(update={"data": data, "evaluation": evaluation, "ablations": ablations})
 
 

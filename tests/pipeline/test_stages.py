@@ -114,7 +114,7 @@ def test_outputs_are_those_of_the_layout(stages: dict[str, Any]) -> None:
             for task in PARAMS.evaluation.tasks
             for part in ("metrics.json", "predictions.parquet", "plots")
         ),
-        *(layout.ablation(name) / "predictions.parquet" for name in PARAMS.ablations),
+        *(layout.ablation(name) / "predictions" for name in PARAMS.ablations),
         *(layout.digest(task) for task in PARAMS.evaluation.tasks),
         *(layout.ablation(name) / "metrics.json" for name in PARAMS.ablations),
         *(layout.digest(f"ablate-{name}") for name in PARAMS.ablations),

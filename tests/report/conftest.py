@@ -31,7 +31,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> World:
             evaluate(task, world.params, world.layout, model=world.oracle())
     bench = Bench("scoring", world.params, world.layout, world.blind(), settings("scoring", world.params))
     ablated = predict(bench, rated(bench, "test"))
-    write_table(world.layout.ablation("no_selfsupervision") / "predictions.parquet", ablated, PREDICTIONS)
+    write_table(world.layout.ablation("no_selfsupervision") / "predictions/scoring.parquet", ablated, PREDICTIONS)
     world.layout.curves.mkdir(parents=True)
     curve = pd.DataFrame({"step": range(5), "loss": [3, 2.5, np.nan, 2, 1.9], "learning_rate": 1e-3})
     curve.to_csv(world.layout.curves / "finetune-scores.csv", index=False)

@@ -131,15 +131,17 @@ def test_examples_pair_a_photograph_with_a_view_of_it(world: World) -> None:
 
 def test_an_ablation_is_compared_row_by_row(world: World) -> None:
     found = tables.ablations(world.params, world.layout)["no_selfsupervision"]
-    by_label = {row.figure: row for row in found}
+    by_label = {row.figure: row for row in found.rows}
+    assert found.told.startswith("worse: SRCC, text (") and "MAE" not in found.told
     assert (
         by_label["SRCC, expectation"].with_it == "1.000" and by_label["SRCC, expectation"].verdict == "better with it"
     )
     assert by_label["MAE, regression"].difference.startswith("-")
     assert by_label["MAE, regression"].verdict == "better with it"
-    shutil.copytree(world.layout.result("scoring"), world.layout.ablation("no_selfsupervision"), dirs_exist_ok=True)
+    theirs = world.layout.ablation("no_selfsupervision") / "predictions/scoring.parquet"
+    shutil.copy(world.layout.result("scoring") / "predictions.parquet", theirs)
     equal = tables.ablations(world.params, world.layout)["no_selfsupervision"]
-    assert {row.verdict for row in equal} == {"no difference shown"}
+    assert {row.verdict for row in equal.rows} == {"no difference shown"}
 
 
 def test_one_table_says_whether_each_part_earns_its_place(world: World) -> None:
@@ -164,7 +166,7 @@ def test_parts_that_were_not_measured_are_no_rows(world: World) -> None:
 
 
 def test_an_ablation_of_other_photographs_is_refused(world: World) -> None:
-    file = world.layout.ablation("no_selfsupervision") / "predictions.parquet"
+    file = world.layout.ablation("no_selfsupervision") / "predictions/scoring.parquet"
     write_table(file, read_table(file, PREDICTIONS).iloc[1:], PREDICTIONS)
     with pytest.raises(tables.ReportError, match="other photographs"):
         tables.ablations(world.params, world.layout)

@@ -40,6 +40,7 @@ SUFFIXES = (
 )
 MIN_SIDE = 64  # pixels of the shorter side, as stored: what edits of attributes need
 SHARD_PATTERN = "images-*.arrow"
+SHARP = 3  # a JPEG's decoder scales down less sharply than `fit`: this many times the wanted size are left to `fit`
 LARGE = 50_000_000  # pixels: of photographs with more only one is decoded at a time, whatever the number of threads
 
 _decoding_large = threading.Lock()
@@ -82,7 +83,7 @@ def read_image(
             if width * height > max_pixels:
                 raise ImageError(f"{name}: {width}x{height} pixels, more than the {max_pixels} allowed")
             if max_side is not None:
-                scale = max_side / max(width, height)
+                scale = SHARP * max_side / max(width, height)
                 image.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))  # for a JPEG; at least that
             with _decoding_large if image.width * image.height > LARGE else nullcontext():
                 image.load()

@@ -18,7 +18,18 @@ from calm.attributes.grammar import Rules, naming_rules, states_named
 from calm.attributes.taxonomy import taxonomy
 from calm.data.store.tables import comments
 from calm.data.store.text import critiques
-from calm.evaluation.base import ROW, Bench, EvaluationError, Headline, Outcome, Task, group_keys, origin_of_labels
+from calm.evaluation.base import (
+    ROW,
+    Bench,
+    EvaluationError,
+    Headline,
+    Outcome,
+    Pair,
+    Task,
+    group_keys,
+    origin_of_labels,
+    paired_means,
+)
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics.captions import BLEU, CaptionScores, scored, tokenised
 from calm.evaluation.statistics.decisions import KINDS, elsewhere, figures, hits
@@ -164,6 +175,16 @@ def _naming(predictions: pd.DataFrame, rules: Rules, bootstrap: Bootstrap) -> di
     return result | {name: pooled[name] for name in ("precision", "recall")}
 
 
+def compared(first: pd.DataFrame, second: pd.DataFrame, bootstrap: Bootstrap) -> list[Pair]:
+    """Comments of two models: is a real edit named, and how near do they come to the references?"""
+    edited = first["edits"].notna().to_numpy()
+    told = [hits(list(one.loc[edited, "edits"]), list(one.loc[edited, "named"]), "state") for one in (first, second)]
+    return [
+        paired_means("comments: a real edit named (state)", *told, group_keys(first[edited]), bootstrap),
+        paired_means("comments: CIDEr-D", first["cider"], second["cider"], group_keys(first), bootstrap),
+    ]
+
+
 TASK = Task(
     title="Aesthetic commenting",
     about="Do generated comments say what the reference comments of the same photograph say?",
@@ -182,4 +203,5 @@ TASK = Task(
     ),
     run=run,
     settings=CommentingSettings,
+    compared=compared,
 )

@@ -13,7 +13,17 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from calm.evaluation.base import ROW, Bench, EvaluationError, Headline, Outcome, Task, group_keys, origin_of_labels
+from calm.evaluation.base import (
+    ROW,
+    Bench,
+    EvaluationError,
+    Headline,
+    Outcome,
+    Pair,
+    Task,
+    group_keys,
+    origin_of_labels,
+)
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics import plots
 from calm.evaluation.statistics.calibration import ACCURACY, CALIBRATION, PLCC_LOGISTIC, cut, emd, reliability
@@ -200,6 +210,21 @@ def _compared(predictions: pd.DataFrame, first: str, second: str, bootstrap: Boo
     return found
 
 
+def compared(first: pd.DataFrame, second: pd.DataFrame, bootstrap: Bootstrap) -> list[Pair]:
+    """Each readout of two models, on the photographs that both score."""
+    pairs = []
+    for readout in READOUTS:
+        known = (first[readout].notna() & second[readout].notna()).to_numpy()
+        rows, others = first[known], second[known]
+        groups = group_keys(rows)
+        a, b, target = (part.to_numpy(dtype=float) for part in (rows[readout], others[readout], rows["score"]))
+        for metric in (SRCC, PLCC, MAE):
+            gap = paired_difference(metric, a, b, target, groups, bootstrap)
+            points = (None, None) if gap.value is None else (metric.point(a, target), metric.point(b, target))
+            pairs.append(Pair(f"{metric.label}, {readout}", *points, gap, higher_is_better=metric is not MAE))
+    return pairs
+
+
 def _constant_answers(rows: pd.DataFrame, train: pd.DataFrame) -> dict[str, float | None]:
     """What a readout has to beat: always the mean training score, the more frequent side, the mean training votes."""
     good = (rows["score"] > rows["cut"]).to_numpy()
@@ -265,4 +290,5 @@ TASK = Task(
     ),
     run=run,
     settings=ScoringSettings,
+    compared=compared,
 )

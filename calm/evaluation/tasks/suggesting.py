@@ -17,7 +17,18 @@ import pyarrow as pa
 
 from calm.attributes.edits import draw_edits, edit_labels, edited_copies, labels_of, lacking
 from calm.attributes.taxonomy import Taxonomy, taxonomy
-from calm.evaluation.base import ROW, Bench, EvaluationError, Headline, Outcome, Task, group_keys, item_keys
+from calm.evaluation.base import (
+    ROW,
+    Bench,
+    EvaluationError,
+    Headline,
+    Outcome,
+    Pair,
+    Task,
+    group_keys,
+    item_keys,
+    paired_means,
+)
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics.decisions import KINDS, Labels, cross_fitted, elsewhere, figures, hits, key, keys
 from calm.evaluation.statistics.metrics import Bootstrap, mean
@@ -200,6 +211,20 @@ def _unedited(predictions: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def compared(first: pd.DataFrame, second: pd.DataFrame, bootstrap: Bootstrap) -> list[Pair]:
+    """First suggestions of two models for edited photographs, and those of their language models alone."""
+    edited = first["edits"].notna().to_numpy()
+    groups = group_keys(first[edited])
+    pairs = []
+    for way, name in WAYS.items():
+        told = [
+            hits(list(one.loc[edited, "edits"]), [ranked[:1] for ranked in one.loc[edited, way]], "state")
+            for one in (first, second)
+        ]
+        pairs.append(paired_means(f"first suggestion: a real edit (state), {name}", *told, groups, bootstrap))
+    return pairs
+
+
 DECIDED = {
     "state.precision": "precision by state",
     "state.recall": "recall by state",
@@ -238,4 +263,5 @@ TASK = Task(
     ),
     run=run,
     settings=SuggestingSettings,
+    compared=compared,
 )
