@@ -8,15 +8,18 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from calm.cli.culling import Copies, Pick, fingerprint
 from calm.cli.photographs import find_photographs, read_photographs
 from calm.cli.printing import Row, print_csv, print_json_rows, print_results, tell
 from calm.cli.remembered import Remembered
 from calm.cli.stages import quiet_libraries
+from calm.cli.stars import PERCENTILES, Stars
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -63,6 +66,19 @@ BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Photographs
 AsJson = Annotated[bool, typer.Option("--json", help="A JSON list with one object per photograph.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Comma-separated values with a header.")]
 Cached = Annotated[bool, typer.Option("--cache/--no-cache", help="Give answers that were given before again.")]
+Grouped = Annotated[bool, typer.Option("--groups", help="Bursts and near-duplicates together, the best of each first.")]
+CopyBest = Annotated[
+    Path | None, typer.Option(file_okay=False, help="Copy here the best of each group, and what is in none.")
+]
+Xmp = Annotated[
+    bool,
+    typer.Option(
+        "--xmp",
+        help="Stars into sidecars, which photo editors read, where there is no rating: 2, 3, 4 and 5 from percentile "
+        f"{', '.join(map(str, PERCENTILES))}.",
+    ),
+]
+OverwriteRatings = Annotated[bool, typer.Option("--overwrite-ratings", help="With --xmp: also where there is one.")]
 CHUNK = 64  # photographs whose remembered answers are looked up at once
 
 
@@ -88,6 +104,7 @@ class Way:
     public: str | None = None  # None is the model's first
     arrange: Callable[[Iterable[Row]], Iterable[Row]] = iter  # which rows are printed, in which order
     question: Mapping[str, Any] | None = None  # what is asked beside model and photograph; None: do not remember
+    copies: Path | None = None  # a folder whose files are not asked about
 
 
 class How(StrEnum):
@@ -109,33 +126,43 @@ def score(
     ] = None,
     readout: Annotated[Readout, typer.Option(help="Which readout is shown as `score`.")] = Readout.regression,
     best_first: Annotated[bool, typer.Option("--sort", help="The highest score first.")] = False,
-    top: Annotated[int | None, typer.Option(min=1, help="The best so many alone, the highest score first.")] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="The best so many alone, the highest score first; with groups, groups.")
+    ] = None,
     least: Annotated[float | None, typer.Option("--min", help="Those with this score or a higher one alone.")] = None,
+    groups: Grouped = False,
+    copy_best: CopyBest = None,
+    xmp: Xmp = False,
+    overwrite_ratings: OverwriteRatings = False,
     cached: Cached = True,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
     """Aesthetic scores by all three readouts, and how many of 100 photographs the public scored lower."""
-
-    def judge(calm: Calm, images: Sequence[Image]) -> Iterator[Row]:
-        for result in calm.score(images, batch_size, public):
-            values = {name.value: getattr(result, name.value) for name in Readout}
-            yield {
-                "score": values[readout.value],
-                **values,
-                "spread": result.spread,
-                "percentile": result.percentile,
-            }
+    if overwrite_ratings and not xmp:
+        raise ValueError("--overwrite-ratings has no effect without --xmp")
+    pick = Pick(best_first, top, least, groups or copy_best is not None)
+    stars, copies = Stars(overwrite_ratings) if xmp else None, Copies(copy_best) if copy_best else None
 
     def arrange(rows: Iterable[Row]) -> Iterable[Row]:
-        kept = rows if least is None else (row for row in rows if row["score"] is not None and row["score"] >= least)
-        if not best_first and top is None:
-            return kept  # each as soon as it is known
-        ranked = sorted(kept, key=lambda row: (row["score"] is None, -(row["score"] or 0)))  # without a score: last
-        return ranked[:top]
+        rows = pick(rows) if stars is None else stars.given(pick(rows))
+        return rows if copies is None else copies.made(rows)
 
+    judge = partial(_scored, batch_size=batch_size, public=public, readout=readout)
     question = {"verb": "score", "public": public, "readout": readout.value} if cached else None
-    run(files, judge, Way(model, device, dtype, batch_size, as_json, as_csv, True, public, arrange, question))
+    way = Way(model, device, dtype, batch_size, as_json, as_csv, True, public, arrange, question, copy_best)
+    run(files, judge, way)
+    if any(part is not None and part.failed for part in (stars, copies)):
+        raise typer.Exit(1)
+
+
+def _scored(
+    calm: Calm, images: Sequence[Image], batch_size: int, public: str | None, readout: Readout
+) -> Iterator[Row]:
+    for image, result in zip(images, calm.score(images, batch_size, public), strict=True):
+        values = {name.value: getattr(result, name.value) for name in Readout}
+        told = {"spread": result.spread, "percentile": result.percentile}
+        yield {"score": values[readout.value], **values, **told, "fingerprint": fingerprint(image)}
 
 
 @verb
@@ -226,6 +253,8 @@ def run(names: Sequence[str], judge: Judge, way: Way) -> None:
     if way.as_json and way.as_csv:
         raise ValueError("--json and --csv exclude one another")
     paths, missing = find_photographs(names)
+    if way.copies is not None:  # those of an earlier run
+        paths = [path for path in paths if not Path(path).resolve().is_relative_to(way.copies.resolve())]
     for problem in missing:
         tell(problem)
     if not paths:

@@ -121,4 +121,6 @@ def flat(results: Iterable[Row]) -> Iterator[Row]:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.2f}" if isinstance(value, float) else str(value)

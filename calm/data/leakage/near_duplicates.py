@@ -236,7 +236,7 @@ def near_duplicates(looks: Looks, left: Positions, right: Positions, distance: i
         correlation, mirrored, cropped (nearer as a part of the other than as a whole). Ordered by left.
     """
     pairs = candidates(looks, looks.showing(left), looks.showing(right), distance)
-    pairs["correlation"] = _correlations(looks, pairs)
+    pairs["correlation"] = correlations(looks, pairs)
     pairs = pairs[pairs["correlation"] >= least]
     pairs = pairs.sort_values(["left", "distance", "correlation", "right"], ascending=[True, True, False, True])
     nearest = pairs.drop_duplicates("left", ignore_index=True)
@@ -276,7 +276,7 @@ def _pairs(
     return pd.DataFrame({**columns, "mirrored": mirrored, "distance": distance.astype(np.int32)})
 
 
-def _correlations(looks: Looks, pairs: pd.DataFrame) -> NDArray[np.float64]:
+def correlations(looks: Looks, pairs: pd.DataFrame) -> NDArray[np.float64]:
     """Of each candidate's thumbnails, as many at a time as memory is meant for."""
     columns = [pairs[name].to_numpy() for name in ("whole", "box", "part", "mirrored")]
     found = np.zeros(len(pairs))
