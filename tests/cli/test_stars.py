@@ -105,6 +105,7 @@ def test_sidecars_are_called_as_the_others_of_the_folder_and_by_the_whole_name_w
     Path("holiday/c.xmp").touch()
     assert Names(Path("holiday")).of(Path("holiday/a.CR2")) == ([], Path("holiday/a.xmp"))  # Adobe's, in a pair too
     Path("holiday/c.xmp").unlink()
+    Path("holiday/a.CR2").unlink()
     rows("holiday", "--xmp")
     assert {path.name for path in Path("holiday").glob("b.*xmp")} == {"b.jpg.xmp"}
 
