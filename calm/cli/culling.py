@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from calm.cli.errors import tell
-from calm.cli.printing import Row
+from calm.cli.printing import Row, tell
 
 if TYPE_CHECKING:
     from PIL.Image import Image

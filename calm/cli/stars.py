@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from calm.cli.errors import tell
-from calm.cli.printing import Row
+from calm.cli.printing import Row, tell
 
 if TYPE_CHECKING:
     from lxml.etree import _ElementTree
@@ -79,7 +78,7 @@ class Names:
 
     def __init__(self, folder: Path) -> None:
         from calm.data.store.images import SUFFIXES
-        from calm.data.store.raw import SUFFIXES as RAW
+        from calm.data.store.pixels import RAW_SUFFIXES as RAW
 
         files = [Path(path.name) for path in folder.iterdir()]
         self.raw = Counter(file.stem for file in files if file.suffix.lower() in RAW)
@@ -89,7 +88,7 @@ class Names:
 
     def of(self, photograph: Path) -> tuple[list[Path], Path]:
         """The sidecars that a photograph has, and the one to write."""
-        from calm.data.store.raw import SUFFIXES as RAW
+        from calm.data.store.pixels import RAW_SUFFIXES as RAW
 
         rivals = self.raw if photograph.suffix.lower() in RAW else self.all
         stems = [photograph.name] if rivals[photograph.stem] > 1 else [photograph.name, photograph.stem]
