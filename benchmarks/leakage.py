@@ -31,8 +31,9 @@ from calm.data.leakage.near_duplicates import Looks, _correlations, candidates, 
 from calm.data.leakage.stage import integers
 from calm.data.store import tables
 from calm.data.store.fingerprints import CROPS, SIDE, fingerprint, perceptual_hash
-from calm.data.store.images import SUFFIXES, ImageStore, read_image
+from calm.data.store.images import SUFFIXES, read_image
 from calm.data.store.pixels import fit
+from calm.data.store.shards import ImageStore
 from calm.io import write_table
 from calm.layout import Layout
 from calm.params import load_params

@@ -27,8 +27,9 @@ from PIL import Image, ImageCms, ImageOps
 from calm.data import sources
 from calm.data.prepare import prepare
 from calm.data.store.fingerprints import fingerprint, perceptual_hash
-from calm.data.store.images import ImageStore, encode, read_image
+from calm.data.store.images import encode, read_image
 from calm.data.store.pixels import fit
+from calm.data.store.shards import ImageStore
 from calm.layout import Layout
 from calm.params import Params, load_params, parse_params
 from calm.seeds import stream

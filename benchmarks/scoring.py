@@ -21,7 +21,7 @@ import torch
 from PIL.Image import Image
 
 from calm.assistant import Calm
-from calm.data.store.images import ImageStore
+from calm.data.store.shards import ImageStore
 from calm.data.store.tables import role_list
 from calm.instructions import SCORE_PROMPT, messages
 from calm.layout import Layout

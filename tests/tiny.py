@@ -20,7 +20,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from calm.data.store.images import ShardWriter, encode
+from calm.data.store.images import encode
+from calm.data.store.shards import ShardWriter
 from calm.data.store.tables import INSTRUCTION, ITEM, LIST
 from calm.instructions import CAPTION_PROMPT, COMMENT_PROMPT, SCORE_PROMPT, format_score, messages
 from calm.io import write_table

@@ -25,8 +25,9 @@ from calm.data.settings import ImageParams
 from calm.data.sources import Source, source
 from calm.data.store import tables
 from calm.data.store.fingerprints import fingerprint, perceptual_hash
-from calm.data.store.images import MIN_SIDE, SHARD_BYTES, ImageError, ShardState, encode, read_image
+from calm.data.store.images import MIN_SIDE, ImageError, encode, read_image
 from calm.data.store.pixels import fit
+from calm.data.store.shards import SHARD_BYTES, ShardState
 from calm.data.store.tables import rows_to_frame
 from calm.data.store.text import clean
 from calm.io import atomic_dir, code_sha256, sha256_file, sha256_text, write_table

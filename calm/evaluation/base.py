@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from calm.assistant import Calm
-    from calm.data.store.images import ImageStore
+    from calm.data.store.shards import ImageStore
 
 Settings = TypeVar("Settings", bound=Section, covariant=True)
 # Which photograph a row of predictions is of, and the group by which a bootstrap resamples it.
@@ -60,7 +60,7 @@ class Bench(Generic[Settings]):
 
     def photograph(self, dataset: str, item_id: str) -> Image:
         """One prepared photograph, RGB."""
-        from calm.data.store.images import ImageStore
+        from calm.data.store.shards import ImageStore
 
         if dataset not in self._stores:
             self._stores[dataset] = ImageStore(self.layout.prepared(dataset))

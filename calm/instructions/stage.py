@@ -14,7 +14,7 @@ from calm.attributes.grammar import naming_rules, sound_named, states_named
 from calm.attributes.taxonomy import taxonomy
 from calm.data.settings import Spoilt
 from calm.data.store import tables
-from calm.data.store.images import ImageStore
+from calm.data.store.shards import ImageStore
 from calm.data.store.tables import INSTRUCTION, PROMPT
 from calm.data.store.text import QUESTION, answers, captions, critiques
 from calm.instructions import (

@@ -16,7 +16,7 @@ from PIL import Image
 from calm.attributes import LEVELS
 from calm.attributes.edits import Edit, absent, apply_edits, spoil
 from calm.attributes.taxonomy import Taxonomy, taxonomy
-from calm.data.store.images import ImageStore
+from calm.data.store.shards import ImageStore
 from calm.layout import Layout
 from calm.model.build import Assembly
 from calm.model.mfam import LevelTokens

@@ -17,7 +17,7 @@ from calm.data.prepare import prepare
 from calm.data.reading.base import Card
 from calm.data.reading.folder import FolderSource
 from calm.data.store import tables
-from calm.data.store.images import ImageStore
+from calm.data.store.shards import ImageStore
 from calm.layout import Layout
 from calm.params import Params
 from tests.data.conftest import MakeParams

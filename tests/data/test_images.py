@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms, ImageFile
 
-from calm.data.store.images import ImageError, ImageStore, ShardWriter, encode, read_image
+from calm.data.store.images import ImageError, encode, read_image
 from calm.data.store.pixels import ADOBE_RGB, fit, matrix_profile, upright_srgb
+from calm.data.store.shards import ImageStore, ShardWriter
 from tests.data.conftest import picture
 from tests.data.dng import dng
 

@@ -22,7 +22,7 @@ from calm.data.progress import in_order
 from calm.data.sources import SourceError, fetch
 from calm.data.sources.local import Local
 from calm.data.store import tables
-from calm.data.store.images import ImageStore, ShardState
+from calm.data.store.shards import ImageStore, ShardState
 from calm.layout import Layout
 from calm.params import Params
 from tests.data.conftest import MakeParams, photos_settings, picture
@@ -152,7 +152,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from calm.data import prepare as stage
-from calm.data.store.images import ShardState
+from calm.data.store.shards import ShardState
 from calm.layout import Layout
 from calm.params import parse_params
 from ruamel.yaml import YAML

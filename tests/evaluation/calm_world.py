@@ -21,7 +21,8 @@ from calm.attributes.taxonomy import taxonomy
 from calm.data.settings import RaterSplitParams
 from calm.data.splits import draw_support
 from calm.data.store import tables
-from calm.data.store.images import ShardWriter, encode
+from calm.data.store.images import encode
+from calm.data.store.shards import ShardWriter
 from calm.io import write_table
 from calm.layout import Layout
 from calm.params import Params, load_params
