@@ -51,42 +51,48 @@ class _Reader(GGUFReader):
         self._data = np.asarray(value)
 
 
+@torch.no_grad()
 def load(path: Path, dtype: torch.dtype) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """Read model and tokenizer.
 
     Raises:
-        ValueError: the file holds another architecture, or tensors that a Llama model does not have.
+        ValueError: the file holds another architecture, tensors that a Llama model does not have, or lacks some.
     """
     reader, fields, config = _opened(path)
+    packed, tokenizer = reader.tensors, _tokenizer(fields)
+    del reader, fields  # a vocabulary's strings, as the package keeps them, take 60 MB
     with no_init_weights():  # every weight is read from the file; drawing them first would take seconds
         # not `.to(dtype)`, which would round the frequencies of positions too
         model = LlamaForCausalLM._from_config(config, dtype=dtype)
-    weights = {}
-    for tensor in reader.tensors:
-        values = _values(tensor)
-        name = _name(tensor.name, path)
+    model.tie_weights()
+    places = dict(model.named_parameters())  # of weights that are tied, the first
+    for tensor in packed:
+        name, values = _name(tensor.name, path), _values(tensor, path)
         if name.endswith("q_proj.weight"):
             values = _unpermute(values, config.num_attention_heads)
         elif name.endswith("k_proj.weight"):
             values = _unpermute(values, config.num_key_value_heads)
-        weights[name] = torch.from_numpy(values).to(dtype)
-    if config.tie_word_embeddings:
-        weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
-    model.load_state_dict(weights, strict=True, assign=True)
-    model.tie_weights()
-    return model.eval(), _tokenizer(fields)
+        place = places.pop(name, None)
+        if place is None or place.shape != values.shape:
+            raise ValueError(f"{path}: tensor '{tensor.name}' {values.shape} is not of the model that the file tells")
+        place.copy_(torch.from_numpy(values))  # one by one, so that the model is never there twice
+    if places:
+        raise ValueError(f"{path}: the tensor for '{min(places)}' is missing")
+    return model.eval(), tokenizer
 
 
-def _values(tensor: ReaderTensor) -> np.ndarray:
+def _values(tensor: ReaderTensor, path: Path) -> np.ndarray:
     """A tensor's numbers, in memory of their own.
 
-    The package unpacks sixteen rows at a time, and no packed number reaches over a row's end: laid end to end, short
-    rows take a third of the time.
+    Read from the file, not through the package's map of it, whose pages would stay in memory. The package unpacks
+    sixteen rows at a time, and no packed number reaches over a row's end: laid end to end, short rows take a third of
+    the time.
     """
-    packed = tensor.data
+    shape, kind = tensor.data.shape, tensor.data.dtype
+    packed = np.fromfile(path, kind, tensor.data.size, offset=int(tensor.data_offset)).reshape(shape)
     long = packed.reshape(gcd(len(packed), UNPACKED_ROWS), -1) if packed.ndim > 1 else packed
-    values = dequantize(long, tensor.tensor_type).reshape(*tensor.shape[::-1])
-    return np.require(values, requirements="W")  # a copy where it is the file's
+    values: np.ndarray = dequantize(long, tensor.tensor_type).reshape(*tensor.shape[::-1])
+    return values
 
 
 @cache
