@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
+if TYPE_CHECKING:  # functions of tables import them: whoever asks for a score need not wait for them
+    import pandas as pd
+    import pyarrow as pa
 
 PART = ".part"  # end of every temporary name; .dvcignore leaves them out
 
@@ -106,6 +106,8 @@ def write_table(target: Path, frame: pd.DataFrame, schema: pa.Schema) -> None:
     Raises:
         ValueError: a column is missing, unknown, of another type, or null where the schema says it cannot be.
     """
+    import pyarrow.parquet as pq
+
     table = to_table(frame, schema, str(target))
     with atomic_file(target) as part:
         pq.write_table(table, part, compression="zstd")
@@ -113,6 +115,8 @@ def write_table(target: Path, frame: pd.DataFrame, schema: pa.Schema) -> None:
 
 def to_table(frame: pd.DataFrame, schema: pa.Schema, where: str) -> pa.Table:
     """Convert a frame to an Arrow table of `schema`; `where` names the table in errors."""
+    import pyarrow as pa
+
     expected, found = set(schema.names), set(frame.columns)
     if expected != found:
         raise ValueError(
@@ -141,6 +145,8 @@ def read_arrow(path: Path, schema: pa.Schema, columns: Sequence[str] | None = No
         FileNotFoundError: the file is missing; the message says that a stage has to run first.
         ValueError: its columns or types are not those of `schema`.
     """
+    import pyarrow.parquet as pq
+
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: run the stage that makes it (`dvc repro`), or `dvc pull`")
     with pq.ParquetFile(path) as file:

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import cast
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, cast
 
 from calm.data import ArchiveError, SourceError
 from calm.data.store.images import SUFFIXES
+
+if TYPE_CHECKING:  # parquet files import it: whoever asks for a score of a folder need not wait for it
+    import pyarrow as pa
 
 _COLUMN = "image"  # of a hub's parquet files
 _LOOSE, _ARCHIVED, _TABLED = range(3)  # the same photograph lying loose and in an archive: the loose one is taken
@@ -251,6 +251,9 @@ def _in_zip(file: str, path: Path) -> Iterator[ImageRef]:
 
 def _in_parquet(file: str, path: Path, id_column: str | None) -> Iterator[ImageRef]:
     """Photographs in a hub's parquet file: bytes or struct(bytes, path); none if it has no column of images."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         with pq.ParquetFile(path) as table:
             names = table.schema_arrow.names
@@ -309,6 +312,8 @@ def _read_row(path: Path, row: int) -> bytes:
 @lru_cache(maxsize=64)
 def _group_starts(path: Path) -> list[int]:
     """The first row of each row group."""
+    import pyarrow.parquet as pq
+
     metadata = pq.read_metadata(path)
     sizes = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
     return [0, *itertools.accumulate(sizes[:-1])]
@@ -317,5 +322,7 @@ def _group_starts(path: Path) -> list[int]:
 @lru_cache(maxsize=2)
 def _row_group(path: Path, group: int) -> pa.ChunkedArray:
     """The photographs of one row group, which can only be read as a whole."""
+    import pyarrow.parquet as pq
+
     with pq.ParquetFile(path) as table:
         return table.read_row_group(group, columns=[_COLUMN]).column(_COLUMN)
