@@ -1,6 +1,9 @@
 """A trained model for people and for evaluation: scores, comments, suggestions, personal scores."""
 
-from calm.assistant.answers import Remedy, Score, Suggestion
-from calm.assistant.assistant import Calm
+from calm.assistant.starting import uncollected
+
+with uncollected():
+    from calm.assistant.answers import Remedy, Score, Suggestion
+    from calm.assistant.assistant import Calm
 
 __all__ = ["Calm", "Remedy", "Score", "Suggestion"]

@@ -17,6 +17,7 @@ from PIL import Image
 from calm.assistant.answers import Remedy, Score, Suggestion
 from calm.assistant.inputs import MAX_SIDE, Photographs, listed, opened
 from calm.assistant.personal import InContext, Observed, read_last
+from calm.assistant.starting import uncollected
 from calm.attributes import LEVELS
 from calm.attributes.taxonomy import taxonomy
 from calm.instructions import (
@@ -59,6 +60,7 @@ class Calm:
         self.score_range = (model.config.score_min, model.config.score_max)
 
     @classmethod
+    @uncollected()
     def from_pretrained(
         cls,
         path: Path | str | None = None,
