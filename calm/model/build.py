@@ -164,7 +164,7 @@ def assemble_parts(config: CalmConfig, vision: Vision, language: Language, runti
     model.generation_config.eos_token_id = language.tokenizer.eos_token_id
     model.generation_config.pad_token_id = language.tokenizer.pad_token_id
     processor = CalmProcessor(
-        CalmImageProcessor.of(vision.preprocessing),
+        CalmImageProcessor.of(vision.preprocessing, config.max_side or None),
         language.tokenizer,
         chat_template=language.chat_template,
         queries=config.queries,

@@ -15,6 +15,7 @@ from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import PILImageResampling
 
+from calm.data.store.pixels import upright_srgb
 from calm.model.configuration import IMAGE_TOKEN, PLACEHOLDERS
 
 Resampling = Literal["bilinear", "bicubic"]  # filters that PIL and torch both have
@@ -57,6 +58,11 @@ class CalmImageProcessor(PilBackend):
     """Scale to a square of the encoder's size, whole frame, and normalise.
 
     The frame is neither cropped nor padded: cropping would hide the composition, and bars would be read as part of it.
+    A photograph that Pillow has opened is turned upright, brought to sRGB and scaled down to `max_side` first, as those
+    were that the model learnt from. What was so prepared already stays as it is.
+
+    Args:
+        max_side: pixels of the longer side at most; None leaves photographs as they come.
     """
 
     model_input_names: ClassVar = ["pixel_values"]
@@ -69,12 +75,24 @@ class CalmImageProcessor(PilBackend):
     do_normalize = True
     do_convert_rgb = True
 
+    def __init__(self, max_side: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.max_side = max_side
+
+    def process_image(self, image: Any, *args: Any, **kwargs: Any) -> np.ndarray:
+        """Called by transformers for every image, before it is resized."""
+        if self.max_side is not None and isinstance(image, Image.Image):
+            image = upright_srgb(image, self.max_side)
+        pixels: np.ndarray = super().process_image(image, *args, **kwargs)
+        return pixels
+
     @classmethod
-    def of(cls, preprocessing: Preprocessing) -> CalmImageProcessor:
+    def of(cls, preprocessing: Preprocessing, max_side: int | None = None) -> CalmImageProcessor:
         """The image processor of an encoder."""
         size = {"height": preprocessing.size, "width": preprocessing.size}
         resample = PILImageResampling[preprocessing.resampling.upper()]
-        return cls(size=size, resample=resample, image_mean=list(preprocessing.mean), image_std=list(preprocessing.std))
+        mean, std = list(preprocessing.mean), list(preprocessing.std)
+        return cls(max_side, size=size, resample=resample, image_mean=mean, image_std=std)
 
 
 class CalmProcessor(ProcessorMixin):

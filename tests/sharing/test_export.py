@@ -9,37 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import ExifTags, Image
 
+from benchmarks.alone import READER
 from calm.assistant import Calm
 from calm.sharing import export
 from tests import tiny
 
 # In a process of its own, in which neither calm nor a package that transformers does not need can be imported.
-READER = """
+BLOCKED = """
 import sys
 for name in ("calm", "pydantic", "ruamel", "pandas", "pyarrow", "peft", "dvc", "typer", "scipy", "sklearn"):
     sys.modules[name] = None
-import json, torch
-from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
-folder, photograph = sys.argv[1:]
-model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True)
-processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-turn = {"role": "user", "content": "<image>\\nCan you give me the aesthetic score?"}
-text = processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
-batch = processor(text=[text], images=[Image.open(photograph)], return_tensors="pt")
-with torch.inference_mode():
-    score = model(**batch).score.item()
-    said = model.generate(**batch, max_new_tokens=5, do_sample=False)[:, batch["input_ids"].shape[1] :]
-print(json.dumps([score, processor.batch_decode(said, skip_special_tokens=True)[0].strip()]))
 """
 
 
 def test_transformers_alone_reads_it_and_answers_as_calm(trained_template: Any, tmp_path: Path) -> None:
     source = trained_template.layout.finetuned("scores")
     export(source, tmp_path / "exported")
-    tiny.picture(0).save(tmp_path / "photo.png")
-    command = [sys.executable, "-c", READER, str(tmp_path / "exported"), str(tmp_path / "photo.png")]
+    on_its_side = Image.Exif()
+    on_its_side[ExifTags.Base.Orientation] = 6
+    tiny.picture(0).resize((900, 600)).save(tmp_path / "photo.png", exif=on_its_side)
+    command = [sys.executable, "-c", BLOCKED + READER, str(tmp_path / "exported"), str(tmp_path / "photo.png")]
     surroundings = {"HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "PATH": ""}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=surroundings, check=False)
     assert done.returncode == 0, done.stderr
