@@ -46,6 +46,17 @@ if TYPE_CHECKING:
 TRAINED = "trained.safetensors"
 ADAPTER = "adapter"
 
+_ADAPTER_CARD = """\
+---
+library_name: peft
+---
+
+# What LoRA has learnt of a CALM's language model
+
+An adapter of {base} as it comes, apart from the model's other trained parts. Where a `model.safetensors` lies in the
+folder above, this adapter is merged into it: applied to that model it would act twice, and calm warns of it.
+"""
+
 NOTHING = " nothing;"  # in the language model's words, where no attribute state is told
 FILLER = "\n"
 
@@ -185,7 +196,6 @@ def add_lora(model: CalmForConditionalGeneration, tuning: LoRATuning, seed: int)
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)
-    model.language_model.config._name_or_path = model.config.provenance["language"]["name"]  # peft records it
     config = LoraConfig(
         r=tuning.r,
         lora_alpha=tuning.alpha,
@@ -213,10 +223,13 @@ def attention_layers(language_model: torch.nn.Module) -> list[str]:
 
 
 def save_adapter(folder: Path, adapter: PeftModel) -> None:
-    """Write adapters below `folder`; the same adapters are always the same bytes."""
+    """Write adapters below `folder`, with what they are of; the same adapters are always the same bytes."""
+    base: str = adapter.get_base_model().name_or_path
     for config in adapter.peft_config.values():
         config.target_modules = sorted(config.target_modules)  # peft writes a set as it comes: every process its order
-    adapter.save_pretrained(folder / ADAPTER)
+        config.base_model_name_or_path = base
+    adapter.save_pretrained(folder / ADAPTER, save_embedding_layers=False)  # or it asks the hub for the base model
+    (folder / ADAPTER / "README.md").write_text(_ADAPTER_CARD.format(base=base), encoding="utf-8")  # peft's is a form
 
 
 def save_trained(folder: Path, model: CalmForConditionalGeneration, names: Iterable[str]) -> None:
@@ -281,8 +294,15 @@ def save_complete(folder: Path, assembly: Assembly, adapter: PeftModel | None) -
     if adapter is not None:
         save_adapter(folder, adapter)
         model.language_model = adapter.merge_and_unload()
+        unname(model)
     model.save_pretrained(folder)
     assembly.processor.save_pretrained(folder)
+
+
+def unname(model: CalmForConditionalGeneration) -> None:
+    """For a language model with an adapter merged: it is no longer the one that the adapter was made for."""
+    for named in (model.language_model, model.language_model.config, model.config.text_config):
+        named.name_or_path = ""
 
 
 def load_complete(folder: Path, runtime: Runtime) -> Assembly:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -126,7 +127,8 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Transformers' own; a draft that is looked up in the prompt ends where a photograph begins."""
         generator: CandidateGenerator = super()._get_candidate_generator(*args, **kwargs)
         if isinstance(generator, PromptLookupCandidateGenerator):
-            look_up, end = generator.get_candidates, int(self.generation_config.eos_token_id)
+            look_up, ends = generator.get_candidates, generator.eos_token_id
+            end = 0 if ends is None else int(ends.flatten()[0])  # of several, any
 
             def words(input_ids: torch.Tensor, **rest: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
                 found, logits = look_up(input_ids.masked_fill(self._places(input_ids), end), **rest)
@@ -165,6 +167,7 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             score_positions: (B,) where the score is read; the last position by default, as left padding has it.
             publics: (B,) whose score it is, as numbers of `config.publics`; the first by default.
         """
+        self._warn_of_adapters()
         if inputs_embeds is None:
             inputs_embeds, visual_tokens = self._read(input_ids, pixel_values, visual_tokens)
         if labels is not None:
@@ -183,6 +186,17 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         kept = states[:, -logits_to_keep:].contiguous() if logits_to_keep else states
         logits = self.language_model.lm_head(kept)
         return CalmOutput(logits=logits, past_key_values=outputs.past_key_values, **scored)
+
+    def _warn_of_adapters(self) -> None:
+        """Peft applies an adapter to any model, to one that has it already too."""
+        for adapter in getattr(self.language_model, "peft_config", {}).values():
+            made_for = adapter.base_model_name_or_path
+            if made_for and made_for != self.language_model.name_or_path:
+                warnings.warn(
+                    f"the adapter on the language model was made for {made_for}, not for the one in this checkpoint: "
+                    "if it comes from the folder beside it, it is merged already and acts twice; leave it out",
+                    stacklevel=3,
+                )
 
     def _read(
         self, input_ids: torch.Tensor | None, pixel_values: torch.Tensor | None, visual_tokens: torch.Tensor | None

@@ -165,6 +165,7 @@ def load_language(name: str, dtype: torch.dtype) -> Language:
     part = LANGUAGE.get(name, LanguagePart())
     if part.file is not None:
         model, tokenizer = gguf_llama.load(part.file.locate(), dtype)
+        model.name_or_path = name  # what peft says of an adapter's base model
     else:
         model = AutoModelForCausalLM.from_pretrained(name, revision=part.revision, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(name, revision=part.revision, padding_side="left")

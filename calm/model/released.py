@@ -16,7 +16,16 @@ from safetensors.torch import load_file, save_file
 
 from calm.attributes.taxonomy import taxonomy
 from calm.io import atomic_file
-from calm.model.build import ADAPTER, Assembly, CheckpointError, assemble_named, embedded, load_config, word_ids
+from calm.model.build import (
+    ADAPTER,
+    Assembly,
+    CheckpointError,
+    assemble_named,
+    embedded,
+    load_config,
+    unname,
+    word_ids,
+)
 from calm.model.processing import CalmProcessor
 from calm.model.settings import Runtime
 
@@ -99,6 +108,7 @@ def load_released(folder: Path, runtime: Runtime) -> Assembly:
     if wrong := [*(name for name in missing if name.startswith(OWN)), *unexpected]:
         raise CheckpointError(f"{folder / WEIGHTS}: of another model: {wrong[0]}")
     _merge(model.language_model, adapter, scaling)
+    unname(model)
     return assembly
 
 

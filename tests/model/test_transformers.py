@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from transformers import Trainer, TrainingArguments
 
 from calm.instructions import COMMENT_PROMPT, SCORE_PROMPT, messages
+from calm.model.build import ADAPTER
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.model.processing import CalmProcessor
 from tests import tiny
@@ -90,6 +93,51 @@ def test_looked_up_drafts_change_no_token(folder: Path, processor: CalmProcessor
         for how in ({}, {"prompt_lookup_num_tokens": 3})
     )
     assert torch.equal(plain, drafted)
+
+
+def test_several_tokens_may_end_a_looked_up_answer(folder: Path, processor: CalmProcessor) -> None:
+    model, batch = load(folder), inputs(processor, SCORE_PROMPT)
+    end, further = model.generation_config.eos_token_id, processor.tokenizer.convert_tokens_to_ids("a")
+    model.generation_config.eos_token_id = [end, further]
+    plain, drafted = (
+        model.generate(**batch, max_new_tokens=8, do_sample=False, **how)
+        for how in ({}, {"prompt_lookup_num_tokens": 3})
+    )
+    assert torch.equal(plain, drafted)
+
+
+def test_a_compiled_model_reads_as_the_plain_one(folder: Path, processor: CalmProcessor) -> None:
+    """By the compiler's first half: the second writes C++, which takes minutes and a compiler."""
+    model, batch = load(folder), inputs(processor, SCORE_PROMPT)
+    compiled = torch.compile(model, backend="aot_eager")
+    with torch.inference_mode():
+        found, plain = (one(**batch) for one in (compiled, model))
+    torch.testing.assert_close(found.score, plain.score, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.logits, plain.logits, atol=1e-3, rtol=0)
+
+
+def test_an_adapter_beside_the_model_that_has_it_says_so_and_does_not_act_twice_in_silence(
+    folder: Path, processor: CalmProcessor
+) -> None:
+    model, batch = load(folder), inputs(processor, SCORE_PROMPT)
+    said = (folder / ADAPTER / "README.md").read_text(encoding="utf-8")
+    base = model.config.provenance["language"]["name"]
+    assert PeftConfig.from_pretrained(folder / ADAPTER).base_model_name_or_path == base
+    assert base in said and "merged" in said
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(**batch)
+    PeftModel.from_pretrained(model.language_model, folder / ADAPTER)
+    with pytest.warns(UserWarning, match="it is merged already and acts twice"):
+        model(**batch)
+
+
+def test_an_adapter_of_ones_own_on_the_merged_model_is_nobodys_business(folder: Path, processor: CalmProcessor) -> None:
+    model, batch = load(folder), inputs(processor, SCORE_PROMPT)
+    get_peft_model(model.language_model, LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(**batch)
 
 
 def test_prompts_of_unequal_length_are_answered_as_alone(folder: Path, processor: CalmProcessor) -> None:
