@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +105,49 @@ def test_calm_comes_with_a_model_that_answers_anywhere(tmp_path: Path, monkeypat
     low, high = calm.score_range
     assert low <= score.regression <= high and score.text is not None and said
     assert calm.publics[0] == "para" and calm.provenance["publics"]["para"] == "human"
+
+
+# A cold command whose every way out is closed, and what it took.
+CUT_OFF = """
+import resource, socket, sys
+tried = []
+def refused(*where, **_):
+    tried.append(where)
+    raise OSError("the network is cut off")
+for name in ("getaddrinfo", "create_connection", "gethostbyname"):
+    setattr(socket, name, refused)
+socket.socket.connect = socket.socket.connect_ex = socket.socket.sendto = refused
+from calm.cli import app
+try:
+    app(["score", "--no-cache", "--json", "."])
+finally:
+    needless = sorted({"pandas", "pyarrow", "peft", "torchvision", "gradio"} & set(sys.modules))
+    print([tried, needless, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20], file=sys.stderr)
+"""
+
+
+def test_a_cold_command_in_any_folder_scores_with_the_network_cut_off(tmp_path: Path) -> None:
+    for number in range(3):
+        tiny.picture(number).resize((320, 240)).save(tmp_path / f"{number}.png")
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", CUT_OFF],
+        cwd=tmp_path,
+        env={**surroundings, "HF_HOME": str(tmp_path / "hub")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    tried, needless, peak = ast.literal_eval(done.stderr.splitlines()[-1])
+    assert tried == [] and needless == []
+    assert peak <= 1.0  # GB: half a model's worth is torch, transformers and what they import
+    rows = json.loads(done.stdout)
+    own = Calm.from_pretrained(device="cpu").score([tmp_path / f"{number}.png" for number in range(3)])
+    assert [row["file"] for row in rows] == ["0.png", "1.png", "2.png"]
+    for row, score in zip(rows, own, strict=True):
+        assert row["text"] == score.text and row["public"].startswith("para")
+        assert row["regression"] == pytest.approx(score.regression, abs=1e-3)
 
 
 def test_a_photograph_has_one_score_in_any_batch() -> None:
