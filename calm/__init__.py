@@ -10,9 +10,11 @@ a test holds this.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 from wrapt import register_post_import_hook
@@ -28,6 +30,21 @@ CLASSES = {
     "CalmProcessor": "calm.model.processing",
     "CalmImageProcessor": "calm.model.processing",
 }
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Python's search for circles of garbage waits until the block ends.
+
+    Imports and a vocabulary make a million objects that stay; to search them again and again takes half a second.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def register() -> None:

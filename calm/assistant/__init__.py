@@ -1,6 +1,6 @@
 """A trained model for people and for evaluation: scores, comments, suggestions, personal scores."""
 
-from calm.assistant.starting import uncollected
+from calm import uncollected
 
 with uncollected():
     from calm.assistant.answers import Remedy, Score, Suggestion

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from calm import uncollected
 from calm.assistant.answers import Remedy, Score, Suggestion
 from calm.assistant.inputs import MAX_SIDE, Photographs, listed, opened
 from calm.assistant.personal import InContext, Observed, read_last
-from calm.assistant.starting import uncollected
 from calm.attributes import LEVELS
 from calm.attributes.taxonomy import taxonomy
 from calm.instructions import (

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calm.cli.culling import Copies, Pick, fingerprint
-from calm.cli.photographs import find_photographs, read_photographs
+from calm.cli.photographs import Remembered, find_photographs, read_photographs
 from calm.cli.printing import Row, print_csv, print_json_rows, print_results, tell
-from calm.cli.remembered import Remembered
 from calm.cli.stages import quiet_libraries
 from calm.cli.stars import PERCENTILES, Stars
 

@@ -46,8 +46,8 @@ def serve(
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
     os.environ.setdefault("NO_PROXY", "127.0.0.1,localhost")  # gradio asks its own server whether it is there
     quiet_libraries()
+    from calm import page
     from calm.assistant import Calm
-    from calm.page import app as page
 
     calm = Calm.from_pretrained(model, device=device)
     asked = calm.public(public)

@@ -58,7 +58,7 @@ def test_a_name_that_leads_elsewhere_does_not(server: Server) -> None:
 
 
 def test_too_large_an_upload_leaves_no_file(server: Server) -> None:
-    from calm.page.app import MOST_BYTES
+    from calm.page import MOST_BYTES
 
     files = {"files": ("large.jpg", bytes(MOST_BYTES + 1))}
     sent = requests.post(f"{server.address}/{API}/upload", files=files, timeout=60)
