@@ -17,7 +17,6 @@ from calm.seeds import derive, stream
 from calm.settings import Share
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
 
 
@@ -169,23 +168,22 @@ def edits_from_json(text: str, known: Taxonomy | None = None) -> tuple[Edit, ...
     return edits
 
 
-def edited_copies(photograph: Image, edits: Sequence[Sequence[Edit]]) -> list[Image]:
+def edited_copies(photograph: Image.Image, edits: Sequence[Sequence[Edit]]) -> list[Image.Image]:
     """One copy of the photograph for each list of edits."""
     import torch
-    from PIL import Image as pillow
 
     with torch.inference_mode():
         changed = apply_edits(_pixels(photograph).repeat(len(edits), 1, 1, 1), edits)
         arrays = (changed.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    return [pillow.fromarray(array) for array in arrays]
+    return [Image.fromarray(array) for array in arrays]
 
 
-def lacking(photograph: Image) -> frozenset[str]:
+def lacking(photograph: Image.Image) -> frozenset[str]:
     """Quantities that no edit can change in this photograph: a grey one has no colour to lose."""
     return absent(_pixels(photograph))[0]
 
 
-def _pixels(photograph: Image) -> Tensor:
+def _pixels(photograph: Image.Image) -> Tensor:
     """(1, 3, H, W) in 0..1."""
     import torch
 

@@ -79,8 +79,8 @@ class Pick:
 
     def __call__(self, rows: Iterable[Row]) -> Iterator[Row]:
         """The rows without their fingerprints: each as soon as it is known, unless others may come before it."""
-        blocks = _grouped(list(rows)) if self.grouped else ([row] for row in rows)
-        kept = ([row for row in block if self._reaches(row)] for block in blocks)
+        blocks: Iterable[list[Row]] = _grouped(list(rows)) if self.grouped else ([row] for row in rows)
+        kept: Iterator[list[Row]] = ([row for row in block if self._reaches(row)] for block in blocks)
         if self.best_first or self.top is not None:
             kept = iter(sorted(filter(None, kept), key=lambda block: _rank(block[0]))[: self.top])
         return ({key: row[key] for key in row if key != "fingerprint"} for block in kept for row in block)

@@ -141,8 +141,8 @@ def paired_means(
     label: str, first: Sequence[float], second: Sequence[float], groups: Sequence[Hashable], bootstrap: Bootstrap
 ) -> Pair:
     """A figure that is the mean of one number for each photograph."""
-    means = [float(np.mean(values)) if len(values) else None for values in (first, second)]
-    return Pair(label, *means, mean(np.subtract(first, second), groups, bootstrap, difference=True))
+    ours, theirs = (float(np.mean(values)) if len(values) else None for values in (first, second))
+    return Pair(label, ours, theirs, mean(np.subtract(first, second), groups, bootstrap, difference=True))
 
 
 @dataclass(frozen=True)

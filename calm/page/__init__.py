@@ -297,7 +297,7 @@ class Sitting:
         return pd.DataFrame(lines).to_csv(index=False)
 
 
-def look(calm: Calm, images: Sequence[tuple[str, Image]], public: str | None) -> list[Card]:
+def look(calm: Calm, images: Sequence[tuple[str, Image.Image]], public: str | None) -> list[Card]:
     """What the model says of photographs, which are given with their names."""
     pictures = [image for _, image in images]
     maps = calm.attention(pictures)

@@ -178,10 +178,12 @@ def _naming(predictions: pd.DataFrame, rules: Rules, bootstrap: Bootstrap) -> di
 def compared(first: pd.DataFrame, second: pd.DataFrame, bootstrap: Bootstrap) -> list[Pair]:
     """Comments of two models: is a real edit named, and how near do they come to the references?"""
     edited = first["edits"].notna().to_numpy()
-    told = [hits(list(one.loc[edited, "edits"]), list(one.loc[edited, "named"]), "state") for one in (first, second)]
+    ours, theirs = (
+        hits(list(one.loc[edited, "edits"]), list(one.loc[edited, "named"]), "state") for one in (first, second)
+    )
     return [
-        paired_means("comments: a real edit named (state)", *told, group_keys(first[edited]), bootstrap),
-        paired_means("comments: CIDEr-D", first["cider"], second["cider"], group_keys(first), bootstrap),
+        paired_means("comments: a real edit named (state)", ours, theirs, group_keys(first[edited]), bootstrap),
+        paired_means("comments: CIDEr-D", list(first["cider"]), list(second["cider"]), group_keys(first), bootstrap),
     ]
 
 

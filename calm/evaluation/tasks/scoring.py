@@ -220,8 +220,8 @@ def compared(first: pd.DataFrame, second: pd.DataFrame, bootstrap: Bootstrap) ->
         a, b, target = (part.to_numpy(dtype=float) for part in (rows[readout], others[readout], rows["score"]))
         for metric in (SRCC, PLCC, MAE):
             gap = paired_difference(metric, a, b, target, groups, bootstrap)
-            points = (None, None) if gap.value is None else (metric.point(a, target), metric.point(b, target))
-            pairs.append(Pair(f"{metric.label}, {readout}", *points, gap, higher_is_better=metric is not MAE))
+            ours, theirs = (None if gap.value is None else metric.point(scores, target) for scores in (a, b))
+            pairs.append(Pair(f"{metric.label}, {readout}", ours, theirs, gap, higher_is_better=metric is not MAE))
     return pairs
 
 

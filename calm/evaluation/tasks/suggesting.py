@@ -217,11 +217,11 @@ def compared(first: pd.DataFrame, second: pd.DataFrame, bootstrap: Bootstrap) ->
     groups = group_keys(first[edited])
     pairs = []
     for way, name in WAYS.items():
-        told = [
+        ours, theirs = (
             hits(list(one.loc[edited, "edits"]), [ranked[:1] for ranked in one.loc[edited, way]], "state")
             for one in (first, second)
-        ]
-        pairs.append(paired_means(f"first suggestion: a real edit (state), {name}", *told, groups, bootstrap))
+        )
+        pairs.append(paired_means(f"first suggestion: a real edit (state), {name}", ours, theirs, groups, bootstrap))
     return pairs
 
 
