@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from calm.assistant import Calm, Score
 from calm.assistant.personal import ContextError, read_last
@@ -59,6 +59,34 @@ def test_an_opened_photograph_is_read_as_the_command_reads_it(calm: Calm, tmp_pa
     for path in sorted(tmp_path.iterdir()):
         opened, read = calm.score([Image.open(path)]), calm.score([read_image(path, max_pixels=10**6)])
         assert opened == read, path.name
+
+
+def test_a_score_of_the_visual_part_reads_the_mirrored_photograph_too(
+    calm: Calm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = tiny.pictures(3)
+    mirrored = [ImageOps.mirror(picture) for picture in pictures]
+
+    def scored(images: list[Image.Image]) -> list[float]:
+        monkeypatch.setattr(calm.model.config, "score_visual", 0.25)
+        mixed = calm.score(images)
+        monkeypatch.setattr(calm.model.config, "score_visual", 1.0)
+        seen = calm.score(images)
+        monkeypatch.setattr(calm.model.config, "score_visual", 0.0)
+        said = calm.score(images)
+        for a, b, c in zip(mixed, seen, said, strict=True):
+            assert a.regression == pytest.approx(b.regression / 4 + c.regression * 3 / 4, abs=1e-5)
+        return [score.regression for score in seen]
+
+    apart = np.array([scored(pictures), scored(mirrored)])
+    assert np.abs(apart[0] - apart[1]).min() > 1e-3
+    monkeypatch.setattr(calm.model.config, "score_mirrored", True)
+    both = np.array([scored(pictures), scored(mirrored)])
+    assert both[0] == pytest.approx(apart.mean(0), abs=1e-5) and both[1] == pytest.approx(both[0], abs=1e-5)
+    monkeypatch.setattr(calm.model.config, "score_visual", 0.25)
+    assert calm.observe(pictures).regression == pytest.approx(
+        [one.regression for one in calm.score(pictures)], abs=1e-4
+    )
 
 
 def test_every_photograph_gets_a_comment(calm: Calm) -> None:

@@ -152,10 +152,13 @@ class Calm:
         tokenizer = self._speaker.tokenizer
         end, point = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(".")
         scores = []
-        for tokens in self._encoded(images, batch_size):
-            visual = self.model.mfam(tokens)
+        for pixels in self._pixels(images, batch_size):
+            visual = self.model.mfam(self.model.encode_images(pixels))
             embeddings = self._prompt(prompt, visual, score=True)
-            shares, regressed, ids = score_answer(self.model, embeddings, visual, end, point, public=number)
+            mirrored = self.model.mirrored(pixels)
+            shares, regressed, ids = score_answer(
+                self.model, embeddings, visual, end, point, public=number, mirrored_tokens=mirrored
+            )
             numbers = zip(expectation(shares).tolist(), regressed.tolist(), distribution(shares).tolist(), strict=True)
             answers = tokenizer.batch_decode(ids, skip_special_tokens=True)
             for raw, (expected, regression, steps) in zip(answers, numbers, strict=True):
@@ -289,9 +292,10 @@ class Calm:
     def observe(self, images: Photographs, batch_size: int = 16) -> Observed:
         """Everything that personal scores are made of, each photograph looked at once; no text is written."""
         parts = []
-        for tokens in self._encoded(images, batch_size):
-            visual = self.model.mfam(tokens)
-            read = read_last(self.model, self._prompt(SCORE_PROMPT, visual, score=True), visual, use_cache=False)
+        for pixels in self._pixels(images, batch_size):
+            visual = self.model.mfam(tokens := self.model.encode_images(pixels))
+            prompts = self._prompt(SCORE_PROMPT, visual, score=True)
+            read = read_last(self.model, prompts, visual, self.model.mirrored(pixels), use_cache=False)
             parts.append(
                 Observed(
                     visual,
@@ -316,11 +320,15 @@ class Calm:
         return self._processor
 
     def _encoded(self, images: Photographs, batch_size: int) -> Iterator[LevelTokens]:
+        return map(self.model.encode_images, self._pixels(images, batch_size))
+
+    def _pixels(self, images: Photographs, batch_size: int) -> Iterator[torch.Tensor]:
+        """Batches of photographs as the encoder wants them, (B, 3, S, S)."""
         photographs = listed(images)
         for start in range(0, len(photographs), batch_size):
             chunk = [opened(photograph, self.max_side) for photograph in photographs[start : start + batch_size]]
             pixels = self._images(chunk, return_tensors="pt")["pixel_values"]
-            yield self.model.encode_images(pixels.to(self.model.mfam.thematic.weight.device))
+            yield pixels.to(self.model.mfam.thematic.weight.device)
 
     def _prompt(self, prompt: str, visual_tokens: torch.Tensor, *, score: bool = False) -> torch.Tensor:
         """Embeddings (B, L, D) of one prompt for every photograph; `score` as in `CalmProcessor.prompt`."""

@@ -61,16 +61,20 @@ class Read:
 
 @torch.inference_mode()
 def read_last(
-    model: CalmForConditionalGeneration, embeddings: torch.Tensor, visual_tokens: torch.Tensor, **cache: object
+    model: CalmForConditionalGeneration,
+    embeddings: torch.Tensor,
+    visual_tokens: torch.Tensor,
+    mirrored_tokens: torch.Tensor | None = None,
+    **cache: object,
 ) -> Read:
     """One forward pass over prompts (B, L, D) of one length, read at their last position.
 
-    `visual_tokens` (B, T, D) are those of the photographs that are scored.
+    `visual_tokens` (B, T, D) are those of the photographs that are scored; `mirrored_tokens`, of the mirrored ones.
     """
     output = model.language_model.model(inputs_embeds=embeddings, **cache)
     states = output.last_hidden_state[:, -1].contiguous()
     shares = digit_shares(model.language_model.lm_head(states), model.config.digit_token_ids)
-    return Read(states, expectation(shares), model.regress(states, visual_tokens).float())
+    return Read(states, expectation(shares), model.regress(states, visual_tokens, mirrored_tokens).float())
 
 
 class InContext:

@@ -345,6 +345,6 @@ def load_pretrained_mfam(folder: Path, runtime: Runtime) -> tuple[CalmForConditi
 
 
 def checkpoint_sha256(folder: Path) -> str:
-    """One hash over the weights of a checkpoint, printed with every score."""
-    files = sorted(folder.rglob("*.safetensors"))
+    """One hash over weights and configuration of a checkpoint, printed with every score."""
+    files = sorted(file for pattern in ("*.safetensors", "config.json") for file in folder.rglob(pattern))
     return sha256_text(json.dumps([[file.relative_to(folder).as_posix(), sha256_file(file)] for file in files]))

@@ -90,6 +90,8 @@ class CalmConfig(PreTrainedConfig):
     # `steps`, the 0th, 5th, ..., 100th percentile of those learnt from. Empty: there is one, without a name.
     publics: list[dict[str, Any]] = field(default_factory=list)
     score_mean: bool = False  # of its parts is the score; of a checkpoint by an earlier calm it was their sum
+    score_visual: float = 0.5  # what the visual part counts in that mean
+    score_mirrored: bool = False  # and whether it looks at the mirrored photograph too, which costs the encoder's time
     score_min: float = 1.0
     score_max: float = 10.0
     provenance: dict[str, Any] = field(default_factory=dict)

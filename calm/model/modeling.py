@@ -29,7 +29,7 @@ class CalmOutput(ModelOutput):
         loss: language-model loss, where labels were given: mean over answers of the mean over their tokens.
         logits: (B, kept positions, vocabulary).
         score: regression readout (B,), on the score scale; None unless there is one photograph to each prompt.
-        score_parts: (B, parts), what each part of the score head says; the readout is their mean.
+        score_parts: (B, parts), what each part of the score head says; the readout is their weighted mean.
         past_key_values: the language model's cache.
     """
 
@@ -152,6 +152,7 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         logits_to_keep: int = 0,
         score_positions: torch.Tensor | None = None,
         publics: torch.Tensor | None = None,
+        mirrored_tokens: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> CalmOutput:
         """Read photographs and prompts.
@@ -166,10 +167,14 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             logits_to_keep: last positions to give logits for; 0 means all.
             score_positions: (B,) where the score is read; the last position by default, as left padding has it.
             publics: (B,) whose score it is, as numbers of `config.publics`; the first by default.
+            mirrored_tokens: as `visual_tokens`, of the mirrored photographs (`mirrored`); with `pixel_values`, its own.
         """
         self._warn_of_adapters()
         if inputs_embeds is None:
-            inputs_embeds, visual_tokens = self._read(input_ids, pixel_values, visual_tokens)
+            if visual_tokens is None and pixel_values is not None:
+                visual_tokens = self.mfam(self.encode_images(pixel_values))
+                mirrored_tokens = self.mirrored(pixel_values)
+            inputs_embeds = self._read(input_ids, visual_tokens)
         if labels is not None:
             kwargs.setdefault("use_cache", False)  # nothing follows an answer that is given; the cache is a copy
         outputs = self.language_model.model(
@@ -179,7 +184,9 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             past_key_values=past_key_values,
             **kwargs,
         )
-        scored = self._scored(states := outputs.last_hidden_state, visual_tokens, score_positions, publics)
+        scored = self._scored(
+            states := outputs.last_hidden_state, visual_tokens, score_positions, publics, mirrored_tokens
+        )
         if labels is not None:
             return CalmOutput(loss=self._language_loss(states, labels, answer_weights, digit_targets), **scored)
         # contiguous, or torch copies the head once for every row of the batch
@@ -198,15 +205,18 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
                     stacklevel=3,
                 )
 
-    def _read(
-        self, input_ids: torch.Tensor | None, pixel_values: torch.Tensor | None, visual_tokens: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Embeddings of a prompt, and the visual tokens in it."""
+    def mirrored(self, pixel_values: torch.Tensor) -> torch.Tensor | None:
+        """Visual tokens of the mirrored photographs, where the score reads them (`config.score_mirrored`)."""
+        if not self.config.score_mirrored or self.training:
+            return None
+        tokens: torch.Tensor = self.mfam(self.encode_images(pixel_values.flip(-1)))
+        return tokens
+
+    def _read(self, input_ids: torch.Tensor | None, visual_tokens: torch.Tensor | None) -> torch.Tensor:
+        """Embeddings of a prompt with visual tokens in it."""
         if input_ids is None:
             raise ValueError("give input_ids or inputs_embeds")
-        if visual_tokens is None and pixel_values is not None:
-            visual_tokens = self.mfam(self.encode_images(pixel_values))
-        return self.embed_prompt(input_ids, visual_tokens), visual_tokens
+        return self.embed_prompt(input_ids, visual_tokens)
 
     def _scored(
         self,
@@ -214,6 +224,7 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         visual_tokens: torch.Tensor | None,
         positions: torch.Tensor | None,
         publics: torch.Tensor | None,
+        mirrored_tokens: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
         """The regression readout of one whole photograph a prompt; a prompt about several, or one level, has none."""
         if visual_tokens is None or visual_tokens.shape[:2] != (len(states), self.config.vision_tokens):
@@ -221,7 +232,8 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         rows = torch.arange(len(states), device=states.device)
         deciding = states[:, -1] if positions is None else states[rows, positions]
         parts = self.regress_parts(deciding, visual_tokens, publics)
-        return {"score": parts.mean(1), "score_parts": parts}
+        mirrored = None if mirrored_tokens is None else self.regress_parts(deciding, mirrored_tokens, publics)
+        return {"score": self._weighed(parts, mirrored), "score_parts": parts}
 
     def _language_loss(
         self,
@@ -253,10 +265,18 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return (per_answer if weights is None else per_answer * weights).mean()
 
     def regress(
-        self, states: torch.Tensor, visual_tokens: torch.Tensor, publics: torch.Tensor | None = None
+        self, states: torch.Tensor, visual_tokens: torch.Tensor, mirrored_tokens: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Regression readout (B,), on the score scale: the mean of what `regress_parts` says."""
-        return self.regress_parts(states, visual_tokens, publics).mean(1)
+        """Regression readout (B,), on the score scale: the weighted mean of what `regress_parts` says."""
+        mirrored = None if mirrored_tokens is None else self.regress_parts(states, mirrored_tokens)
+        return self._weighed(self.regress_parts(states, visual_tokens), mirrored)
+
+    def _weighed(self, parts: torch.Tensor, mirrored: torch.Tensor | None) -> torch.Tensor:
+        """The score (B,) of what the parts (B, parts) say; of the mirrored photograph the visual part counts alone."""
+        if parts.shape[1] == 1:
+            return parts[:, 0]
+        seen = parts[:, 1] if mirrored is None else (parts[:, 1] + mirrored[:, 1]) / 2
+        return (1 - self.config.score_visual) * parts[:, 0] + self.config.score_visual * seen
 
     def regress_parts(
         self, states: torch.Tensor, visual_tokens: torch.Tensor, publics: torch.Tensor | None = None

@@ -62,6 +62,7 @@ def score_answer(
     point_token_id: int,
     public: int = 0,
     max_tokens: int = 5,
+    mirrored_tokens: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Read a batch of prompts of one length (B, L, D), each about one photograph, once, then decode greedily.
 
@@ -72,6 +73,7 @@ def score_answer(
     Args:
         visual_tokens: (B, tokens, D) of those photographs, which the prompts hold too.
         public: whose score the regression is, a number of `config.publics`.
+        mirrored_tokens: of the mirrored photographs, where the model's score reads them.
 
     Returns:
         shares of the digits (B, 9), regression (B,), token ids of the answers (B, at most `max_tokens`).
@@ -79,7 +81,12 @@ def score_answer(
     language_model = model.language_model
     publics = torch.full((len(embeddings),), public)
     output = model(
-        inputs_embeds=embeddings, visual_tokens=visual_tokens, publics=publics, use_cache=True, logits_to_keep=1
+        inputs_embeds=embeddings,
+        visual_tokens=visual_tokens,
+        mirrored_tokens=mirrored_tokens,
+        publics=publics,
+        use_cache=True,
+        logits_to_keep=1,
     )
     shares = digit_shares(output.logits[:, -1], model.config.digit_token_ids)
     tokens = [output.logits[:, -1].argmax(-1)]

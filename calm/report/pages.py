@@ -34,16 +34,21 @@ def release(folder: Path, params: Params, layout: Layout) -> None:
         FileNotFoundError: results of the held-out photographs are not there; the message says what to run.
         CheckpointError: it is not trained with an adapter.
     """
-    roles = params.data.roles.model_dump()
-    cards = {name: source_type(name).card for names in roles.values() for name in names}
-    # Raters whose taste no score was learnt from say nothing of this model.
-    strangers = not set(roles["raters"]) & set(roles["scores"])
-    results = [one for one in sections(params, layout) if one.name != "personalised" or not strangers]
+    results = sections(params, layout)  # before hours of training, if they are missing
     with TemporaryDirectory(prefix="calm-") as temporary:
         whole = Path(temporary) / "whole"
         train_released(whole, params, layout)
         folder.mkdir(parents=True, exist_ok=True)
         write_released(whole, folder, {"name": f"calm {__version__}"})
+    write_card(folder, params, results)
+
+
+def write_card(folder: Path, params: Params, results: Sequence[Section]) -> None:
+    """The card of the model in `folder`, whose recipe had these results."""
+    roles = params.data.roles.model_dump()
+    cards = {name: source_type(name).card for names in roles.values() for name in names}
+    # Raters whose taste no score was learnt from say nothing of this model.
+    strangers = not set(roles["raters"]) & set(roles["scores"])
     weights, config = folder / WEIGHTS, load_config(folder)
     page = {
         "version": __version__,
@@ -54,7 +59,7 @@ def release(folder: Path, params: Params, layout: Layout) -> None:
         "spoilt": round(100 * params.instructions.spoilt.share),
         "seed": params.seed,
         "level": f"{100 * params.evaluation.bootstrap.level:g} %",
-        "sections": results,
+        "sections": [one for one in results if one.name != "personalised" or not strangers],
         "file": WEIGHTS,
         "size": f"{weights.stat().st_size / 1e6:.1f}",
         "sha256": sha256_file(weights),

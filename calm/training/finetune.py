@@ -126,6 +126,9 @@ def tune(
         publics, head = learnt_publics(rows, params.data.roles.scores), head_beside_language(options)
         rows = balanced(rows, options.balance)
     assembly = assemble_from(start, params, publics)
+    if isinstance(options, FinetuneScores):
+        assembly.model.config.score_visual = options.regression.visual
+        assembly.model.config.score_mirrored = options.regression.mirrored
     adapter = open_language_model(assembly, start[-1], params)
     trainable = open_for_training(assembly, head=head, q_formers=params.finetune.q_formers)
     features = Features.of(assembly, rows["dataset"], params.runtime, layout)

@@ -93,6 +93,8 @@ class Regression(Section):
     """Loss of the score head, beside the words'. Never 0: the readout would be that of a head that learnt nothing."""
 
     weight: Positive
+    visual: Share  # what the visual part counts in the score, beside the language model's
+    mirrored: bool  # the visual part looks at the mirrored photograph too, once trained
 
 
 class VisualScores(Optimisation):
