@@ -181,9 +181,9 @@ class Lines(nn.Linear):
 class ScoreHead(nn.Module):
     """The language model's part and the visual tokens' part, in half-scales above the middle of the score scale.
 
-    The score is their mean, and each is taught the score by itself: a line for each of the configuration's publics,
-    over one reading of the photograph (chosen here: docs/paper.md). A part that is taught what the other misses learns
-    noise, because on training photographs the other misses little else (docs/experiments.md).
+    The score is their weighted mean, and each is taught the score by itself: a line for each of the configuration's
+    publics, over one reading of the photograph (chosen here: docs/paper.md). A part that is taught what the other
+    misses learns noise, because on training photographs the other misses little else (docs/experiments.md).
 
     The visual part (chosen here: docs/paper.md) reads H_low, H_middle, H_high and H_thematic, the very tokens that the
     language model is given: averages of each level's and of the places', and every token of content, all normalised,
