@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
-from calm.data.leakage.near_duplicates import Looks, _correlations, candidates, near_duplicates
+from calm.data.leakage.near_duplicates import Looks, candidates, correlations, near_duplicates
 from calm.data.leakage.stage import integers
 from calm.data.store import tables
 from calm.data.store.fingerprints import CROPS, SIDE, fingerprint, perceptual_hash
@@ -170,7 +170,7 @@ def different(looks: Looks, names: list[str], groups: np.ndarray, least: float) 
     here = np.arange(len(names))
     near = candidates(looks, here, here, max(DISTANCES))
     near = near[groups[near["left"]] != groups[near["right"]]]
-    near = near.assign(correlation=_correlations(looks, near))
+    near = near.assign(correlation=correlations(looks, near))
     pairs = int((groups[:, None] != groups[None]).sum() // 2)
     lines = ["", f"Of {pairs:,} pairs of photographs of different groups:", ""]
     lines += ["| hashes within | pairs | of them with correlating thumbnails | highest correlation of the others |"]

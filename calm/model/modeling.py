@@ -19,6 +19,7 @@ from calm.model.heads import Lines, ScoreHead
 from calm.model.mfam import MFAM, LevelTokens, level_tokens
 
 IGNORED = -100  # label of positions that are not learned
+Shown = tuple[torch.Tensor | None, torch.Tensor | None]  # visual tokens of the photographs, and of the mirrored ones
 
 
 @dataclass
@@ -170,23 +171,14 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             mirrored_tokens: as `visual_tokens`, of the mirrored photographs (`mirrored`); with `pixel_values`, its own.
         """
         self._warn_of_adapters()
+        shown = (visual_tokens, mirrored_tokens)
         if inputs_embeds is None:
-            if visual_tokens is None and pixel_values is not None:
-                visual_tokens = self.mfam(self.encode_images(pixel_values))
-                mirrored_tokens = self.mirrored(pixel_values)
-            inputs_embeds = self._read(input_ids, visual_tokens)
+            inputs_embeds, shown = self._read(input_ids, pixel_values, shown)
         if labels is not None:
             kwargs.setdefault("use_cache", False)  # nothing follows an answer that is given; the cache is a copy
-        outputs = self.language_model.model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            **kwargs,
-        )
-        scored = self._scored(
-            states := outputs.last_hidden_state, visual_tokens, score_positions, publics, mirrored_tokens
-        )
+        where = {"attention_mask": attention_mask, "position_ids": position_ids, "past_key_values": past_key_values}
+        outputs = self.language_model.model(inputs_embeds=inputs_embeds, **where, **kwargs)
+        scored = self._scored(states := outputs.last_hidden_state, shown, score_positions, publics)
         if labels is not None:
             return CalmOutput(loss=self._language_loss(states, labels, answer_weights, digit_targets), **scored)
         # contiguous, or torch copies the head once for every row of the batch
@@ -205,28 +197,34 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
                     stacklevel=3,
                 )
 
-    def mirrored(self, pixel_values: torch.Tensor) -> torch.Tensor | None:
-        """Visual tokens of the mirrored photographs, where the score reads them (`config.score_mirrored`)."""
-        if not self.config.score_mirrored or self.training:
-            return None
-        tokens: torch.Tensor = self.mfam(self.encode_images(pixel_values.flip(-1)))
+    def look(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Visual tokens (B, tokens, D) of photographs (B, 3, S, S)."""
+        tokens: torch.Tensor = self.mfam(self.encode_images(pixel_values))
         return tokens
 
-    def _read(self, input_ids: torch.Tensor | None, visual_tokens: torch.Tensor | None) -> torch.Tensor:
-        """Embeddings of a prompt with visual tokens in it."""
+    def mirrored(self, pixel_values: torch.Tensor) -> torch.Tensor | None:
+        """Visual tokens of the mirrored photographs, where the score reads them (`config.score_mirrored`)."""
+        return self.look(pixel_values.flip(-1)) if self.config.score_mirrored and not self.training else None
+
+    def _read(
+        self, input_ids: torch.Tensor | None, pixel_values: torch.Tensor | None, shown: Shown
+    ) -> tuple[torch.Tensor, Shown]:
+        """Embeddings of a prompt, and what it shows."""
         if input_ids is None:
             raise ValueError("give input_ids or inputs_embeds")
-        return self.embed_prompt(input_ids, visual_tokens)
+        if shown[0] is None and pixel_values is not None:
+            shown = (self.look(pixel_values), self.mirrored(pixel_values))
+        return self.embed_prompt(input_ids, shown[0]), shown
 
     def _scored(
         self,
         states: torch.Tensor,
-        visual_tokens: torch.Tensor | None,
+        shown: Shown,
         positions: torch.Tensor | None,
         publics: torch.Tensor | None,
-        mirrored_tokens: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
         """The regression readout of one whole photograph a prompt; a prompt about several, or one level, has none."""
+        visual_tokens, mirrored_tokens = shown
         if visual_tokens is None or visual_tokens.shape[:2] != (len(states), self.config.vision_tokens):
             return {}
         rows = torch.arange(len(states), device=states.device)

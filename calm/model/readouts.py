@@ -80,14 +80,8 @@ def score_answer(
     """
     language_model = model.language_model
     publics = torch.full((len(embeddings),), public)
-    output = model(
-        inputs_embeds=embeddings,
-        visual_tokens=visual_tokens,
-        mirrored_tokens=mirrored_tokens,
-        publics=publics,
-        use_cache=True,
-        logits_to_keep=1,
-    )
+    shown = {"visual_tokens": visual_tokens, "mirrored_tokens": mirrored_tokens, "publics": publics}
+    output = model(inputs_embeds=embeddings, **shown, use_cache=True, logits_to_keep=1)
     shares = digit_shares(output.logits[:, -1], model.config.digit_token_ids)
     tokens = [output.logits[:, -1].argmax(-1)]
     cache = output.past_key_values

@@ -126,9 +126,6 @@ def tune(
         publics, head = learnt_publics(rows, params.data.roles.scores), head_beside_language(options)
         rows = balanced(rows, options.balance)
     assembly = assemble_from(start, params, publics)
-    if isinstance(options, FinetuneScores):
-        assembly.model.config.score_visual = options.regression.visual
-        assembly.model.config.score_mirrored = options.regression.mirrored
     adapter = open_language_model(assembly, start[-1], params)
     trainable = open_for_training(assembly, head=head, q_formers=params.finetune.q_formers)
     features = Features.of(assembly, rows["dataset"], params.runtime, layout)
@@ -168,6 +165,9 @@ def assemble_from(start: Sequence[Path], params: Params, publics: Sequence[dict[
     """
     config = load_config(start[0])
     config.publics = list(publics)
+    if publics:  # a run that learns scores
+        read = params.finetune.scores.regression
+        config.score_visual, config.score_mirrored = read.visual, read.mirrored
     config.told_states = min(config.told_states, params.mfam.words.states)  # words that are read need no training
     assembly = assemble_named(config, params.runtime, params.seed)
     use_plain_attention(assembly.model)

@@ -129,11 +129,11 @@ def test_a_sidecar_that_cannot_be_read_stays_and_is_told(content: str, reason: s
 
 def test_what_cannot_be_rated_is_one_message(holiday: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     holiday("a.jpg", 1, 400)
-    assert "--overwrite-ratings has no effect without --xmp" in str(run("holiday", "--overwrite-ratings").exception)
+    assert "--overwrite-ratings has no effect without --xmp" in run("holiday", "--overwrite-ratings").output
     score = ByWidth.score
 
     def without(*arguments: Any) -> list[Any]:
         return [vars(one).update(percentile=None) or one for one in score(*arguments)]
 
     monkeypatch.setattr(ByWidth, "score", without)
-    assert "--xmp: this model does not say" in str(run("holiday", "--xmp").exception)
+    assert "--xmp: this model does not say" in run("holiday", "--xmp").output

@@ -108,7 +108,10 @@ def objective(
     options: Optimisation = OPTIONS
     if weight:
         scores = world.params().finetune.scores
-        changes = OPTIONS.model_dump() | {"regression": Regression(weight=weight), "spread": spread}
+        changes = OPTIONS.model_dump() | {
+            "regression": Regression(weight=weight, visual=0.5, mirrored=False),
+            "spread": spread,
+        }
         options = scores.model_copy(update=changes)
     return InstructionObjective(assembly, features, rows, {}, options, 17, "test")
 
