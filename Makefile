@@ -53,9 +53,10 @@ $(VENV)/%/.installed: requirements/%.lock $(VENV)/.installed
 results: env ## write the results table of README.md from results/
 	python -m calm.report.pages
 
-# A file's tests stay together, so that what they share (processes, clusters) is started once.
+# A file's tests stay together, so that what they share (processes, clusters) is started once; slow files begin first
+# (tests/conftest.py). Two processes with a thread each: threads that wait for one another would spin.
 test: env apart ## all tests; offline, once what they need is installed
-	pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 checks: env ## lint, format, types, workflow, spelling
 	ruff check .

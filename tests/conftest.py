@@ -10,6 +10,14 @@ from typing import Any
 import pytest
 
 
+SLOW = ("distributed", "pipeline", "page", "docs", "writing")  # rooms whose tests begin first, or one would end alone
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort by room; a file's tests stay in one process."""
+    items.sort(key=lambda item: not set(SLOW) & set(item.path.parts))
+
+
 @dataclass(frozen=True)
 class TinyWorld:
     """Tiny parts, drawn data, and a checkout's folders."""

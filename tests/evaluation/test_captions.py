@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,13 +68,22 @@ def caption_scores(candidates: Sequence[str], references: Sequence[Sequence[str]
     return scored(tokens.captions[0], tokens.references)
 
 
-def reference_figures(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+@pytest.fixture(scope="module")
+def original() -> Any:
+    """pycocoevalcap's own METEOR."""
+    with java_on_path():
+        return Meteor()
+
+
+def reference_figures(
+    candidates: Sequence[str], references: Sequence[Sequence[str]], original: Any
+) -> dict[str, float]:
     """pycocoevalcap as its own documentation calls it."""
     with java_on_path():
         tokenizer = PTBTokenizer()
         truth = tokenizer.tokenize({i: [{"caption": t} for t in texts] for i, texts in enumerate(references)})
         result = tokenizer.tokenize({i: [{"caption": text}] for i, text in enumerate(candidates)})
-        figures = {"meteor": Meteor().compute_score(truth, result)[0]}
+    figures = {"meteor": original.compute_score(truth, result)[0]}
     figures |= zip(BLEU, Bleu(4).compute_score(truth, result, verbose=0)[0], strict=True)
     return figures | {
         "rouge_l": Rouge().compute_score(truth, result)[0],
@@ -81,25 +91,16 @@ def reference_figures(candidates: Sequence[str], references: Sequence[Sequence[s
     }
 
 
-@pytest.fixture(scope="module")
-def few() -> CaptionScores:
-    return caption_scores(CANDIDATES, REFERENCES)
-
-
-def test_figures_are_pycocoevalcaps_to_the_last_digit() -> None:
-    candidates, references = [*CANDIDATES, *MANY[0]], [*REFERENCES, *MANY[1]]
-    expected = reference_figures(candidates, references)
+@pytest.mark.usefixtures("kept_jar")
+@pytest.mark.parametrize("count", [1, len(CANDIDATES) + len(MANY[0])])
+def test_figures_are_pycocoevalcaps_to_the_last_digit(count: int, original: Any) -> None:
+    candidates, references = [*CANDIDATES, *MANY[0]][:count], [*REFERENCES, *MANY[1]][:count]
+    expected = reference_figures(candidates, references, original)
     found = caption_scores(candidates, references).corpus
     assert {name: found[name] for name in expected} == expected
 
 
-def test_one_photograph_has_pycocoevalcaps_figures_too() -> None:
-    one = CANDIDATES[:1], REFERENCES[:1]
-    expected = reference_figures(*one)
-    found = caption_scores(*one).corpus
-    assert {name: found[name] for name in expected} == expected
-
-
+@pytest.mark.usefixtures("kept_jar")
 def test_perfect_and_unrelated_captions() -> None:
     perfect = caption_scores([texts[0] for texts in REFERENCES], REFERENCES).corpus
     unrelated = caption_scores(["zebra"] * 3, REFERENCES).corpus
@@ -107,21 +108,20 @@ def test_perfect_and_unrelated_captions() -> None:
     assert max(unrelated.values()) < 0.02
 
 
-def test_the_best_over_references_is_that_of_each_reference_alone() -> None:
+@pytest.mark.usefixtures("kept_jar")
+def test_the_best_over_references_is_that_of_each_reference_alone(original: Any) -> None:
     """Written again from the definition, a reference at a time through pycocoevalcap."""
     tokens = tokenised([MANY[0]], MANY[1])
     given, expected = tokens.captions[0], tokens.references
     found = scored(given, expected)
     best: dict[str, list[float]] = {name: [] for name in (*BLEU, "rouge_l", "meteor")}
-    with java_on_path():
-        jar = Meteor()
-        for caption, texts in zip(given, expected, strict=True):
-            alone = [({0: [text]}, {0: [caption]}) for text in texts]
-            bleu = [Bleu(4).compute_score(*pair, verbose=0)[1] for pair in alone]
-            for number, name in enumerate(BLEU):
-                best[name].append(max(one[number][0] for one in bleu))
-            best["rouge_l"].append(max(Rouge().compute_score(*pair)[0] for pair in alone))
-            best["meteor"].append(max(jar.compute_score(*pair)[0] for pair in alone))
+    for caption, texts in zip(given, expected, strict=True):
+        alone = [({0: [text]}, {0: [caption]}) for text in texts]
+        bleu = [Bleu(4).compute_score(*pair, verbose=0)[1] for pair in alone]
+        for number, name in enumerate(BLEU):
+            best[name].append(max(one[number][0] for one in bleu))
+        best["rouge_l"].append(max(Rouge().compute_score(*pair)[0] for pair in alone))
+        best["meteor"].append(max(original.compute_score(*pair)[0] for pair in alone))
     for name, values in best.items():
         assert found.best[name] == pytest.approx(np.mean(values), abs=1e-9), name
 
@@ -140,6 +140,7 @@ def test_cider_by_reference_averages_to_pycocoevalcaps_and_the_original_is_a_cos
     assert np.mean([one[0] for one in plain]) > 2 * np.mean([one[0] for one in clipped])
 
 
+@pytest.mark.usefixtures("kept_jar")
 def test_meteor_of_a_resample_is_that_of_its_captions() -> None:
     tokens = tokenised([MANY[0]], MANY[1])
     given, expected = tokens.captions[0], tokens.references
@@ -172,15 +173,17 @@ def test_longest_common_subsequences_are_pycocoevalcaps(sizes: tuple[int, int]) 
         assert captions.lcs_length(first, second) == my_lcs(first, second) == captions.lcs_length(second, first)
 
 
-def test_meteor_runs_in_a_folder_with_a_space_in_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_meteor_runs_in_a_folder_with_a_space_in_its_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, original: Any
+) -> None:
     own = Path(inspect.getfile(Meteor)).parent
     copy = shutil.copytree(own, tmp_path / "a clone" / own.name)
-    given = ["a dark photo"], [["the photo is dark"]], NOTHING[:, :1]
-    usual = meteor(*given)
+    said, truth = "a dark photo", ["the photo is dark"]
     monkeypatch.setattr(jars, "find_spec", lambda name: SimpleNamespace(origin=str(copy / "meteor.py")))
-    assert meteor(*given).score == usual.score > 0
+    assert meteor([said], [truth], NOTHING[:, :1]).score == original.compute_score({0: truth}, {0: [said]})[0] > 0
 
 
+@pytest.mark.usefixtures("kept_jar")
 def test_captions_that_break_meteors_protocol_are_scored_as_what_they_say() -> None:
     odd = ["", "\x00\x1b\n ||| \u2028", "The photo\nis\u00a0far ||| too dark."]
     said = ["zebra", "zebra", "The photo is far too dark."]
@@ -207,6 +210,7 @@ ODD = [
 ]
 
 
+@pytest.mark.usefixtures("kept_jar")
 def test_no_caption_breaks_the_figures() -> None:
     references = [["The photo is too dark.", text] for text in ODD]
     found = caption_scores(ODD, references)
@@ -227,16 +231,17 @@ def test_missing_references_and_unequal_lengths_are_errors() -> None:
         caption_scores(["a dog"], [])
 
 
-def test_bleu_of_a_resample_is_bleu_of_its_captions(few: CaptionScores) -> None:
+@pytest.mark.usefixtures("kept_jar")
+def test_bleu_of_a_resample_is_bleu_of_its_captions() -> None:
     tokens = tokenised([CANDIDATES], REFERENCES)
     given, expected = tokens.captions[0], tokens.references
     rows = (0, 0, 2)
     twice = Bleu(4).compute_score(
         {i: expected[row] for i, row in enumerate(rows)}, {i: [given[row]] for i, row in enumerate(rows)}, verbose=0
     )
-    drawn = scored(given, expected, weights=np.array([[1.0, 1, 1], [2, 0, 1]])).draws
+    found = scored(given, expected, weights=np.array([[1.0, 1, 1], [2, 0, 1]]))
     for number, name in enumerate(BLEU):
-        np.testing.assert_allclose(drawn[name], [few.corpus[name], twice[0][number]], rtol=1e-9)
+        np.testing.assert_allclose(found.draws[name], [found.corpus[name], twice[0][number]], rtol=1e-9)
 
 
 def test_nothing_is_written_into_the_installed_packages() -> None:

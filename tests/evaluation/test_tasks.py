@@ -169,6 +169,7 @@ def test_a_model_that_always_says_the_same_has_no_correlation_and_a_reason(world
     assert found["text"]["mae"]["value"] is None and found["text"]["unparseable"] == 1
 
 
+@pytest.mark.usefixtures("kept_jar")
 def test_commenting_rewards_the_right_comment_on_the_right_photograph(world: World) -> None:
     known = judged(world, "commenting", world.oracle())
     assert known["bleu_4"]["value"] == pytest.approx(1, abs=1e-4) and known["rouge_l"]["value"] == pytest.approx(1)

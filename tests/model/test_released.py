@@ -32,6 +32,12 @@ def source(trained_template: Any) -> Path:
     return found
 
 
+@pytest.fixture(scope="module")
+def own() -> Calm:
+    """The model that comes with calm."""
+    return Calm.from_pretrained(device="cpu")
+
+
 @pytest.fixture
 def released(source: Path, tmp_path: Path) -> Path:
     write_released(source, tmp_path / "released", SAYS)
@@ -96,15 +102,13 @@ def test_parts_of_other_weights_are_refused(released: Path) -> None:
         load_released(released, CPU)
 
 
-def test_calm_comes_with_a_model_that_answers_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_calm_comes_with_a_model_that_answers(own: Calm) -> None:
     assert (FOLDER / WEIGHTS).stat().st_size <= 25_000_000
-    calm = Calm.from_pretrained(device="cpu")
     grey = Image.new("RGB", (320, 240), (128, 128, 128))
-    (score,), (said,) = calm.score(grey), calm.suggest(grey)
-    low, high = calm.score_range
+    (score,), (said,) = own.score(grey), own.suggest(grey)
+    low, high = own.score_range
     assert low <= score.regression <= high and score.text is not None and said
-    assert calm.publics[0] == "para" and calm.provenance["publics"]["para"] == "human"
+    assert own.publics[0] == "para" and own.provenance["publics"]["para"] == "human"
 
 
 # A cold command whose every way out is closed, and what it took.
@@ -129,7 +133,7 @@ finally:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
-def test_a_cold_command_in_any_folder_scores_with_the_network_cut_off(tmp_path: Path) -> None:
+def test_a_cold_command_in_any_folder_scores_with_the_network_cut_off(own: Calm, tmp_path: Path) -> None:
     for number in range(3):
         tiny.picture(number).resize((320, 240)).save(tmp_path / f"{number}.png")
     surroundings = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
@@ -146,30 +150,29 @@ def test_a_cold_command_in_any_folder_scores_with_the_network_cut_off(tmp_path: 
     assert tried == [] and needless == []
     assert peak <= 1.15  # GiB: half of it is torch, transformers and what they import (docs/benchmarks/start.md)
     rows = json.loads(done.stdout)
-    own = Calm.from_pretrained(device="cpu").score([tmp_path / f"{number}.png" for number in range(3)])
+    here = own.score([tmp_path / f"{number}.png" for number in range(3)])
     assert [row["file"] for row in rows] == ["0.png", "1.png", "2.png"]
-    for row, score in zip(rows, own, strict=True):
+    for row, score in zip(rows, here, strict=True):
         assert row["text"] == score.text and row["public"].startswith("para")
         assert row["regression"] == pytest.approx(score.regression, abs=1e-3)
 
 
-def test_a_photograph_has_one_score_in_any_batch() -> None:
-    calm = Calm.from_pretrained(device="cpu")
-    pictures = [tiny.picture(number).resize((320, 240)) for number in range(5)]
-    together = [*calm.score(pictures, batch_size=5), *calm.score(pictures, batch_size=5, public="oasis")]
-    alone = [score for public in (None, "oasis") for one in pictures for score in calm.score(one, public=public)]
-    for one, other in zip(together, alone, strict=True):
-        assert one.raw == other.raw
-        assert one.expectation == pytest.approx(other.expectation, abs=1e-3)
-        assert one.regression == pytest.approx(other.regression, abs=1e-3)
-    assert calm.comment(pictures, batch_size=5) == [said for one in pictures for said in calm.comment(one)]
+def test_a_photograph_has_one_score_in_any_batch(own: Calm) -> None:
+    pictures = [tiny.picture(number).resize((320, 240)) for number in range(3)]
+    for public in (None, "oasis"):
+        together = own.score(pictures, batch_size=3, public=public)
+        alone = [score for one in pictures for score in own.score(one, public=public)]
+        for one, other in zip(together, alone, strict=True):
+            assert one.raw == other.raw
+            assert one.expectation == pytest.approx(other.expectation, abs=1e-3)
+            assert one.regression == pytest.approx(other.regression, abs=1e-3)
+    assert own.comment(pictures, batch_size=3) == [said for one in pictures for said in own.comment(one)]
 
 
-def test_frames_that_show_nothing_lie_below_nearly_every_photograph() -> None:
-    calm = Calm.from_pretrained(device="cpu")
+def test_frames_that_show_nothing_lie_below_nearly_every_photograph(own: Calm) -> None:
     grain = np.random.default_rng(2).integers(256, size=(480, 640, 3), dtype=np.uint8)
     empty = [Image.new("RGB", (640, 480), tone) for tone in ("black", "white", "grey")]
-    for public in calm.publics:
-        for score in calm.score([*empty, Image.fromarray(grain)], public=public):
+    for public in own.publics:
+        for score in own.score([*empty, Image.fromarray(grain)], public=public):
             # OASIS' least score of 259 stands far below its others, and between the two percentiles are interpolated.
             assert score.percentile is not None and score.percentile <= (2.5 if public == "oasis" else 1)

@@ -41,7 +41,7 @@ def tiny_params(tiny_template: Any) -> Params:
 
 @pytest.fixture(scope="module")
 def tiny_plan(tiny_template: Any) -> Plan:
-    return plan(tiny_template.params(), Options())
+    return plan(tiny_template.params(), Options(mfu=0.2, price_per_hour=3.0))
 
 
 def run(*arguments: str) -> Any:
@@ -108,13 +108,12 @@ def test_both_profiles_of_the_paper_differ_in_data_alone() -> None:
     assert {key for key in paper if paper[key] != extended[key]} == {"profile", "data"}
 
 
-def test_hours_and_price_follow_the_machine(tiny_params: Params) -> None:
-    one = plan(tiny_params, Options(mfu=0.2, price_per_hour=3.0))
+def test_hours_and_price_follow_the_machine(tiny_params: Params, tiny_plan: Plan) -> None:
     two = plan(tiny_params, Options(gpus=2, mfu=0.4, price_per_hour=3.0))
-    for slow, fast in zip(one.stages, two.stages, strict=True):
+    for slow, fast in zip(tiny_plan.stages, two.stages, strict=True):
         assert slow.hours == pytest.approx(4 * fast.hours)
         assert slow.price == pytest.approx(3.0 * slow.hours) == pytest.approx(2 * fast.price)
-        rate = machines().gpu(one.gpu).tflops_float32 * 1e12 * 0.2  # the tiny profile computes in float32
+        rate = machines().gpu(tiny_plan.gpu).tflops_float32 * 1e12 * 0.2  # the tiny profile computes in float32
         assert slow.hours * 3600 == pytest.approx(slow.flops * slow.steps / rate)
 
 
