@@ -6,12 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
+
+from tests import forked
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -69,6 +73,20 @@ mkdir -p "$(dirname "$out")"
 """
 
 
+def dvc(arguments: list[str]) -> None:
+    """The program."""
+    from dvc.cli import main
+
+    sys.exit(main(arguments))
+
+
+def snakemake(arguments: list[str]) -> None:
+    """The program."""
+    from snakemake.cli import main
+
+    main(arguments)
+
+
 @dataclass(frozen=True)
 class Toy:
     """A checkout of the toy project."""
@@ -81,20 +99,22 @@ class Toy:
         cache = self.root / ".state" / "home"
         return {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(cache)}
 
-    def run(self, *command: str, expected: int = 0) -> str:
-        """Run a command of the environment here; its output, standard error included."""
-        done = subprocess.run(
-            command, cwd=self.root, env=self.environment(), text=True, capture_output=True, check=False
-        )
-        output = done.stdout + done.stderr
-        assert done.returncode == expected, output
+    def start(self, program: Callable[[list[str]], None], *arguments: str) -> BaseProcess:
+        """Start `dvc` or `snakemake` here."""
+        return forked.start(program, [*arguments], folder=self.root, environment=self.environment())
+
+    def run(self, program: Callable[[list[str]], None], *arguments: str, expected: int) -> str:
+        """Run it; its output, standard error included."""
+        said = Path(f"{self.root}.said")
+        code, output = forked.run(program, [*arguments], folder=self.root, environment=self.environment(), out=said)
+        assert code == expected, output
         return output
 
     def dvc(self, *arguments: str, expected: int = 0) -> str:
-        return self.run("dvc", *arguments, expected=expected)
+        return self.run(dvc, *arguments, expected=expected)
 
     def snakemake(self, *arguments: str, expected: int = 0) -> str:
-        return self.run("snakemake", "-j8", *arguments, expected=expected)
+        return self.run(snakemake, "-j8", *arguments, expected=expected)
 
     def executed(self) -> list[str]:
         """Stages whose command ran since the last call."""
