@@ -14,17 +14,18 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = (
+Main = Callable[..., int | None]
+LIBRARIES = [
     *("dvc.cli.parser", "dvc.repo", "dvc.stage.run", "openai", "pandas", "pyarrow.parquet", "pydantic", "pytest"),
     *("scipy.stats", "sklearn.feature_extraction.text", "snakemake.cli", "snakemake.workflow", "torch", "torchvision"),
     *("transformers.models.bert.modeling_bert", "transformers.models.llama.modeling_llama", "typer"),
-)
+]
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(list(LIBRARIES))
+_FORKS.set_forkserver_preload(LIBRARIES)
 
 
 def start(
-    main: Callable[..., object],
+    main: Main,
     *arguments: Any,
     folder: Path | None = None,
     environment: dict[str, str] | None = None,
@@ -39,27 +40,13 @@ def start(
         out: file of what it and its children print.
         errors: file of their standard error, if it is another.
     """
-    place = (folder or Path.cwd(), {**os.environ} if environment is None else environment)
-    process = _FORKS.Process(target=_begin, args=(main, arguments, *place, out, errors))
+    where = (folder or Path.cwd(), environment or {**os.environ}, out, errors)
+    process = _FORKS.Process(target=_begin, args=(main, arguments, *where))
     process.start()
     return process
 
 
-def run(main: Callable[..., object], *arguments: Any, out: Path, **options: Any) -> tuple[int | None, str]:
-    """As `start`; waits, and gives the exit code and what was printed to `out`."""
-    process = start(main, *arguments, out=out, **options)
-    process.join()
-    return process.exitcode, out.read_text(encoding="utf-8")
-
-
-def _begin(
-    main: Callable[..., object],
-    arguments: tuple[Any, ...],
-    folder: Path,
-    environment: dict[str, str],
-    out: str | Path,
-    errors: Path | None,
-) -> None:
+def _begin(main: Main, arguments: Any, folder: Path, environment: dict[str, str], out: Any, errors: Any) -> None:
     import torch
 
     os.chdir(folder)
@@ -70,4 +57,4 @@ def _begin(
     new = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     os.dup2(os.open(out, new), 1)
     os.dup2(os.open(errors, new) if errors else 1, 2)
-    sys.exit(main(*arguments))  # type: ignore[arg-type]
+    sys.exit(main(*arguments))

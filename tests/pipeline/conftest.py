@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -73,18 +72,16 @@ mkdir -p "$(dirname "$out")"
 """
 
 
-def dvc(arguments: list[str]) -> None:
-    """The program."""
+def dvc(*arguments: str) -> int:
     from dvc.cli import main
 
-    sys.exit(main(arguments))
+    return int(main([*arguments]))
 
 
-def snakemake(arguments: list[str]) -> None:
-    """The program."""
+def snakemake(*arguments: str) -> None:
     from snakemake.cli import main
 
-    main(arguments)
+    main([*arguments])
 
 
 @dataclass(frozen=True)
@@ -99,16 +96,17 @@ class Toy:
         cache = self.root / ".state" / "home"
         return {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(cache)}
 
-    def start(self, program: Callable[[list[str]], None], *arguments: str) -> BaseProcess:
+    def start(self, program: forked.Main, *arguments: str, out: Path | str = os.devnull) -> BaseProcess:
         """Start `dvc` or `snakemake` here."""
-        return forked.start(program, [*arguments], folder=self.root, environment=self.environment())
+        return forked.start(program, *arguments, folder=self.root, environment=self.environment(), out=out)
 
-    def run(self, program: Callable[[list[str]], None], *arguments: str, expected: int) -> str:
+    def run(self, program: forked.Main, *arguments: str, expected: int) -> str:
         """Run it; its output, standard error included."""
         said = Path(f"{self.root}.said")
-        code, output = forked.run(program, [*arguments], folder=self.root, environment=self.environment(), out=said)
-        assert code == expected, output
-        return output
+        process = self.start(program, *arguments, out=said)
+        process.join()
+        assert process.exitcode == expected, said.read_text()
+        return said.read_text()
 
     def dvc(self, *arguments: str, expected: int = 0) -> str:
         return self.run(dvc, *arguments, expected=expected)

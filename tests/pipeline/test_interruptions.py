@@ -9,6 +9,7 @@ from functools import partial
 
 import psutil
 
+from tests import forked
 from tests.pipeline.conftest import Toy, dvc, snakemake
 
 
@@ -39,7 +40,7 @@ def finishes_though_the_stage_is_killed_as_well(toy: Toy, run: Callable[..., str
 
 
 @contextmanager
-def running_a_stage(toy: Toy, program: Callable[[list[str]], None], *arguments: str) -> Iterator[None]:
+def running_a_stage(toy: Toy, program: forked.Main, *arguments: str) -> Iterator[None]:
     """Start an engine and enter while it is in the middle of a stage; at the end SIGKILL for it and all it started."""
     toy.edit("params.yaml", "a: {steps: 1}", "a: {steps: 2}")
     (toy.root / "wait-in-a").touch()
