@@ -446,8 +446,7 @@ def test_a_full_disk_is_one_message(form: str | None, tmp_path: Path) -> None:
     done = forked.start(score_by_a_fake, *([form] if form else []), out="/dev/full", errors=errors)
     done.join()
     assert done.exitcode == 1
-    said = "error: [Errno 28] No space left on device: what was written last is not whole\n"
-    assert errors.read_text(encoding="utf-8") == said
+    assert errors.read_text() == "error: [Errno 28] No space left on device: what was written last is not whole\n"
 
 
 def score_by_a_fake(*options: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -19,8 +18,8 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from tests import forked
+from tests.conftest import REPOSITORY, copied
 
-REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "docs/extending.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^`([^`\n]+)`:\n\n```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
 ADDED = re.findall(r"^At the end of `([^`\n]+)`:\n\n```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -96,14 +95,7 @@ for across in (0.5, 1.0):
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout with the page's files and params added, and one dataset less."""
-    root = tmp_path_factory.mktemp("extended")
-    outside = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
-    for name in COPIED:
-        source = REPOSITORY / name
-        if source.is_dir():
-            shutil.copytree(source, root / name, ignore=outside)
-        else:
-            shutil.copy(source, root / name)
+    root = copied(tmp_path_factory.mktemp("extended"), *COPIED)
     for name, text in FILES.items():
         assert not (root / name).exists(), f"{name} exists already: docs/extending.md shall add it"
         (root / name).parent.mkdir(exist_ok=True)
@@ -120,8 +112,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     del params["data"]["datasets"]["photos"]  # its part of the demo takes a minute, and is tested elsewhere
     for role, names in params["data"]["roles"].items():
         params["data"]["roles"][role] = [name for name in names if name != "photos"]
-    with (root / "params.yaml").open("w", encoding="utf-8") as file:
-        YAML(typ="safe").dump(params, file)
+    YAML(typ="safe").dump(params, root / "params.yaml")
     return root
 
 
@@ -148,12 +139,11 @@ def diary(folder: Path) -> Path:
 def run(root: Path, code: str) -> str:
     """Run Python in the copy, whose calm comes before the installed one; the output."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(root / "home")}
-    errors = root / "errors.txt"
-    done, said = forked.run(
-        program, str(root), code, folder=root, environment=environment, out=root / "said.txt", errors=errors
-    )
-    assert done == 0, said + errors.read_text(encoding="utf-8")
-    return said
+    out, errors = root / "out.txt", root / "errors.txt"
+    process = forked.start(program, str(root), code, folder=root, environment=environment, out=out, errors=errors)
+    process.join()
+    assert process.exitcode == 0, out.read_text() + errors.read_text()
+    return out.read_text(encoding="utf-8")
 
 
 def program(root: str, code: str) -> None:
