@@ -9,6 +9,20 @@ from typing import Any
 
 import pytest
 
+REPOSITORY = Path(__file__).parents[1]
+
+
+def copied(root: Path, *names: str) -> Path:
+    """These files and folders of the checkout, without what tools left in them."""
+    root.mkdir(exist_ok=True)
+    outside = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
+    for name in names:
+        if (REPOSITORY / name).is_dir():
+            shutil.copytree(REPOSITORY / name, root / name, ignore=outside)
+        else:
+            shutil.copy(REPOSITORY / name, root)
+    return root
+
 
 SLOW = ("distributed", "pipeline", "page", "docs", "writing")  # rooms whose tests begin first, or one would end alone
 

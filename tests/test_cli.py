@@ -24,6 +24,7 @@ from typer.testing import CliRunner, Result
 from calm.cli import app, stages
 from calm.cli.stages import THREAD_VARIABLES, write_digest
 from calm.layout import Layout
+from tests import forked
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -440,23 +441,18 @@ def test_a_narrow_picture_gets_its_answer_with_a_warning() -> None:
 
 @pytest.mark.usefixtures("photographs")
 @pytest.mark.parametrize("form", ["--csv", "--json", None])
-def test_a_full_disk_is_one_message(form: str | None) -> None:
-    fake = (
-        "import sys, types; import calm.assistant.inputs; from tests.test_cli import FakeCalm, app\n"
-        "sys.modules['calm.assistant'] = types.SimpleNamespace(Calm=FakeCalm)\n"
-        "app(['score', *sys.argv[1:], 'a.jpg'])"
-    )
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-c", fake, *([form] if form else [])],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert done.returncode == 1
-    assert done.stderr == "error: [Errno 28] No space left on device: what was written last is not whole\n"
+def test_a_full_disk_is_one_message(form: str | None, tmp_path: Path) -> None:
+    errors = tmp_path / "errors.txt"
+    done = forked.start(score_by_a_fake, *([form] if form else []), out="/dev/full", errors=errors)
+    done.join()
+    assert done.exitcode == 1
+    assert errors.read_text() == "error: [Errno 28] No space left on device: what was written last is not whole\n"
+
+
+def score_by_a_fake(*options: str) -> None:
+    import_module("calm.assistant.inputs")
+    sys.modules["calm.assistant"] = SimpleNamespace(Calm=FakeCalm)  # type: ignore[assignment]
+    app(["score", *options, "a.jpg"])
 
 
 @pytest.mark.usefixtures("photographs")

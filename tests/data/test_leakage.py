@@ -30,7 +30,7 @@ from calm.data.store.fingerprints import SIDE, fingerprint, perceptual_hash
 from calm.data.store.tables import SPLIT
 from calm.io import write_table
 from calm.layout import Layout
-from calm.params import Params
+from calm.params import Params, load_params
 from tests.data.conftest import MakeParams, picture
 
 RULES = LeakageParams(phash_distance=8, correlation=0.85, caption_words=8)
@@ -302,17 +302,10 @@ def test_a_role_that_a_dataset_cannot_serve_is_an_error(folder: Path, make_param
     assert not Layout(tmp_path).lists.exists()
 
 
-STAGES = """
-import sys
-from pathlib import Path
-from calm.data.leakage.stage import filter_leakage
-from calm.data.splits import split
-from calm.layout import Layout
-from calm.params import load_params
-params, layout = load_params(Path(sys.argv[1])), Layout(Path(sys.argv[2]))
-split(params, layout)
-filter_leakage(params, layout)
-"""
+def stages(file: Path, root: Path) -> None:
+    params, layout = load_params(file), Layout(root)
+    split(params, layout)
+    filter_leakage(params, layout)
 
 
 def test_lists_do_not_depend_on_order_locale_or_threads(
@@ -330,17 +323,14 @@ def test_lists_do_not_depend_on_order_locale_or_threads(
     for path in sorted(folder.glob("*.parquet")):
         table = pq.read_table(path)
         pq.write_table(table.take(np.random.default_rng(3).permutation(len(table))), path)
+    file = tmp_path / "params.json"  # which is YAML
+    file.write_text(params.model_dump_json(), encoding="utf-8")
+    stages(file, first.root)
+    environment = {**os.environ, "LC_ALL": "tr_TR.UTF-8", "OMP_NUM_THREADS": "3", "PYTHONHASHSEED": "11"}
+    code = f"from pathlib import PosixPath; from {__name__} import stages; stages({file!r}, {second.root!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=Path(__file__).parents[2])
     written = []
-    for layout, locale in ((first, "C"), (second, "tr_TR.UTF-8")):
-        file = layout.root / "params.json"  # which is YAML
-        file.write_text(params.model_dump_json(), encoding="utf-8")
-        environment = {
-            **os.environ,
-            "LC_ALL": locale,
-            "OMP_NUM_THREADS": str(len(locale)),
-            "PYTHONHASHSEED": str(len(locale)),
-        }
-        subprocess.run([sys.executable, "-c", STAGES, file, layout.root], check=True, env=environment)
+    for layout in (first, second):
         files = [
             path for path in sorted(layout.root.rglob("*")) if {"splits", "lists"} & set(path.parts) and path.is_file()
         ]

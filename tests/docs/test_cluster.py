@@ -38,7 +38,7 @@ RUN = {
         '"--slurm-status-command", "squeue"',
     ),
     "dvc repro": (f"{ENGINES}::test_parallel_jobs_give_the_lock_and_files_of_dvc_repro", 'dvc("repro"'),
-    "snakemake -j8": (f"{ENGINES}::test_parallel_jobs_give_the_lock_and_files_of_dvc_repro", '"snakemake", "-j8"'),
+    "snakemake -j8": (f"{ENGINES}::test_parallel_jobs_give_the_lock_and_files_of_dvc_repro", 'snakemake, "-j8"'),
     "calm finetune scores": (
         "distributed/test_launchers.py::test_the_command_that_dvc_runs_trains_by_deepspeed_what_one_process_would",
         '"finetune@scores": ZERO',

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -18,7 +17,9 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-REPOSITORY = Path(__file__).parents[2]
+from tests import forked
+from tests.conftest import REPOSITORY, copied
+
 PAGE = (REPOSITORY / "docs/extending.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^`([^`\n]+)`:\n\n```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
 ADDED = re.findall(r"^At the end of `([^`\n]+)`:\n\n```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -38,6 +39,13 @@ tasks = load_params().evaluation.tasks
 params = world.params.model_copy(update={"evaluation": world.params.evaluation.model_copy(update={"tasks": tasks})})
 evaluate("mirrored", params, world.layout, model=world.blind())
 print([row.label for row in section("mirrored", read_metrics(world.layout, "mirrored")).rows])
+"""
+
+STAGES = """
+from calm.cli import app
+
+for stage in (["fetch", "diary"], ["prepare", "diary"], ["split"]):
+    assert not app(stage, standalone_mode=False), stage
 """
 
 PARTS = """
@@ -86,15 +94,8 @@ for across in (0.5, 1.0):
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout with the page's files and params, and nothing else, added."""
-    root = tmp_path_factory.mktemp("extended")
-    outside = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
-    for name in COPIED:
-        source = REPOSITORY / name
-        if source.is_dir():
-            shutil.copytree(source, root / name, ignore=outside)
-        else:
-            shutil.copy(source, root / name)
+    """A copy of the checkout with the page's files and params added, and one dataset less."""
+    root = copied(tmp_path_factory.mktemp("extended"), *COPIED)
     for name, text in FILES.items():
         assert not (root / name).exists(), f"{name} exists already: docs/extending.md shall add it"
         (root / name).parent.mkdir(exist_ok=True)
@@ -108,7 +109,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for fragment in FRAGMENTS:
         merge(params, YAML(typ="safe").load(fragment))
     params["data"]["datasets"]["diary"]["root"] = str(diary(root / "diary"))
-    write_params(root, params)
+    del params["data"]["datasets"]["photos"]  # its part of the demo takes a minute, and is tested elsewhere
+    for role, names in params["data"]["roles"].items():
+        params["data"]["roles"][role] = [name for name in names if name != "photos"]
+    YAML(typ="safe").dump(params, root / "params.yaml")
     return root
 
 
@@ -118,11 +122,6 @@ def merge(into: dict[str, Any], values: dict[str, Any]) -> None:
             merge(into.setdefault(key, {}), value)
         else:
             into[key] = value
-
-
-def write_params(root: Path, params: dict[str, Any]) -> None:
-    with (root / "params.yaml").open("w", encoding="utf-8") as file:
-        YAML(typ="safe").dump(params, file)
 
 
 def diary(folder: Path) -> Path:
@@ -137,18 +136,21 @@ def diary(folder: Path) -> Path:
     return folder
 
 
-def run(root: Path, *arguments: str) -> str:
+def run(root: Path, code: str) -> str:
     """Run Python in the copy, whose calm comes before the installed one; the output."""
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(root / "home")}
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=root, env=environment, text=True, capture_output=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    environment = {**os.environ, "XDG_CACHE_HOME": str(root / "home")}
+    out, errors = root / "out.txt", root / "errors.txt"
+    process = forked.start(program, str(root), code, folder=root, environment=environment, out=out, errors=errors)
+    process.join()
+    assert process.exitcode == 0, out.read_text() + errors.read_text()
+    return out.read_text(encoding="utf-8")
 
 
-def calm(root: Path, *arguments: str) -> None:
-    run(root, "-c", "import calm.cli; calm.cli.app()", *arguments)
+def program(root: str, code: str) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("calm", "tests")]:
+        del sys.modules[name]
+    sys.path.insert(0, root)
+    exec(code, {"__name__": "__main__"})
 
 
 def test_the_page_has_an_example_of_each() -> None:
@@ -166,33 +168,22 @@ def test_the_page_has_an_example_of_each() -> None:
 @pytest.mark.parametrize("name", [*FILES, "calm/model/parts.py"])
 def test_the_examples_are_clean(checkout: Path, name: str) -> None:
     for arguments in (["check"], ["format", "--check", "--diff"]):
-        run(checkout, "-m", "ruff", *arguments, name)
+        subprocess.run([sys.executable, "-m", "ruff", *arguments, name], cwd=checkout, check=True)
 
 
 def test_the_attribute_is_in_the_taxonomy_and_passes_the_proofs_of_all_attributes(checkout: Path) -> None:
     known = "from calm.attributes.taxonomy import taxonomy; print(*[a.name for a in taxonomy().at('low')])"
-    assert "shake" in run(checkout, "-c", known).split()
+    assert "shake" in run(checkout, known).split()
     if find_spec("mvtbdata") is None or find_spec("interior_photos") is None:
         pytest.skip("the proofs need the demo photographs (extra 'demo')")
-    output = run(checkout, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/attributes", "-k", "shake")
-    assert "test_edit_moves_its_measure" in run(
-        checkout, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", "tests/attributes", "-k", "shake"
-    )
+    arguments = ["-v", "-p", "no:cacheprovider", "-p", "no:xdist", "tests/attributes", "-k", "shake"]
+    output = run(checkout, f"import pytest, sys; sys.exit(pytest.main({arguments}))")
+    assert "test_edit_moves_its_measure" in output
     assert re.search(r"\d+ passed", output) and "skipped" not in output, output
 
 
 def test_the_dataset_passes_fetch_prepare_and_split(checkout: Path) -> None:
-    params = YAML(typ="safe").load((checkout / "params.yaml").read_text(encoding="utf-8"))
-    both = json.loads(json.dumps(params))
-    del params["data"]["datasets"]["photos"]  # its part of the demo takes a minute, and is tested elsewhere
-    for role, names in params["data"]["roles"].items():
-        params["data"]["roles"][role] = [name for name in names if name != "photos"]
-    write_params(checkout, params)
-    try:
-        for stage in (["fetch", "diary"], ["prepare", "diary"], ["split"]):
-            calm(checkout, *stage)
-    finally:
-        write_params(checkout, both)
+    run(checkout, STAGES)
     prepared = checkout / "data/prepared/diary"
     ratings = pd.read_parquet(prepared / "ratings.parquet").set_index("item_id")["score"]
     assert ratings.to_dict() == {"monday": 4.0, "tuesday": 1.25}
@@ -203,19 +194,19 @@ def test_the_dataset_passes_fetch_prepare_and_split(checkout: Path) -> None:
 
 
 def test_the_task_is_run_and_reported(checkout: Path) -> None:
-    assert "SRCC, plain with mirrored" in run(checkout, "-c", MIRRORED)
+    assert "SRCC, plain with mirrored" in run(checkout, MIRRORED)
     metrics = json.loads((checkout / "world/results/mirrored/metrics.json").read_text(encoding="utf-8"))
     assert metrics["items"] and metrics["difference"]["value"] > 0
 
 
 def test_the_parts_are_built_on_the_meta_device(checkout: Path) -> None:
-    siglip, dino = run(checkout, "-c", PARTS).splitlines()
+    siglip, dino = run(checkout, PARTS).splitlines()
     assert siglip == "siglip_vision_model 256 768 151936"
     assert dino == "dinov3_vit 196 384 151936"
 
 
 def test_the_loss_and_the_setting_act(checkout: Path) -> None:
-    half, whole = [[float(word) for word in line.split()] for line in run(checkout, "-c", LOSSES).splitlines()]
+    half, whole = [[float(word) for word in line.split()] for line in run(checkout, LOSSES).splitlines()]
     assert half[0] == whole[0] == 0.5
     assert half[1] == whole[1] and 0 < half[1] < 1
     assert 0 < half[2] < whole[2]
@@ -223,4 +214,4 @@ def test_the_loss_and_the_setting_act(checkout: Path) -> None:
 
 def test_both_engines_find_dataset_and_task(checkout: Path) -> None:
     rows = "from calm.pipeline import plan; print(*[row.address for row in plan()])"
-    assert {"fetch@diary", "prepare@diary", "evaluate@mirrored"} <= set(run(checkout, "-c", rows).split())
+    assert {"fetch@diary", "prepare@diary", "evaluate@mirrored"} <= set(run(checkout, rows).split())

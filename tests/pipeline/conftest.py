@@ -7,11 +7,14 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
+
+from tests import forked
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -69,6 +72,18 @@ mkdir -p "$(dirname "$out")"
 """
 
 
+def dvc(*arguments: str) -> int:
+    from dvc.cli import main
+
+    return int(main([*arguments]))
+
+
+def snakemake(*arguments: str) -> None:
+    from snakemake.cli import main
+
+    main([*arguments])
+
+
 @dataclass(frozen=True)
 class Toy:
     """A checkout of the toy project."""
@@ -81,20 +96,23 @@ class Toy:
         cache = self.root / ".state" / "home"
         return {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(cache)}
 
-    def run(self, *command: str, expected: int = 0) -> str:
-        """Run a command of the environment here; its output, standard error included."""
-        done = subprocess.run(
-            command, cwd=self.root, env=self.environment(), text=True, capture_output=True, check=False
-        )
-        output = done.stdout + done.stderr
-        assert done.returncode == expected, output
-        return output
+    def start(self, program: forked.Main, *arguments: str, out: Path | str = os.devnull) -> BaseProcess:
+        """Start `dvc` or `snakemake` here."""
+        return forked.start(program, *arguments, folder=self.root, environment=self.environment(), out=out)
+
+    def run(self, program: forked.Main, *arguments: str, expected: int) -> str:
+        """Run it; its output, standard error included."""
+        said = Path(f"{self.root}.said")
+        process = self.start(program, *arguments, out=said)
+        process.join()
+        assert process.exitcode == expected, said.read_text()
+        return said.read_text()
 
     def dvc(self, *arguments: str, expected: int = 0) -> str:
-        return self.run("dvc", *arguments, expected=expected)
+        return self.run(dvc, *arguments, expected=expected)
 
     def snakemake(self, *arguments: str, expected: int = 0) -> str:
-        return self.run("snakemake", "-j8", *arguments, expected=expected)
+        return self.run(snakemake, "-j8", *arguments, expected=expected)
 
     def executed(self) -> list[str]:
         """Stages whose command ran since the last call."""

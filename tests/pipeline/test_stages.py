@@ -7,6 +7,7 @@ import importlib
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ PLUMBING = {
     "calm.data.obtain.ways",
     "calm.data.progress",
 }
+IMPORTED = cache(lambda path: [*imported(path)])
 # Imported by a source, but for its labels and views: `prepare` makes those.
 NOT_FETCHED = ("calm.attributes", "calm.data.store")
 
@@ -225,10 +227,11 @@ def closure(modules: list[str]) -> set[str]:
             continue
         found.add(module)
         package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-        waiting += [package, *imported(path)]
+        waiting += [package, *IMPORTED(path)]
     return found
 
 
+@cache
 def says_nothing(path: Path) -> bool:
     """A package's file that holds its docstring alone."""
     return len(ast.parse(path.read_text()).body) == 1

@@ -5,21 +5,30 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
-from functools import partial
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
+from calm.attributes.taxonomy import Taxonomy, taxonomy
 from calm.layout import Layout
 from calm.writing.ledger import ledger_name
-from tests.writing.conftest import REPOSITORY
+from calm.writing.stage import generate_texts
+from tests import forked
+from tests.writing.conftest import BATCH, FEW, embed, writer_params
 from tests.writing.server import BatchPlan, FakeOpenAI
 
 OUTPUTS = ("texts", "prompts", "rejected_texts", "text_gate", "text_confusion")
-AT_ONCE = 4  # as in tests/writing/killable.py
+AT_ONCE = 4
+CHATTING = {"kind": "chat", "concurrency": AT_ONCE}
+
+
+def write(url: str, root: Path, kind: str) -> None:
+    """The stage, for a process of its own."""
+    few = Taxonomy(tuple(one for one in taxonomy().attributes if one.name in FEW))
+    generate_texts(writer_params(url, delivery=BATCH if kind == "batch" else CHATTING), Layout(root), embed, few)
 
 
 class Killer:
@@ -27,7 +36,7 @@ class Killer:
 
     def __init__(self, server: FakeOpenAI, root: Path) -> None:
         self.server, self.root = server, root
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: BaseProcess | None = None
         self.seen = 0
         self.armed: tuple[str, str, int] | None = None
         self.signal = signal.SIGKILL
@@ -40,22 +49,17 @@ class Killer:
         if when == wanted and path.startswith(start):
             self.seen += 1
             if self.seen == count:
-                self.process.send_signal(self.signal)
+                assert self.process.pid is not None
+                os.kill(self.process.pid, self.signal)
                 if self.signal == signal.SIGKILL:
-                    self.process.wait()
+                    wait([self.process.sentinel])
 
-    def run(self, kind: str, at: tuple[str, str, int] | None) -> int:
+    def run(self, kind: str, at: tuple[str, str, int] | None) -> int | None:
         """Start it, and kill it at the `at[2]`-th request that begins with `at[1]`; its exit code."""
         self.armed, self.seen = at, 0
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.writing.killable", self.server.url, str(self.root), kind],
-            cwd=REPOSITORY,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.DEVNULL,
-            # A job in the background ignores Ctrl-C, and so would what it starts.
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-        )
-        return self.process.wait()
+        self.process = forked.start(write, self.server.url, self.root, kind)
+        self.process.join()
+        return self.process.exitcode
 
     def recorded(self) -> set[str]:
         path = Layout(self.root).ledger / ledger_name(self.server.url)
@@ -102,8 +106,7 @@ def test_a_run_that_was_killed_again_and_again_ends_like_one_that_was_not(
     else:
         assert set(server.batched.values()) == {1}
     server.moment = lambda when, path: None
-    delivery = {"delivery": {"kind": "chat", "concurrency": 4}}
-    assert outputs(tmp_path / "killed") == outputs(run(tmp_path / "whole", **delivery).root)
+    assert outputs(tmp_path / "killed") == outputs(run(tmp_path / "whole", delivery=CHATTING).root)
 
 
 def test_ctrl_c_waits_for_the_answers_that_are_under_way(server: FakeOpenAI, tmp_path: Path) -> None:

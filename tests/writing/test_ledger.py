@@ -70,7 +70,7 @@ def test_cut_off_anywhere_it_keeps_all_whole_lines_and_goes_on(tmp_path: Path, r
             ledger.record_answer(request, ANSWER, USAGE, PRICE, None, "chat")
     whole = path.read_bytes()
     ends = [position for position, byte in enumerate(whole) if byte == ord("\n")]
-    for cut in range(ends[1] + 1, len(whole) - 1, 7):
+    for cut in range(ends[1] + 1, len(whole) - 1, 41):
         path.write_bytes(whole[:cut])
         with Ledger(path) as ledger:
             assert ledger.unanswered(requests[:4]) == requests[2:4]

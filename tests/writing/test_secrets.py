@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,27 +11,22 @@ import pytest
 from ruamel.yaml import YAML
 
 from calm.writing.ledger import ledger_name
-from tests.writing.conftest import QUICK, REPOSITORY
+from tests.conftest import copied
+from tests.writing.conftest import FEW, QUICK
 from tests.writing.server import KEY, FakeOpenAI
 
-COPIED = ("calm", ".dvc", ".dvcignore", "dvc.yaml", "params.yaml")
 WRONG = "sk-a-wrong-key-is-a-secret-too"
 
 
 @pytest.fixture
 def checkout(tmp_path: Path, server: FakeOpenAI) -> Path:
-    """A checkout whose texts come from the server, judged by a tiny text encoder."""
+    """A checkout whose texts, of a few attributes, come from the server and are judged by a tiny text encoder."""
     from tests import tiny
 
-    root = tmp_path / "checkout"
-    outside = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
-    for name in COPIED:
-        source = REPOSITORY / name
-        if source.is_dir():
-            shutil.copytree(source, root / name, ignore=outside)
-        else:
-            root.mkdir(exist_ok=True)
-            shutil.copy(source, root / name)
+    root = copied(tmp_path / "checkout", "calm", ".dvc", ".dvcignore", "dvc.yaml", "params.yaml")
+    for path in (root / "calm/attributes/catalogue").glob("*.yaml"):
+        if path.stem not in FEW:
+            path.unlink()
     (root / ".dvc/config.local").write_text("[core]\n    no_scm = true\n", encoding="utf-8")
     params = YAML(typ="safe").load((root / "params.yaml").read_text(encoding="utf-8"))
     params["parts"]["text"] = tiny.save_parts(tmp_path / "parts").text
@@ -41,8 +35,7 @@ def checkout(tmp_path: Path, server: FakeOpenAI) -> Path:
         "gate": {"accuracy": 0.0},
         "writer": {"provider": "openai", "base_url": server.url, **QUICK},
     }
-    with (root / "params.yaml").open("w", encoding="utf-8") as file:
-        YAML(typ="safe").dump(params, file)
+    YAML(typ="safe").dump(params, root / "params.yaml")
     return root
 
 
@@ -70,13 +63,12 @@ def repro(root: Path, key: str | None) -> subprocess.CompletedProcess[str]:
 
 def test_the_key_is_nowhere_in_what_a_run_leaves_behind(checkout: Path, server: FakeOpenAI) -> None:
     server.fault = lambda number, body: {3: "echo_key", 5: "500", 7: "not json"}.get(number)
-    absent, refused, done, again = (repro(checkout, key) for key in (None, WRONG, KEY, None))
-    assert absent.returncode != 0 and "OPENAI_API_KEY is not set" in absent.stderr
+    refused, done, again = (repro(checkout, key) for key in (WRONG, KEY, None))
     assert refused.returncode != 0 and "refused the key" in refused.stderr
     assert done.returncode == 0, done.stderr
     assert again.returncode == 0 and "didn't change" in again.stdout + again.stderr
     assert "HTTP" in done.stderr  # the client's log was on
-    said = "".join(one.stdout + one.stderr for one in (absent, refused, done, again))
+    said = "".join(one.stdout + one.stderr for one in (refused, done, again))
     files = [path for path in checkout.rglob("*") if path.is_file()]
     assert checkout / "dvc.lock" in files
     assert checkout / "data/ledger" / ledger_name(server.url) in files

@@ -137,8 +137,8 @@ def test_a_wrong_record_is_named(text: str, message: str, tmp_path: Path) -> Non
         read_conversations(path)
 
 
-def test_full_size_captions_are_read_within_a_gigabyte(tmp_path: Path) -> None:
-    count = LlavaPretrain.published["captions"]
+def test_a_tenth_of_all_captions_is_read_within_a_tenth_of_a_gigabyte(tmp_path: Path) -> None:
+    count = LlavaPretrain.published["captions"] // 10
     path = tmp_path / "blip_laion_cc_sbu_558k.json"
     one = json.dumps(record("%05d/%09d.jpg", "<image>\nDescribe it.", "a synthetic caption"))
     with path.open("w", encoding="utf-8") as file:
@@ -148,4 +148,4 @@ def test_full_size_captions_are_read_within_a_gigabyte(tmp_path: Path) -> None:
     found = read_conversations(path)
     assert (found.records, found.without_image, len(found.turns)) == (count, 0, count)
     assert found.turns["image"].nunique() == count
-    assert found.turns.memory_usage(deep=True).sum() < 2**30
+    assert found.turns.memory_usage(deep=True).sum() < 2**30 / 10
