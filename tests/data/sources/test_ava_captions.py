@@ -189,22 +189,21 @@ def test_photographs_come_from_avas_folder(
     assert set(comments(place, "ava_captions")["item_id"]) == set(found["item_id"])
 
 
-def test_a_tenth_of_the_full_size(tmp_path: Path) -> None:
-    """23,000 records on AVA's photographs: training is the rest minus both test sets, counted apart here."""
-    votes = full_size.synthetic_votes(full_size.AVA_ROWS // 10)
-    listed = votes.index.tolist()[: full_size.CAPTIONS // 10]
-    rated = full_size.AVA_TEST // 10
-    test = full_size.synthetic_test_list(votes, full_size.AVA_TEST_LISTED // 10, rated)
+def test_full_size(tmp_path: Path) -> None:
+    """230,000 records on AVA's photographs: training is the rest minus both test sets, counted apart here."""
+    votes = full_size.synthetic_votes()
+    ids = votes.index.tolist()
+    test = full_size.synthetic_test_list(votes, full_size.AVA_TEST_LISTED, full_size.AVA_TEST)
     full_size.write_ava(tmp_path / "ava", votes, test)
-    own = listed[: full_size.CAPTIONS_TEST // 10]
-    full_size.write_ava_captions(tmp_path / "captions", listed, own, sentences=2)
+    own = ids[: full_size.CAPTIONS_TEST]
+    full_size.write_ava_captions(tmp_path / "captions", ids[: full_size.CAPTIONS], own, sentences=2)
     found = source(tmp_path)
     splits = Counter(split for split, _ in found.ava.splits().values())
-    assert splits == {"train": len(votes) - rated, "test": rated}
-    train = set(listed) - set(own) - set(test)
+    assert splits == {split: found.ava.published[split] for split in ("train", "test")}
+    train = set(ids[: full_size.CAPTIONS]) - set(own) - set(test)
     counts = found.counts()
-    assert counts["test"] == len(own) == found.published["test"] // 10
+    assert counts["test"] == found.published["test"] == full_size.CAPTIONS_TEST
     assert counts["train"] == len(train)
-    assert counts["train"] + counts["ava_test_left_out"] + counts["test"] == len(listed)
-    assert abs(counts["train"] - found.published["train"] / 10) < 1_000, "about 21,000"
+    assert counts["train"] + counts["ava_test_left_out"] + counts["test"] == full_size.CAPTIONS
+    assert abs(counts["train"] - found.published["train"]) < 10_000, "about 210,000"
     assert counts["comments"] == 2 * len(train) + len(own)
