@@ -74,12 +74,11 @@ def test_two_processes_train_every_stage_as_one_does(two: Any, trained_template:
         np.testing.assert_allclose(curve[column], alone[column], rtol=TOLERANCE, atol=1e-5, err_msg=column)
 
 
-@pytest.mark.parametrize("stage", [STAGES[0], STAGES[2]])
 def test_bfloat16_with_gradient_checkpointing_and_partitioned_weights_stays_near(
-    two: Any, trained_template: Any, stage: str
+    two: Any, trained_template: Any
 ) -> None:
-    curve = pd.DataFrame(two("stages-zero3-checkpointing")[stage])
-    alone = pd.read_csv(trained_template.layout.curve(stage))
+    curve = pd.DataFrame(two("stages-zero3-checkpointing")["finetune-comments"])
+    alone = pd.read_csv(trained_template.layout.curve("finetune-comments"))
     np.testing.assert_allclose(curve["loss"], alone["loss"], rtol=0.1)
 
 
