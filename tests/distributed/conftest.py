@@ -1,4 +1,4 @@
-"""Two processes, started once for each launcher, do what all tests here look at."""
+"""Two processes, started once, do what all tests of test_two_processes.py look at."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ from calm.training.loop.processes import command
 from calm.training.settings import Strategy
 from tests import tiny
 from tests.distributed.net import Killed, Net, run_in
-
-Seen = Callable[[str], Any]
 
 CLUSTER, REMOTE = (Path(sys.prefix) / extra for extra in ("cluster", "remote"))  # by `make apart`
 ABSENT = "is not installed: make apart"
@@ -59,42 +57,35 @@ def one_thread() -> Any:
 
 
 @pytest.fixture(scope="session")
-def together(trained_template: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Seen]:
-    """Have a launcher start two processes for scenarios of two.py (all, if none is named); what they saw, by name."""
+def two(trained_template: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """What two processes of torchrun saw in the scenarios of two.py, by name."""
+    out = tmp_path_factory.mktemp("two")
+    root = out / "checkout"
+    shutil.copytree(trained_template.layout.root, root)
+    shutil.copytree(tiny.REPOSITORY / "workflow", root / "workflow")
+    third = root / "workflow/deepspeed/zero3.json"
+    config = json.loads(third.read_text())
+    config["zero_optimization"]["stage3_param_persistence_threshold"] = 0  # or small weights would not be shared out
+    third.write_text(json.dumps(config))
+    begin_alone(out)
+    own = command(Strategy(kind="ddp", launcher="torchrun", processes=2), threads=1)
+    done = subprocess.run(  # a process that hangs ends itself, and says where it stood
+        [*own, "tests.distributed.two", str(out), str(root), json.dumps(asdict(trained_template.parts))],
+        cwd=root,
+        env=environment(CLUSTER),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
-    def start(launcher: str, *names: str) -> Seen:
-        out = tmp_path_factory.mktemp("two")
-        root = out / "checkout"
-        shutil.copytree(trained_template.layout.root, root)
-        shutil.copytree(tiny.REPOSITORY / "workflow", root / "workflow")
-        third = root / "workflow/deepspeed/zero3.json"
-        config = json.loads(third.read_text())
-        config["zero_optimization"]["stage3_param_persistence_threshold"] = (
-            0  # or small weights would not be shared out
-        )
-        third.write_text(json.dumps(config))
-        begin_alone(out)
-        own = command(Strategy(kind="ddp", launcher=launcher, processes=2), threads=1)  # type: ignore[arg-type]
-        described = json.dumps(asdict(trained_template.parts))
-        done = subprocess.run(  # a process that hangs ends itself, and says where it stood
-            [*own, "tests.distributed.two", str(out), str(root), described, *names],
-            cwd=root,
-            env=environment(CLUSTER),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    def seen(name: str) -> Any:
+        if (reason := out / f"{name}.txt").exists():
+            pytest.skip(reason.read_text())
+        found = out / f"{name}.json"
+        assert found.exists(), done.stderr[-4000:]
+        return json.loads(found.read_text())
 
-        def seen(name: str) -> Any:
-            if (reason := out / f"{name}.txt").exists():
-                pytest.skip(reason.read_text())
-            found = out / f"{name}.json"
-            assert found.exists(), done.stderr[-4000:]
-            return json.loads(found.read_text())
-
-        return seen
-
-    return start
+    return seen
 
 
 def begin_alone(out: Path) -> None:
@@ -104,16 +95,3 @@ def begin_alone(out: Path) -> None:
     with pytest.raises(Killed):
         train(Net(stop=11, noise=0.0), run_in(out / "states/alone"))
     torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="session")
-def two(together: Callable[..., Seen]) -> Seen:
-    """What two processes of torchrun saw in all scenarios."""
-    return together("torchrun")
-
-
-@pytest.fixture(scope="session")
-def two_of_deepspeed(together: Callable[..., Seen]) -> Seen:
-    """What two processes of DeepSpeed's launcher saw in its own scenarios."""
-    needs_deepspeed()
-    return together("deepspeed", "stages-zero2", "stages-zero3")

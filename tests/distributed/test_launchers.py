@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,10 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
-from calm.layout import Layout
-from calm.model.build import TRAINED
+from calm.cli import app
+from calm.cli.stages import THREAD_VARIABLES
 from calm.training.loop import processes
 from calm.training.loop.engine import TrainingError
 from calm.training.loop.worker import _hold
@@ -31,23 +31,18 @@ from calm.training.settings import Strategy
 from tests.distributed.conftest import CLUSTER, environment, needs_deepspeed
 from tests.tiny import REPOSITORY
 
-DDP = {"kind": "ddp", "launcher": "torchrun", "processes": 2}
-ZERO: dict[str, Any] = {"kind": "deepspeed", "processes": 2}
 # Address in dvc.yaml, and how its processes are shared out and started. Each stage in each way, without the command and
 # started once for all: test_two_processes.py.
-COMMANDS = {
-    "pretrain@attributes": ZERO | {"launcher": "torchrun", "zero": 2},
-    "pretrain@alignment": ZERO | {"launcher": "deepspeed", "zero": 3},
-    "finetune@comments": ZERO | {"launcher": "deepspeed", "zero": 2},
-    "finetune@scores": ZERO | {"launcher": "torchrun", "zero": 3},
+STARTS = {
+    "pretrain@alignment": {"kind": "ddp", "launcher": "torchrun", "processes": 2},
+    "finetune@scores": {"kind": "deepspeed", "launcher": "deepspeed", "processes": 2, "zero": 3},
 }
-DYING_AS = {"torchrun": DDP, "deepspeed": ZERO | {"launcher": "deepspeed", "zero": 2}}
 
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """One thread in what is started too."""
-    for name, value in environment().items():
+    for name, value in {**environment(), **dict.fromkeys(THREAD_VARIABLES, "1")}.items():
         monkeypatch.setenv(name, value)
 
 
@@ -66,54 +61,10 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     }
 
 
-@contextmanager
-def learns_the_same(layout: Layout, section: str, run: str) -> Iterator[None]:
-    """Inside, the stage runs again by several processes: it writes what one has written before."""
-    folder = (layout.pretrained if section == "pretrain" else layout.finetuned)(run)
-    curve_file = layout.curve(f"{section}-{run}")
-    alone, weights = pd.read_csv(curve_file), weights_of(folder)
-    assert weights
-    curve_file.unlink()
-    shutil.rmtree(folder)
-    yield
-    curve = pd.read_csv(curve_file)
-    assert curve.columns.tolist() == alone.columns.tolist()
-    np.testing.assert_allclose(curve["loss"], alone["loss"], rtol=1e-4)
-    found = weights_of(folder)
-    assert found.keys() == weights.keys()
-    for key, value in found.items():
-        torch.testing.assert_close(
-            value, weights[key], rtol=1e-2, atol=1e-3, msg=lambda text, key=key: f"{key}: {text}"
-        )
-    assert not layout.state(f"{section}-{run}").exists()
-
-
-def test_a_stage_trains_on_two_processes_and_writes_what_one_would(world: Any) -> None:
-    with learns_the_same(world.layout, "pretrain", "alignment"):
-        pretrain("alignment", world.params(strategy=DDP), world.layout)
-
-
-@pytest.mark.parametrize("address", COMMANDS)
-def test_the_command_that_dvc_runs_trains_by_deepspeed_what_one_process_would(world: Any, address: str) -> None:
-    """LoRA under ZeRO-3 among them: what was shared out is whole again."""
-    needs_deepspeed()
-    section, _, run = address.partition("@")
-    stage = YAML(typ="safe").load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"][section]
-    assert run in stage["foreach"]
-    words = stage["do"]["cmd"].replace("${key}", run).split()
-    params = world.params(strategy=COMMANDS[address], threads__pretrain=1, threads__finetune=1)
-    root = world.layout.root
-    (root / "params.yaml").write_text(json.dumps(params.model_dump(mode="json")))  # is YAML too
-    with learns_the_same(world.layout, section, run):
-        program = Path(sys.executable).with_name(words[0])
-        done = subprocess.run(
-            [program, *words[1:]], cwd=root, env=environment(CLUSTER), capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-
-
 DYING = """
-import os, signal
+import os, signal, sys
+from pathlib import Path
+from calm.training.loop.worker import main
 from calm.training.tuning import InstructionObjective
 original = InstructionObjective.losses
 def losses(self, step, part, read):
@@ -121,40 +72,59 @@ def losses(self, step, part, read):
         os.kill(os.getpid(), signal.SIGKILL)
     return original(self, step, part, read)
 InstructionObjective.losses = losses
+sys.exit(main(Path(sys.argv[1])))
 """
 
 
-@pytest.mark.parametrize("launcher", DYING_AS)
-def test_a_process_that_dies_ends_the_stage_and_it_goes_on_later(
-    world: Any, launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("address", STARTS)
+def test_the_command_that_dvc_runs_goes_on_after_a_death_and_writes_what_one_process_would(
+    world: Any, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    layout, params = world.layout, world.params(strategy=DYING_AS[launcher])
-    folders = []
-    if launcher == "deepspeed":
+    """LoRA under ZeRO-3 among them: what was shared out is whole again."""
+    packages = []
+    if STARTS[address]["kind"] == "deepspeed":
         needs_deepspeed()
-        folders = [CLUSTER]
-    monkeypatch.setenv("PYTHONPATH", environment(*folders)["PYTHONPATH"])
-    outputs = layout.pretrained("alignment") / TRAINED
-    outputs.unlink()
-    worker = tmp_path / "dying.py"
-    worker.write_text(
-        f"{DYING}\nimport sys\nfrom pathlib import Path\nfrom calm.training.loop.worker import main\n"
-        "sys.exit(main(Path(sys.argv[1])))\n"
-    )
+        packages = [CLUSTER]
+    monkeypatch.setenv("PYTHONPATH", environment(*packages)["PYTHONPATH"])
+    section, _, run = address.partition("@")
+    stage = YAML(typ="safe").load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))["stages"][section]
+    assert run in stage["foreach"]
+    program, *words = stage["do"]["cmd"].replace("${key}", run).split()
+    assert program == "calm"
+    params = world.params(strategy=STARTS[address], threads__pretrain=1, threads__finetune=1)
+    layout, root = world.layout, world.layout.root
+    (root / "params.yaml").write_text(json.dumps(params.model_dump(mode="json")))  # is YAML too
+    monkeypatch.chdir(root)
+    folder = (layout.pretrained if section == "pretrain" else layout.finetuned)(run)
+    curve_file, state = layout.curve(f"{section}-{run}"), layout.state(f"{section}-{run}")
+    alone, weights = pd.read_csv(curve_file), weights_of(folder)
+    assert weights
+    curve_file.unlink()
+    shutil.rmtree(folder)
+
+    (tmp_path / "dying.py").write_text(DYING)
     with monkeypatch.context() as patched:
-        patched.setenv("PYTHONPATH", environment(tmp_path, *folders)["PYTHONPATH"])
+        patched.setenv("PYTHONPATH", environment(tmp_path, *packages)["PYTHONPATH"])
         patched.setattr(processes, "WORKER", "dying")
-        with pytest.raises(TrainingError, match=r"pretrain: the processes ended .* died without a word.*are kept in"):
-            pretrain("alignment", params, layout)
-    assert not outputs.exists()
-    assert [path.name for path in sorted(layout.state("pretrain-alignment").glob("*/step-*"))] == [
-        "step-00000002",
-        "step-00000004",
-    ]
+        died = CliRunner().invoke(app, words)
+    assert died.exit_code == 1
+    assert re.search(rf"{section}: the processes ended .* died without a word.*are kept in", died.stderr), died.output
+    assert not list(folder.rglob("*.safetensors"))
+    assert [path.name for path in sorted(state.glob("*/step-*"))] == ["step-00000002", "step-00000004"]
+
     capfd.readouterr()
-    pretrain("alignment", params, layout)
-    assert "pretrain alignment: resumed at step 4" in capfd.readouterr().err
-    assert outputs.exists()
+    done = CliRunner().invoke(app, words)
+    said = capfd.readouterr().err
+    assert done.exit_code == 0, done.output + said
+    assert f"{section} {run}: resumed at step 4" in said
+    curve = pd.read_csv(curve_file)
+    assert curve.columns.tolist() == alone.columns.tolist()
+    np.testing.assert_allclose(curve["loss"], alone["loss"], rtol=1e-4)
+    found = weights_of(folder)
+    assert found.keys() == weights.keys()
+    for key, value in found.items():
+        torch.testing.assert_close(value, weights[key], rtol=1e-2, atol=1e-3, msg=lambda m, k=key: f"{k}: {m}")
+    assert not state.exists()
 
 
 def test_a_launcher_that_is_not_there_is_named(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:

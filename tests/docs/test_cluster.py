@@ -21,6 +21,7 @@ BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PROGRAMS = "apt|calm|dvc|git|hf|make|pip|pytest|snakemake"
 SLURM = "distributed/test_slurm.py::test_a_dry_run_shows_training_stages_as_jobs_of_four_nodes"
 REMOTE = "distributed/test_remote.py::test_models_are_pushed_to_s3_and_pulled_elsewhere"
+LAUNCHERS = "distributed/test_launchers.py"
 ENGINES = "pipeline/test_both_engines.py"
 # A command of the page, the test that runs it, and what stands in that test's file or in the conftest.py beside it.
 RUN = {
@@ -40,8 +41,8 @@ RUN = {
     "dvc repro": (f"{ENGINES}::test_parallel_jobs_give_the_lock_and_files_of_dvc_repro", 'dvc("repro"'),
     "snakemake -j8": (f"{ENGINES}::test_parallel_jobs_give_the_lock_and_files_of_dvc_repro", 'snakemake, "-j8"'),
     "calm finetune scores": (
-        "distributed/test_launchers.py::test_the_command_that_dvc_runs_trains_by_deepspeed_what_one_process_would",
-        '"finetune@scores": ZERO',
+        f"{LAUNCHERS}::test_the_command_that_dvc_runs_goes_on_after_a_death_and_writes_what_one_process_would",
+        '"finetune@scores": {"kind": "deepspeed"',
     ),
     "dvc remote add --default store s3://bucket/calm": (REMOTE, 'dvc(here, "remote", "add", "--default", "store"'),
     "dvc remote modify store endpointurl https://s3.example.org": (

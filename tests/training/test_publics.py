@@ -68,7 +68,7 @@ def test_one_model_answers_each_public_as_it_was_taught(trained_world: Any) -> N
     both = pd.concat([learnt, turned], ignore_index=True)
     write_table(layout.instructions / "scores.parquet", both, INSTRUCTION)
     roles = trained_world.params().data.roles.model_copy(update={"scores": [tiny.DATASET, CONTRARY]})
-    params = trained_world.params(finetune__scores__visual__steps=60)
+    params = trained_world.params(finetune__scores__visual__steps=25)
     params = params.model_copy(update={"data": params.data.model_copy(update={"roles": roles})})
     finetune("scores", params, layout)
 

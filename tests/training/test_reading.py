@@ -7,6 +7,7 @@ from collections.abc import Callable
 from multiprocessing import Value
 
 import pytest
+import torch
 
 from calm.training.loop import order
 from calm.training.loop.order import Part, Read
@@ -27,8 +28,9 @@ def test_results_come_in_the_order_in_which_they_are_wanted(workers: int) -> Non
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Read]:
-    """A reader that hangs so many times, and is given up after seconds."""
-    monkeypatch.setattr(order, "SILENCE", 3.0)
+    """A reader that hangs so many times, and is given up after a second."""
+    monkeypatch.setattr(order, "SILENCE", 1.0)
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)  # how long one that hangs may end
 
     def start(times: int) -> Read:
         left = Value("i", times)
@@ -52,7 +54,7 @@ def test_a_worker_that_falls_silent_is_replaced_and_no_result_is_lost(silent: Ca
 
 def test_workers_that_stay_silent_are_an_error_and_no_silence(silent: Callable[[int], Read]) -> None:
     results = order.ahead(silent(100), WANTED, 1)
-    with pytest.raises(TrainingError, match=r"strategy\.workers: 1 processes read nothing within 3 s, 3 times"):
+    with pytest.raises(TrainingError, match=r"strategy\.workers: 1 processes read nothing within 1 s, 3 times"):
         list(results)
 
 

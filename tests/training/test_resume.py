@@ -17,8 +17,6 @@ from tests.distributed.net import BATCH, COUNT, OPTIONS, STEPS, Killed, Net, run
 STRATEGIES = {
     "whole": Strategy(kind="single"),
     "accumulated": Strategy(kind="single", micro_batch=2),
-    "whole, ahead": Strategy(kind="single", workers=2),
-    "accumulated, ahead": Strategy(kind="single", micro_batch=2, workers=2),
 }
 
 
@@ -42,28 +40,23 @@ class Reads(Net):
         return points + torch.nn.functional.avg_pool1d(points.T, 3, 1, 1).T  # arithmetic of the reading process
 
 
+@pytest.mark.parametrize("ahead", [{}, {"workers": 2}], ids=["", "ahead"])
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_killed_at_every_step_it_ends_as_if_it_had_not_been(tmp_path: Path, name: str) -> None:
-    strategy = STRATEGIES[name]
-    whole = Reads()
-    expected = finished(whole, tmp_path / "whole", strategy)
-    for step in range(STEPS):
+def test_killed_at_every_step_it_ends_as_if_it_had_not_been(
+    tmp_path: Path, name: str, ahead: dict[str, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And as if all had been read by the process itself; with readers ahead, at every fourth step."""
+    strategy = STRATEGIES[name].model_copy(update=ahead)
+    whole, net = Reads(), Reads()
+    expected = finished(whole, tmp_path / "whole", STRATEGIES[name])
+    for step in range(0, STEPS, 4 if ahead else 1):
         with pytest.raises(Killed):
-            train(Reads(stop=step), run_in(tmp_path / str(step), strategy))
-        net = Reads()
-        curve = finished(net, tmp_path / str(step), strategy)
-        pd.testing.assert_frame_equal(curve, expected, check_exact=True)  # losses, learning rates, norms
-        for key, value in whole.parameters.items():
-            assert torch.equal(net.parameters[key], value), (step, key)
-
-
-@pytest.mark.parametrize("name", ["whole", "accumulated"])
-def test_readers_ahead_change_no_bit(tmp_path: Path, name: str) -> None:
-    here, ahead = Reads(), Reads()
-    expected = finished(here, tmp_path / "here", STRATEGIES[name])
-    found = finished(ahead, tmp_path / "ahead", STRATEGIES[f"{name}, ahead"])
-    pd.testing.assert_frame_equal(found, expected, check_exact=True)
-    assert all(torch.equal(ahead.parameters[key], value) for key, value in here.parameters.items())
+            train(Reads(stop=step), run_in(tmp_path / "killed", strategy))
+    capsys.readouterr()
+    curve = finished(net, tmp_path / "killed", strategy)
+    assert f"net: resumed at step {step - step % OPTIONS.checkpoint_every}" in capsys.readouterr().err
+    pd.testing.assert_frame_equal(curve, expected, check_exact=True)  # losses, learning rates, norms
+    assert all(torch.equal(net.parameters[key], value) for key, value in whole.parameters.items())
 
 
 def test_accumulation_keeps_the_batch_and_what_is_learned(tmp_path: Path) -> None:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import signal
-import subprocess
-import sys
-import textwrap
+import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -22,10 +18,9 @@ from calm.io import sha256_file
 from calm.layout import Layout
 from calm.model import build
 from calm.model.build import ADAPTER, TRAINED, Assembly, load_config
-from calm.params import Params
 from calm.training import finetune as finetune_stage
 from calm.training import pretrain as pretrain_stage
-from calm.training.finetune import finetune
+from calm.training.finetune import RUNS, finetune
 from calm.training.pretrain import held_apart, pretrain, state_table
 from tests import tiny
 
@@ -68,64 +63,83 @@ def changed(states: list[State]) -> set[str]:
     return {name for name in start if not torch.equal(start[name], end[name])}
 
 
-def pretrain_both(params: Params, layout: Layout) -> None:
-    for run in pretrain_stage.RUNS:
-        pretrain(run, params, layout)
+@dataclass(frozen=True)
+class Again:
+    """All stages, run once more: their checkout, each one's model before and after, photographs that were read."""
+
+    layout: Layout
+    states: dict[str, list[State]]
+    read: set[str]
 
 
-def test_self_supervision_trains_the_q_formers_and_their_heads_alone(
-    tiny_world: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    states = watch(monkeypatch)
-    pretrain("attributes", tiny_world.params(), tiny_world.layout)
-    found = changed(states)
+@pytest.fixture(scope="module")
+def again(tiny_template: Any, tmp_path_factory: pytest.TempPathFactory) -> Again:
+    layout = Layout(tmp_path_factory.mktemp("again") / "checkout")
+    shutil.copytree(tiny_template.layout.root, layout.root)
+    params, read = tiny_template.params(), set()
+    states: dict[str, list[State]] = {}
+    original = pretrain_stage.Photographs.__getitem__
+
+    def spied(self: Any, key: tuple[str, str]) -> Any:
+        read.add(key[1])
+        return original(self, key)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pretrain_stage.Photographs, "__getitem__", spied)
+        seen = watch(patched)
+        for stage, run in (*((pretrain, run) for run in pretrain_stage.RUNS), *((finetune, run) for run in RUNS)):
+            stage(run, params, layout)
+            states[run] = seen[:]
+            seen.clear()
+    torch.set_num_threads(threads)
+    return Again(layout, states, read)
+
+
+def test_self_supervision_trains_the_q_formers_and_their_heads_alone(again: Again) -> None:
+    found = changed(again.states["attributes"])
     own = ("mfam.levels.", "mfam.text_to_contrast.", "mfam.temperature", "mfam.prototypes", "mfam.words")
     assert all(name.startswith(own) for name in found), found
     for level in LEVELS:
         for part in ("queries", "qformer.", "to_language.weight", "to_contrast.weight"):
             assert any(name.startswith(f"mfam.levels.{level}.{part}") for name in found), (level, part)
-    saved = load_file(tiny_world.layout.pretrained("attributes") / TRAINED)
+    saved = load_file(again.layout.pretrained("attributes") / TRAINED)
     assert found <= saved.keys() and all(name.startswith(own) for name in saved)
 
 
-def test_alignment_trains_the_fully_connected_layers_alone(tiny_world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    states = watch(monkeypatch)
-    pretrain("alignment", tiny_world.params(), tiny_world.layout)
+def test_alignment_trains_the_fully_connected_layers_alone(again: Again) -> None:
     layers = ("thematic", *(f"content.{source}" for source in tiny.CONTENT))
     trained = {f"mfam.{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
     usual = {"mfam.content_mean", "mfam.content_deviation"}
-    assert changed(states) == trained | usual
-    saved = set(load_file(tiny_world.layout.pretrained("alignment") / TRAINED))
+    assert changed(again.states["alignment"]) == trained | usual
+    saved = set(load_file(again.layout.pretrained("alignment") / TRAINED))
     assert saved == trained | usual | {"mfam.class_words"}
 
 
-@pytest.mark.parametrize("run", ["comments", "scores"])
-def test_fine_tuning_trains_mfam_and_adapter_and_scores_their_head(
-    trained_world: Any, monkeypatch: pytest.MonkeyPatch, run: str
-) -> None:
-    params, layout = trained_world.params(), trained_world.layout
-    states = watch(monkeypatch)
-    finetune(run, params, layout)
-    found = changed(states)
+@pytest.mark.parametrize("run", RUNS)
+def test_fine_tuning_trains_mfam_and_adapter_and_scores_their_head(again: Again, run: str) -> None:
+    found = changed(again.states[run])
     mfam = ("mfam.levels.", "mfam.thematic.", "mfam.content.")
     own = (*mfam, *(("score_head.",) if run == "scores" else ()))
     assert all(name.startswith(own) for name in found), found
     assert not any("contrast" in name for name in found)
     assert {"mfam.thematic.weight", "mfam.levels.low.to_language.weight"} <= found
+    assert not looking(found)
     assert ("score_head.language.weight" in found) == (run == "scores")
-    assert any("lora_B" in name and value.any() for name, value in states[1].items())
+    assert any("lora_B" in name and value.any() for name, value in again.states[run][1].items())
 
 
-@pytest.mark.parametrize("kind", ["frozen", "trained"])
-def test_frozen_q_formers_recognise_what_they_did_before(
-    trained_world: Any, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    with monkeypatch.context() as patched:
-        states = watch(patched)
-        finetune("scores", trained_world.params(finetune__q_formers=kind), trained_world.layout)
-    looking = {name for name in changed(states) if name.startswith("mfam.levels.") and "to_language" not in name}
-    assert bool(looking) == (kind == "trained")
-    assert not any("contrast" in name for name in looking)
+def looking(names: set[str]) -> set[str]:
+    """What the Q-Formers recognise with."""
+    return {name for name in names if name.startswith("mfam.levels.") and "to_language" not in name}
+
+
+def test_q_formers_that_are_not_frozen_learn_to_recognise(trained_world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = watch(monkeypatch)
+    finetune("scores", trained_world.params(finetune__q_formers="trained"), trained_world.layout)
+    found = looking(changed(states))
+    assert found and not any("contrast" in name for name in found)
 
 
 def test_self_supervision_learns_how_sure_it_may_be_and_fine_tuning_keeps_it(trained_world: Any) -> None:
@@ -158,21 +172,17 @@ def test_full_tuning_trains_the_language_model(trained_world: Any, monkeypatch: 
     assert not (trained_world.layout.finetuned("comments") / ADAPTER).exists()
 
 
-def test_what_was_tuned_on_comments_is_where_scores_start(trained_world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    params, layout = trained_world.params(), trained_world.layout
-    states = watch(monkeypatch)
-    finetune("comments", params, layout)
-    finetune("scores", params, layout)
-    after_comments, before_scores = states[1], states[2]
+def test_what_was_tuned_on_comments_is_where_scores_start(again: Again) -> None:
+    after_comments, before_scores = again.states["comments"][1], again.states["scores"][0]
     assert all(torch.equal(after_comments[name], value) for name, value in before_scores.items())
-    adapter = load_file(layout.finetuned("comments") / ADAPTER / "adapter_model.safetensors")
+    adapter = load_file(again.layout.finetuned("comments") / ADAPTER / "adapter_model.safetensors")
     assert any(name.endswith("lora_B.weight") and value.any() for name, value in adapter.items())
 
 
 # One layer before a frozen language model of random weights can do little.
 @pytest.mark.parametrize("run, share", [("alignment", 0.95), ("comments", 0.7)])
 def test_a_handful_of_samples_can_be_learned_by_heart(trained_world: Any, run: str, share: float) -> None:
-    options = {**tiny.RUN, "steps": 40, "batch_size": 6, "warmup": 0.03, "weight_decay": 0.0, "max_grad_norm": 1.0}
+    options = {**tiny.RUN, "steps": 24, "batch_size": 6, "warmup": 0.03, "weight_decay": 0.0, "max_grad_norm": 1.0}
     section, stage = ("finetune", finetune) if run == "comments" else ("pretrain", pretrain)
     stage(run, trained_world.params(**{f"{section}__{run}": options}), trained_world.layout)
     losses = pd.read_csv(trained_world.layout.curve(f"{section}-{run}"))["loss"]
@@ -186,34 +196,27 @@ def test_curves_hold_every_loss_of_every_step(trained_world: Any) -> None:
     assert curve[["loss", "gradient_norm"]].notna().all(axis=None)
 
 
-def test_training_rows_alone_are_learned(tiny_world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: set[str] = set()
-    original = pretrain_stage.Photographs.__getitem__
-
-    def read(self: Any, key: tuple[str, str]) -> Any:
-        seen.add(key[1])
-        return original(self, key)
-
-    monkeypatch.setattr(pretrain_stage.Photographs, "__getitem__", read)
-    params = tiny_world.params()
-    pretrain_both(params, tiny_world.layout)
-    for run in finetune_stage.RUNS:
-        finetune(run, params, tiny_world.layout)
-    assert seen == {f"p{number}" for number in range(tiny.PICTURES)} - set(tiny.TEST)
+def test_training_rows_alone_are_learned(again: Again) -> None:
+    assert again.read == {f"p{number}" for number in range(tiny.PICTURES)} - set(tiny.TEST)
 
 
-def test_the_same_params_give_the_same_bytes_and_features_need_not_be_kept(
-    tiny_world: Any, trained_template: Any
-) -> None:
-    hashes = []
-    pretrain_both(tiny_world.params(), tiny_world.layout)
-    for world in (tiny_world, trained_template):
-        files = [world.layout.pretrained(run) / TRAINED for run in pretrain_stage.RUNS]
-        hashes.append([sha256_file(path) for path in [*files, world.layout.curve("pretrain-attributes")]])
-    assert hashes[0] == hashes[1]
-    kept = load_file(tiny_world.layout.pretrained("alignment") / TRAINED)
-    pretrain("alignment", tiny_world.params(runtime__keep_features=False), tiny_world.layout)
-    fresh = load_file(tiny_world.layout.pretrained("alignment") / TRAINED)
+def test_the_same_params_give_the_same_bytes(again: Again, trained_template: Any) -> None:
+    first, second = (
+        {
+            path.relative_to(root): sha256_file(path)
+            for path in root.rglob("*")
+            if path.suffix in (".safetensors", ".csv")
+        }
+        for root in (again.layout.root, trained_template.layout.root)
+    )
+    assert len(first) > 8 and first == second
+
+
+def test_features_need_not_be_kept(trained_world: Any) -> None:
+    file = trained_world.layout.pretrained("alignment") / TRAINED
+    kept = load_file(file)
+    pretrain("alignment", trained_world.params(runtime__keep_features=False), trained_world.layout)
+    fresh = load_file(file)
     for name, value in kept.items():
         torch.testing.assert_close(fresh[name], value, rtol=1e-2, atol=1e-3)
 
@@ -222,72 +225,31 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-@pytest.mark.parametrize("step", [0, 5])  # at every one: test_resume.py
-def test_a_stage_killed_at_a_step_ends_with_the_same_bytes(
-    trained_world: Any, monkeypatch: pytest.MonkeyPatch, step: int
+def test_a_stage_killed_again_and_again_ends_with_the_same_bytes(
+    trained_world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """At every step: test_resume.py; by a signal: tests/distributed/test_launchers.py."""
     params, layout = trained_world.params(), trained_world.layout
     outputs = [layout.pretrained("attributes") / TRAINED, layout.curve("pretrain-attributes")]
     expected = [sha256_file(path) for path in outputs]
     for path in outputs:
         path.unlink()
     original = pretrain_stage.AttributeObjective.losses
+    for last in (0, 5):
 
-    def losses(self: Any, at: int, *rest: Any) -> Any:
-        if at == step:
-            raise Killed
-        return original(self, at, *rest)
+        def losses(self: Any, step: int, *rest: Any, last: int = last) -> Any:
+            if step == last:
+                raise Killed
+            return original(self, step, *rest)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(pretrain_stage.AttributeObjective, "losses", losses)
-        with pytest.raises(Killed):
-            pretrain("attributes", params, layout)
-    assert not any(path.exists() for path in outputs)
+        with monkeypatch.context() as patched:
+            patched.setattr(pretrain_stage.AttributeObjective, "losses", losses)
+            with pytest.raises(Killed):
+                pretrain("attributes", params, layout)
+        assert not any(path.exists() for path in outputs)
     pretrain("attributes", params, layout)
     assert [sha256_file(path) for path in outputs] == expected
     assert not layout.state("pretrain-attributes").exists()
-
-
-KILLED_WHILE_TUNING = """
-import os, pickle, signal, sys
-import torch
-torch.set_num_threads(1)
-from calm.layout import Layout
-from calm.training import finetune
-from pathlib import Path
-params = pickle.loads(bytes.fromhex(sys.argv[2]))
-original = finetune.InstructionObjective.losses
-def losses(self, step, *rest):
-    if step == 5:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(self, step, *rest)
-finetune.InstructionObjective.losses = losses
-finetune.finetune("scores", params, Layout(Path(sys.argv[1])))
-"""
-
-
-def test_a_process_that_is_killed_ends_with_the_same_weights_after_all(
-    trained_world: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    params, layout = trained_world.params(), trained_world.layout
-    weights = sorted(layout.finetuned("scores").rglob("*.safetensors"))
-    expected = [sha256_file(path) for path in weights]
-    for path in weights:
-        path.unlink()
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(KILLED_WHILE_TUNING), str(layout.root), pickle.dumps(params).hex()],
-        cwd=tiny.REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    assert not any(path.exists() for path in weights)
-    capsys.readouterr()
-    finetune("scores", params, layout)
-    assert "finetune scores: resumed at step 4" in capsys.readouterr().err
-    assert [sha256_file(path) for path in weights] == expected
 
 
 def test_unknown_runs_are_named(tiny_world: Any) -> None:
