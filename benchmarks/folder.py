@@ -167,7 +167,8 @@ def main() -> None:
     print(page)
     if chosen.write:
         PAGE.write_text(page, encoding="utf-8")
-    assert peak <= MOST and share < LEAST, "what is wanted of memory or of the second run is missed"
+    if peak > MOST or share >= LEAST:
+        raise SystemExit(f"missed: a peak of {MOST} GB at most, or a second run below {LEAST:.0%} of the first")
 
 
 if __name__ == "__main__":
