@@ -22,7 +22,8 @@ from calm.data.store import tables
 from calm.data.store.tables import GUIDANCE
 from calm.io import read_table
 from calm.layout import Layout
-from calm.model.build import assemble, resolve_dtype, use_plain_attention
+from calm.model.attention import use_plain_attention
+from calm.model.build import assemble, resolve_dtype
 from calm.model.pretrained import load_text_encoder
 from calm.params import Params, load_params
 from calm.plan.shapes import STAGES, open_stage

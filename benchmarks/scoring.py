@@ -1,6 +1,7 @@
 """How much faster `Calm.score` is than a loop of `generate` over the same photographs, with equal answers.
 
-    python benchmarks/scoring.py [--photographs 32] [--batch-size 16] [--model models/finetune/scores]
+    python -m benchmarks.scoring [--photographs 32] [--batch-size 16] [--model models/finetune/scores]
+    python -m benchmarks.scoring --folder FOLDER --photographs 500 [--write]
 
 Both read the same model, in the same number format and by the same threads, of photographs that are decoded already.
 The loop is what one would write first: a photograph at a time through the processor, `model.generate`, the number in
@@ -8,25 +9,59 @@ the answer. `Calm.score` gives the same answer, and the expectation and regressi
 compared before any time is printed; the ratio of one run is the result, for absolute times depend on who else computes.
 Float32 by default: in bfloat16 a batch sums in another order than a single row, and where two digits are all but
 equally likely the other one may win (6 of 32 photographs).
+
+With a folder of large photographs (made as in benchmarks.folder where it is not there): what `calm score` does,
+with the model that comes with calm, beside decoding at full size, one photograph after the other; that the scores
+differ by no more than docs/decisions.md says is checked first. The roofline: decoding and the frozen encoder alone,
+by the same threads. --write puts the table into docs/benchmarks/large.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from PIL.Image import Image
 
+from benchmarks import folder
 from calm.assistant import Calm
+from calm.assistant.inputs import MAX_PIXELS, opened
+from calm.assistant.personal import encoded
+from calm.cli.photographs import THREADS, read_photographs
+from calm.data.store.images import read_image
+from calm.data.store.pixels import fit
 from calm.data.store.shards import ImageStore
 from calm.data.store.tables import role_list
 from calm.instructions import SCORE_PROMPT, messages
 from calm.layout import Layout
 
 MAX_NEW_TOKENS = 5  # as in calm.model.readouts.score_answer
+PAGE = Path("docs/benchmarks/large.md")
+WANTED = 2.5  # times as many photographs a second as when they were decoded at full size
+GAP = 0.03  # points that a smaller scale of decoding may change a score by (docs/decisions.md)
+ABOUT = """\
+# Scoring large photographs
+
+Made by `python -m benchmarks.scoring --folder FOLDER --photographs {photographs} --write`: photographs of 12
+megapixels, the model that comes with calm, {threads} threads, batches of {batch_size}. Scores of both ways differ
+by {mean:.3f} points on average, {most:.3f} at most.
+
+"""
+READING = """
+**{ratio:.2f}** times as many photographs a second (wanted: {wanted}), **{share:.0%}** of the roofline.
+
+How to read it: "at full size" is what the command did at first: decode a photograph whole, scale it, then the next
+one, and score a batch when it is full. Now a JPEG's decoder scales down itself, and threads decode ahead of the
+model. The roofline takes the time of both of its parts, for each of them has all cores to itself. Without text no
+score is read from words. Seconds are the wall clock's; processor seconds, of all threads, hang less on what else
+the machine does.
+"""
 
 
 @torch.inference_mode()
@@ -57,16 +92,87 @@ def photographs(layout: Layout, count: int) -> list[Image]:
     return [stores[d][i].convert("RGB") for d, i in zip(rows["dataset"], rows["item_id"], strict=True)]
 
 
+def whole(path: str, max_side: int) -> Image:
+    """As `opened`, decoded at full size."""
+    return fit(read_image(Path(path), max_pixels=MAX_PIXELS), max_side)
+
+
+def large(calm: Calm, paths: Sequence[str], batch_size: int) -> tuple[dict[str, tuple[float, float]], list[float]]:
+    """(seconds, processor seconds) of each way and of the roofline's parts; how far each score is from the other's."""
+    chunks = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
+    read = [[opened(path, calm.max_side) for path in chunk] for chunk in chunks]
+
+    def at_full_size() -> list[float]:
+        images = ([whole(path, calm.max_side) for path in chunk] for chunk in chunks)
+        return [score.regression for batch in images for score in calm.score(batch, batch_size)]
+
+    def ahead() -> list[float]:
+        batches = read_photographs(paths, batch_size, calm.max_side)
+        return [score.regression for _, batch in batches for score in calm.score([*batch.values()], batch_size)]
+
+    def decoding() -> None:
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(lambda path: opened(path, calm.max_side), paths))
+
+    @torch.inference_mode()
+    def encoder() -> None:
+        for batch in read:
+            for pixels in calm._pixels(batch, batch_size):
+                encoded(calm.model, pixels)
+
+    times, before = timed(at_full_size)
+    found = {"decoded at full size, one after the other": times}
+    found["as `calm score` does it"], after = timed(ahead)
+    found["roofline: decoding alone"], _ = timed(decoding)
+    found["roofline: the frozen encoder alone"], _ = timed(encoder)
+    found["scoring without decoding"], _ = timed(lambda: [calm.score(batch, batch_size) for batch in read])
+    found["scoring without decoding and text"], _ = timed(lambda: [calm.observe(batch, batch_size) for batch in read])
+    return found, np.abs(np.subtract(before, after)).tolist()
+
+
+def timed(work: Callable[[], Any]) -> tuple[tuple[float, float], Any]:
+    """Seconds and processor seconds, and what came out."""
+    wall, processor = time.perf_counter(), time.process_time()
+    result = work()
+    return (time.perf_counter() - wall, time.process_time() - processor), result
+
+
+def large_page(calm: Calm, chosen: argparse.Namespace) -> tuple[str, float]:
+    """The page, and how many times as fast as at full size."""
+    if not chosen.folder.exists():
+        folder.make(chosen.folder, chosen.photographs, 0)
+    paths = sorted(map(str, chosen.folder.iterdir()))[: chosen.photographs]
+    calm.score([opened(paths[0], calm.max_side)])  # warm
+    found, gaps = large(calm, paths, chosen.batch_size)
+    assert max(gaps) <= GAP, f"{paths[int(np.argmax(gaps))]}: its scores are {max(gaps):.3f} apart"
+    (before, _), (now, _), (decode, _), (encode, _), *_ = found.values()
+    rows = [f"| {way} | {s:.1f} | {p:.1f} | {len(paths) / s:.1f} |" for way, (s, p) in found.items()]
+    table = "\n".join(["| | s | processor s | photographs/s |", "| --- | --: | --: | --: |", *rows])
+    facts = vars(chosen) | {"photographs": len(paths), "mean": np.mean(gaps), "most": max(gaps), "wanted": WANTED}
+    page = f"{ABOUT}{table}\n{READING}".format(**facts, ratio=before / now, share=(decode + encode) / now)
+    return page, before / now
+
+
 def main() -> None:
-    """Print equality, seconds and their ratio."""
+    """Print equality, seconds and their ratio; of large photographs the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photographs", type=int, default=32)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", default="float32", choices=("auto", "float32", "bfloat16"))
     parser.add_argument("--model", type=Path, default=Path("models/finetune/scores"))
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--write", action="store_true")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
+    if chosen.folder is not None:
+        page, ratio = large_page(Calm.from_pretrained(), chosen)
+        print(page)
+        if chosen.write:
+            PAGE.write_text(page, encoding="utf-8")
+        if ratio < WANTED:
+            raise SystemExit(f"missed: {ratio:.2f} times as fast as at full size, {WANTED} are wanted")
+        return
     calm = Calm.from_pretrained(chosen.model, dtype=chosen.dtype)
     images = photographs(Layout(), chosen.photographs)
     calm.score(images[:2])

@@ -24,7 +24,8 @@ from calm.attributes import LEVELS
 from calm.attributes.taxonomy import taxonomy
 from calm.data.store import tables
 from calm.layout import Layout
-from calm.model.build import Assembly, add_lora, assemble, resolve_dtype, use_plain_attention
+from calm.model.attention import use_plain_attention
+from calm.model.build import Assembly, add_lora, assemble, resolve_dtype
 from calm.model.mfam import LevelTokens
 from calm.model.settings import LoRATuning
 from calm.params import Params, load_params

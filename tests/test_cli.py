@@ -476,11 +476,17 @@ def test_photographs_are_read_ahead_a_few_at_a_time(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("photographs")
-def test_a_long_path_is_not_cut_off_in_a_table() -> None:
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_long_path_is_not_cut_off_in_a_table(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    stdout = SimpleNamespace(isatty=lambda: terminal)
+    monkeypatch.setattr("calm.cli.printing.sys", SimpleNamespace(stdout=stdout, stderr=sys.stderr))
+    monkeypatch.setenv("COLUMNS", "90")
     folder = Path("a" * 60, "b" * 60)
     folder.mkdir(parents=True)
     shutil.copy("a.jpg", folder / "c.jpg")
-    assert str(folder / "c.jpg") in run("score", str(folder)).stdout
+    lines = run("score", str(folder)).stdout.splitlines()
+    cells = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
+    assert "".join(cells) == str(folder / "c.jpg") and (len(cells) > 1) == terminal
 
 
 @pytest.mark.usefixtures("photographs")

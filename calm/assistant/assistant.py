@@ -17,7 +17,7 @@ from PIL import Image
 from calm import uncollected
 from calm.assistant.answers import Remedy, Score, Suggestion
 from calm.assistant.inputs import MAX_SIDE, Photographs, listed, opened
-from calm.assistant.personal import InContext, Observed, read_last
+from calm.assistant.personal import InContext, Observed, encoded, mirrored_tokens, read_last
 from calm.attributes import LEVELS
 from calm.attributes.taxonomy import taxonomy
 from calm.instructions import (
@@ -153,9 +153,8 @@ class Calm:
         end, point = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(".")
         scores = []
         for pixels in self._pixels(images, batch_size):
-            visual = self.model.mfam(self.model.encode_images(pixels))
+            visual, mirrored = self.model.mfam(encoded(self.model, pixels)), mirrored_tokens(self.model, pixels)
             embeddings = self._prompt(prompt, visual, score=True)
-            mirrored = self.model.mirrored(pixels)
             shares, regressed, ids = score_answer(
                 self.model, embeddings, visual, end, point, public=number, mirrored_tokens=mirrored
             )
@@ -293,9 +292,9 @@ class Calm:
         """Everything that personal scores are made of, each photograph looked at once; no text is written."""
         parts = []
         for pixels in self._pixels(images, batch_size):
-            visual = self.model.mfam(tokens := self.model.encode_images(pixels))
+            visual = self.model.mfam(tokens := encoded(self.model, pixels))
             prompts = self._prompt(SCORE_PROMPT, visual, score=True)
-            read = read_last(self.model, prompts, visual, self.model.mirrored(pixels), use_cache=False)
+            read = read_last(self.model, prompts, visual, mirrored_tokens(self.model, pixels), use_cache=False)
             parts.append(
                 Observed(
                     visual,
@@ -320,7 +319,7 @@ class Calm:
         return self._processor
 
     def _encoded(self, images: Photographs, batch_size: int) -> Iterator[LevelTokens]:
-        return map(self.model.encode_images, self._pixels(images, batch_size))
+        return (encoded(self.model, pixels) for pixels in self._pixels(images, batch_size))
 
     def _pixels(self, images: Photographs, batch_size: int) -> Iterator[torch.Tensor]:
         """Batches of photographs as the encoder wants them, (B, 3, S, S)."""

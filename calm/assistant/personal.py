@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 
 from calm.instructions import PERSONAL_PROMPT, messages, personal_messages
 from calm.model.attention import SharedPrefix, attending, masked_attention
+from calm.model.mfam import LevelTokens
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.model.processing import CalmProcessor
 from calm.model.readouts import digit_shares, expectation
+
+AT_ONCE = 4  # photographs that a processor encodes; more are no faster, and what they take would be a command's peak
 
 
 class ContextError(ValueError):
@@ -57,6 +60,21 @@ class Read:
     states: torch.Tensor
     expectation: torch.Tensor
     regression: torch.Tensor
+
+
+def encoded(model: CalmForConditionalGeneration, pixels: torch.Tensor) -> LevelTokens:
+    """As `model.encode_images`, of normalised pixels (B, 3, S, S)."""
+    return LevelTokens.concatenate([model.encode_images(few) for few in _few(pixels)])
+
+
+def mirrored_tokens(model: CalmForConditionalGeneration, pixels: torch.Tensor) -> torch.Tensor | None:
+    """As `model.mirrored`: (B, T, D), or None where the score reads no mirrored photographs."""
+    found = [tokens for few in _few(pixels) if (tokens := model.mirrored(few)) is not None]
+    return torch.cat(found) if found else None
+
+
+def _few(pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return pixels.split(AT_ONCE if pixels.device.type == "cpu" else len(pixels))
 
 
 @torch.inference_mode()

@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+if TYPE_CHECKING:
+    from calm.model.modeling import CalmForConditionalGeneration
 
 _GROUPED = "sdpa_grouped"
 
@@ -56,6 +59,12 @@ def attending(part: PreTrainedModel, implementation: str) -> Iterator[None]:
         yield
     finally:
         part.set_attn_implementation(before)
+
+
+def use_plain_attention(model: CalmForConditionalGeneration) -> None:
+    """For training on a processor: prompts are short, and there the fused kernel's backward pass is the slower one."""
+    if model.device.type == "cpu":
+        model.language_model.set_attn_implementation("eager")
 
 
 class SharedPrefix(Cache):

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.initialization import no_init_weights
@@ -185,12 +187,6 @@ def assemble_parts(config: CalmConfig, vision: Vision, language: Language, runti
     return Assembly(model.to(device).eval().requires_grad_(False), processor, vision.preprocessing)
 
 
-def use_plain_attention(model: CalmForConditionalGeneration) -> None:
-    """For training on a processor: prompts are short, and there the fused kernel's backward pass is the slower one."""
-    if model.device.type == "cpu":
-        model.language_model.set_attn_implementation("eager")
-
-
 def add_lora(model: CalmForConditionalGeneration, tuning: LoRATuning, seed: int) -> PeftModel:
     """Low-rank adapters on linear layers of the language model, never on its head; the adapters alone are trainable."""
     from peft import LoraConfig, get_peft_model
@@ -242,11 +238,7 @@ def save_trained(folder: Path, model: CalmForConditionalGeneration, names: Itera
 
 
 def load_trained(folder: Path, model: CalmForConditionalGeneration) -> list[str]:
-    """Load what a stage has trained into a model built from the same parts; returns the tensors' names.
-
-    Raises:
-        CheckpointError: the checkpoint is missing, or has tensors of another name or shape.
-    """
+    """Load what a stage has trained into a model of the same parts, or a `CheckpointError`; the tensors' names."""
     state = read_trained(folder)
     if not model.config.told_tokens:  # the language model's own words: no stage trains them
         state.pop("mfam.words", None)
@@ -268,8 +260,13 @@ def read_trained(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def load_config(folder: Path) -> CalmConfig:
-    """The configuration of a stage's checkpoint."""
-    return CalmConfig.from_pretrained(_there(folder / "config.json").parent)
+    """The configuration of a checkpoint; one that is missing, damaged or another model's is a `CheckpointError`."""
+    path, kind = _there(folder / "config.json"), None
+    with suppress(ValueError, LookupError, TypeError):  # no JSON, or other JSON
+        kind = json.loads(path.read_bytes())["model_type"]
+    if kind != CalmConfig.model_type:
+        raise CheckpointError(f"{path}: not the configuration of a CALM, or damaged")
+    return CalmConfig.from_pretrained(folder)
 
 
 def _there(path: Path) -> Path:
@@ -310,27 +307,29 @@ def load_complete(folder: Path, runtime: Runtime) -> Assembly:
 
     Raises:
         FileNotFoundError: there is no model in `folder`.
-        CheckpointError: an earlier calm has trained it, whose scores were made of other parts.
+        CheckpointError: it is damaged, another model's, or of an earlier calm, whose scores were made of other parts.
     """
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         raise FileNotFoundError(
             f"there is no trained model in {folder}: run `make repro` (or `dvc repro`), or name one with --model"
         )
     dtype = resolve_dtype(runtime) if runtime.dtype != "auto" else "auto"
-    model = CalmForConditionalGeneration.from_pretrained(folder, dtype=dtype)
-    if model.config.score_width and not model.config.score_mean:
+    config = load_config(folder)
+    if config.score_width and not config.score_mean:
         raise CheckpointError(f"{folder}: an earlier calm has trained this model: train it again with `dvc repro`")
+    try:
+        model, read = CalmForConditionalGeneration.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+    except (SafetensorError, RuntimeError) as error:  # cut off; tensors of other shapes
+        raise CheckpointError(f"{folder}: weights damaged, or another model's: {str(error).splitlines()[0]}") from None
+    if lacking := read["missing_keys"]:  # transformers draws them at random
+        raise CheckpointError(f"{folder}: weights damaged, or another model's: they lack {min(lacking)}")
     processor = CalmProcessor.from_pretrained(folder)
     preprocessing = Preprocessing.of(processor.image_processor)
     return Assembly(model.to(resolve_device(runtime)).eval().requires_grad_(False), processor, preprocessing)
 
 
 def load_pretrained_mfam(folder: Path, runtime: Runtime) -> tuple[CalmForConditionalGeneration, Preprocessing]:
-    """Encoder and MFAM after pre-training, with a language model that has no weights: none is needed to look.
-
-    Args:
-        folder: models/pretrain, with the runs below it.
-    """
+    """Encoder and MFAM after pre-training (models/pretrain), with a language model without weights: enough to look."""
     config = load_config(folder / "attributes")
     vision = load_vision(config.provenance["vision"]["name"], resolve_dtype(runtime))
     with no_init_weights(), torch.device("meta"):

@@ -13,6 +13,7 @@ import torch
 from calm.data.store import tables
 from calm.io import atomic_dir, sha256_file
 from calm.layout import Layout
+from calm.model.attention import use_plain_attention
 from calm.model.build import (
     TRAINED,
     Assembly,
@@ -24,7 +25,6 @@ from calm.model.build import (
     save_adapter,
     save_complete,
     save_trained,
-    use_plain_attention,
 )
 from calm.model.settings import LoRATuning
 from calm.params import Params

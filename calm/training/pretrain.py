@@ -19,7 +19,8 @@ from calm.data.store import tables
 from calm.data.store.tables import GUIDANCE
 from calm.io import atomic_dir, read_table, sha256_file
 from calm.layout import Layout
-from calm.model.build import Assembly, assemble, save_trained, use_plain_attention
+from calm.model.attention import use_plain_attention
+from calm.model.build import Assembly, assemble, save_trained
 from calm.model.heads import Calibration, fit
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.model.pretrained import TextEncoder, load_text_encoder

@@ -26,6 +26,10 @@ ENGINES = "pipeline/test_both_engines.py"
 # A command of the page, the test that runs it, and what stands in that test's file or in the conftest.py beside it.
 RUN = {
     "export PYTHONPATH=$PWD/.venv/cluster": (SLURM, "environment(CLUSTER)"),
+    "export XDG_CACHE_HOME=$PWD/.cache": (
+        f"{ENGINES}::test_parallel_jobs_give_the_lock_and_files_of_dvc_repro",
+        '{"HOME": "/proc/none", "XDG_CACHE_HOME": ',
+    ),
     "snakemake --workflow-profile workflow/profiles/slurm --cores 64 -n evaluate": (
         SLURM,
         '["--workflow-profile", "workflow/profiles/slurm", "--cores", "64", "-n", "evaluate"]',

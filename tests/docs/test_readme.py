@@ -121,6 +121,11 @@ def test_the_page_is_short() -> None:
     assert len(written.splitlines()) < 200
 
 
+def test_the_first_screen_shows_what_a_photographer_does_a_command_each() -> None:
+    verbs = {line.split()[1] for line in TEXT.splitlines()[:30] if line.startswith("calm ")}
+    assert verbs >= {"score", "comment", "suggest", "personalise"}
+
+
 def test_the_tree_shows_what_exists_and_every_room_of_the_package() -> None:
     folder = ""
     rooms = set()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
 from calm.instructions import SCORE_PROMPT, messages
@@ -233,3 +233,26 @@ def test_missing_checkpoints_say_what_to_run(assembly: Assembly, tmp_path: Path)
         CheckpointError, match="an earlier calm has trained this model: train it again with `dvc repro`"
     ):
         load_complete(tmp_path / "earlier", CPU)
+
+
+def test_a_damaged_model_and_one_of_others_are_told_for_what_they_are(assembly: Assembly, tmp_path: Path) -> None:
+    save_complete(tmp_path, assembly, None)
+    weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+    whole, said = weights.read_bytes(), config.read_bytes()
+    tensors = load_file(weights)
+    bias = tensors.pop("score_head.language.bias")
+
+    def refused(reason: str) -> None:
+        with pytest.raises(CheckpointError, match=reason) as told:
+            load_complete(tmp_path, CPU)
+        assert str(told.value).startswith(str(tmp_path)) and "\n" not in str(told.value)
+
+    save_file(tensors, weights, metadata={"format": "pt"})
+    refused(r"another model's: they lack score_head\.language\.bias")
+    save_file(tensors | {"score_head.language.bias": bias.repeat(2)}, weights, metadata={"format": "pt"})
+    refused("weights damaged, or another model's")
+    weights.write_bytes(whole[: len(whole) // 2])
+    refused("weights damaged, or another model's: Error while deserializing")
+    for other in (said[: len(said) // 2], b'{"model_type": "bert"}', b"[]"):
+        config.write_bytes(other)
+        refused(r"config\.json: not the configuration of a CALM")

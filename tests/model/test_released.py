@@ -136,6 +136,9 @@ finally:
 def test_a_cold_command_in_any_folder_scores_with_the_network_cut_off(own: Calm, tmp_path: Path) -> None:
     for number in range(3):
         tiny.picture(number).resize((320, 240)).save(tmp_path / f"{number}.png")
+    tiny.picture(3).resize((6000, 4000)).save(tmp_path / "camera00.jpg")
+    for number in range(1, 8):
+        (tmp_path / f"camera{number:02}.jpg").hardlink_to(tmp_path / "camera00.jpg")
     surroundings = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
     done = subprocess.run(
         [sys.executable, "-P", "-c", CUT_OFF],
@@ -148,11 +151,11 @@ def test_a_cold_command_in_any_folder_scores_with_the_network_cut_off(own: Calm,
     assert done.returncode == 0, done.stderr
     tried, needless, peak = ast.literal_eval(done.stderr.splitlines()[-1])
     assert tried == [] and needless == []
-    assert peak <= 1.15  # GiB: half of it is torch, transformers and what they import (docs/benchmarks/start.md)
+    assert peak <= 1.15  # GiB, whatever the photographs; half of it is imports (docs/benchmarks/start.md)
     rows = json.loads(done.stdout)
     here = own.score([tmp_path / f"{number}.png" for number in range(3)])
-    assert [row["file"] for row in rows] == ["0.png", "1.png", "2.png"]
-    for row, score in zip(rows, here, strict=True):
+    assert len(rows) == 11 and [row["file"] for row in rows[:3]] == ["0.png", "1.png", "2.png"]
+    for row, score in zip(rows, here, strict=False):
         assert row["text"] == score.text and row["public"].startswith("para")
         assert row["regression"] == pytest.approx(score.regression, abs=1e-3)
 

@@ -91,10 +91,11 @@ class Toy:
     root: Path
 
     def environment(self) -> dict[str, str]:
-        """The environment that the tests run in, with caches of its own."""
+        """The environment that the tests run in, with caches of its own; its home is none, as on some clusters."""
         bin_folder = Path(sys.executable).parent
         cache = self.root / ".state" / "home"
-        return {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(cache)}
+        own = {"HOME": "/proc/none", "XDG_CACHE_HOME": str(cache)}
+        return {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", **own}
 
     def start(self, program: forked.Main, *arguments: str, out: Path | str = os.devnull) -> BaseProcess:
         """Start `dvc` or `snakemake` here."""

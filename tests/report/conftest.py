@@ -18,6 +18,9 @@ from calm.evaluation.tasks.scoring import PREDICTIONS, predict, rated
 from calm.io import write_json, write_table
 from calm.layout import Layout
 from tests.evaluation.calm_world import World, build_world, with_settings
+from tests.page.conftest import browser
+
+__all__ = ["browser"]  # a fixture
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import io
 import re
 import shutil
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -214,3 +215,35 @@ def test_reported_figures_name_source_and_data_and_never_guess_calms() -> None:
     own = {table["task"]: row["values"] for table in found["tables"] for row in table["rows"] if row["name"] == "CALM"}
     assert own["scoring"] == ["0.815", "0.829"]
     assert set(own["commenting"]) == set(own["personalised"]) == {"not available"}
+
+
+# What is wider than the box that it is in (but for boxes that can be moved sideways), or leaves its card.
+CUT_OFF = """
+document.querySelectorAll('details').forEach(e => e.open = true);
+const wide = e => e.clientWidth && e.scrollWidth > e.clientWidth + 1 && !e.closest('svg') && !e.matches(arguments[0]);
+const leaves = (e, card) => e.getBoundingClientRect().right > card.getBoundingClientRect().right;
+const all = selector => [...document.querySelectorAll(selector)];
+const found = all('body *').filter(wide).concat(all('.card *').filter(e => leaves(e, e.closest('.card'))));
+return found.map(e => e.outerHTML.slice(0, 80));
+"""
+# Photographs that are cropped, or stand in a frame of another colour than the page or the card.
+FRAMED = """
+const colour = e => getComputedStyle(e).backgroundColor;
+const plain = ['body', 'article'].map(name => colour(document.querySelector(name))).concat('rgba(0, 0, 0, 0)');
+const whole = e => getComputedStyle(e).objectFit == 'contain' && plain.includes(colour(e)) &&
+  plain.includes(colour(e.parentElement));
+return [...document.querySelectorAll('article img')].map(whole);
+"""
+
+
+@pytest.mark.parametrize(("width", "movable"), [(1200, "none"), (390, ".scroll")])
+def test_nothing_is_cut_off_and_photographs_stand_whole_on_the_page(
+    width: int, movable: str, browser: Any, world: World
+) -> None:
+    written(world)
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get(world.layout.report.as_uri())
+    assert browser.execute_script(CUT_OFF, movable) == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert set(browser.execute_script(FRAMED)) == {True}
