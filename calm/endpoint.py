@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -36,8 +36,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from calm.assistant.answers import in_words
 from calm.data.store.images import ImageError, read_image
-from calm.instructions import COMMENT_PROMPT, SCORE_PROMPT, SUGGESTION_PROMPT, as_public
 
 if TYPE_CHECKING:
     from calm.assistant import Calm
@@ -52,7 +52,7 @@ LOOPBACK = ("127.0.0.1", "localhost")
 REFUSED = ("tools", "functions", "logprobs", "top_logprobs", "response_format", "stop", "audio", "prediction")
 NOTHING: tuple[Any, ...] = (None, False, [], {}, {"type": "text"})
 
-Answer = Callable[[Image.Image], str]
+Answer = Callable[[Sequence[Image.Image]], list[str]]
 
 
 class Refused(Exception):
@@ -140,12 +140,7 @@ class Endpoint:
     def __init__(self, calm: Calm, public: str | None = None) -> None:
         self._calm, self._name = calm, str(calm.provenance["model"])
         self._turn, self._inside = asyncio.Lock(), 0
-        scores = {as_public(SCORE_PROMPT, name): name for name in calm.publics} | {SCORE_PROMPT: public}
-        self.answers: Mapping[str, Answer] = {
-            **{prompt: lambda image, of=of: calm.score(image, public=of)[0].raw for prompt, of in scores.items()},
-            COMMENT_PROMPT: lambda image: calm.comment(image)[0],
-            SUGGESTION_PROMPT: lambda image: "\n".join(one.text for one in calm.suggest(image)[0]),
-        }
+        self.answers = in_words(calm, public)
         self._folded = {_folded(prompt): answer for prompt, answer in self.answers.items()}
 
     def app(self, hosts: tuple[str, ...] = ("*",)) -> Starlette:
@@ -206,7 +201,7 @@ class Endpoint:
             image = read_image(photograph, max_pixels=MOST_PIXELS, name="the photograph", max_side=side)
         except ImageError as error:
             raise Refused(400, "invalid_image", str(error), "messages") from None
-        return answer(image)
+        return answer([image])[0]
 
     def _response(self, text: str, streamed: bool) -> Response:
         """The whole answer, or the same as a stream of one piece."""
@@ -263,7 +258,7 @@ def serve(endpoint: Endpoint, host: str, port: int, ready: Callable[[str], None]
     import uvicorn
 
     for answer in endpoint.answers.values():  # a model that cannot says so before anybody asks
-        answer(Image.new("RGB", (64, 64)))
+        answer([Image.new("RGB", (64, 64))])
     app = endpoint.app(LOOPBACK if host in LOOPBACK else ("*",))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=30))
     try:

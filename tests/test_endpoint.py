@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,14 +45,14 @@ class Slow:
     def __init__(self) -> None:
         self.go_on, self.now, self.most, self.seen = threading.Event(), 0, 0, 0
 
-    def score(self, image: Image.Image, public: str | None) -> list[SimpleNamespace]:
+    def score(self, images: Sequence[Image.Image], public: str | None) -> list[SimpleNamespace]:
         self.now, self.seen = self.now + 1, self.seen + 1
         self.most = max(self.most, self.now)
         assert self.go_on.wait(30)
         self.now -= 1
-        return [SimpleNamespace(raw=f"{image.width}")]
+        return [SimpleNamespace(raw=f"{images[0].width}")]
 
-    def comment(self, image: Image.Image) -> list[str]:
+    def comment(self, images: Sequence[Image.Image]) -> list[str]:
         raise RuntimeError("out of memory")
 
     suggest = comment
