@@ -11,7 +11,7 @@ PIP := $(VENV)/bin/python -m pip --quiet
 LOCKS := requirements/torch.txt requirements/base.lock requirements/demo.lock
 APART := cluster remote page
 
-.PHONY: help env apart page repro results test checks format lock clean
+.PHONY: help env apart page harness repro results test checks format lock clean
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -45,6 +45,14 @@ apart: $(APART:%=$(VENV)/%/.installed) ## what clusters need, into .venv/cluster
 
 page: $(VENV)/page/.installed ## what `calm serve` needs, into .venv/page
 
+harness: $(VENV)/harness/.installed ## lmms-eval with calm's tasks, into .venv/harness (docs/harness.md)
+
+$(VENV)/harness/.installed: harness/lmms_eval/requirements.lock $(VENV)/.installed
+	@rm -rf $(@D)
+	@$(PIP) install --no-deps --require-hashes --no-build-isolation --target $(@D) -r $<
+	@$(PIP) install --no-deps --no-build-isolation --target $(@D) --upgrade harness/lmms_eval
+	@touch $@
+
 $(VENV)/%/.installed: requirements/%.lock $(VENV)/.installed
 	@rm -rf $(@D)
 	@$(PIP) install --no-deps --require-hashes --no-build-isolation --target $(@D) -r $<
@@ -77,7 +85,7 @@ lock: ## renew requirements/*.lock from pyproject.toml
 	  --no-emit-package torch --no-emit-package triton -o requirements/base.lock
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["demo"], sep="\n")' \
 	  | uv pip compile - --no-deps --python-version 3.11 --generate-hashes --no-header --no-annotate -o requirements/demo.lock
-	for extra in $(APART); do $(PYTHON) requirements/apart.py $$extra; done
+	for extra in $(APART) harness; do $(PYTHON) requirements/apart.py $$extra; done
 
 clean: ## remove the workspace's outputs (DVC's cache keeps them)
 	rm -rf data/raw data/prepared data/splits data/lists data/texts data/instructions models results .state

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from calm import experiments
 from calm.evaluation.stage import evaluate
-from calm.experiments import ablations
-from calm.experiments.ablations import AblationError, ablate
+from calm.experiments import AblationError, ablate
 from calm.layout import Layout
 from calm.params import Params
 from calm.report import tables
@@ -38,7 +38,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[World, lis
     module = types.ModuleType("calm.training.finetune")
     module.train_from = train_from  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "calm.training.finetune", module)
-    monkeypatch.setattr(ablations, "load_model", load_model)
+    monkeypatch.setattr(experiments, "load_model", load_model)
     return world, calls
 
 

@@ -99,6 +99,15 @@ def test_packages_apart_find_what_they_need_there_or_in_the_environment(extra: s
             assert pins[canonicalize_name(needed.name)] in needed.specifier, needed
 
 
+def test_the_lock_of_the_harness_holds_its_list_and_nothing_that_base_lock_has() -> None:
+    listed = (REPOSITORY / "harness/lmms_eval/requirements.in").read_text().splitlines()
+    pins, base = locked("../harness/lmms_eval/requirements.lock"), locked("base.lock")
+    for wanted in (Requirement(line) for line in listed if not line.startswith("#")):
+        assert pins[canonicalize_name(wanted.name)] in wanted.specifier
+    assert [name for name in pins if pins[name] == base.get(name)] == []
+    assert not {"torch", "torchvision", "pillow"} & pins.keys()
+
+
 def test_pipeline_stages_run_without_deepspeed_and_tests_with_it() -> None:
     """transformers imports it wherever it is."""
     assert "deepspeed" in locked("cluster.lock")

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from calm.instructions import COMMENT_PROMPT, SCORE_PROMPT, SUGGESTION_PROMPT, as_public
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from calm.assistant.assistant import Calm
 
 
 @dataclass(frozen=True)
@@ -63,3 +72,20 @@ class Remedy:
     state: str
     text: str
     log_odds: float
+
+
+def in_words(calm: Calm, public: str | None = None) -> Mapping[str, Callable[[Sequence[Image]], list[str]]]:
+    """What other programs can ask a model, with what says it of photographs in one text each.
+
+    Args:
+        public: whose taste is asked for where a question names none.
+    """
+
+    def score(of: str | None) -> Callable[[Sequence[Image]], list[str]]:
+        return lambda images: [score.raw for score in calm.score(images, public=of)]
+
+    def suggest(images: Sequence[Image]) -> list[str]:
+        return ["\n".join(one.text for one in suggestions) for suggestions in calm.suggest(images)]
+
+    publics = {as_public(SCORE_PROMPT, name): score(name) for name in calm.publics}
+    return publics | {SCORE_PROMPT: score(public), COMMENT_PROMPT: calm.comment, SUGGESTION_PROMPT: suggest}

@@ -1,4 +1,4 @@
-"""`calm serve`: the model on a page."""
+"""`calm serve`: the model on a page, or behind the requests of OpenAI's clients."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ app = typer.Typer()
 def serve(
     folder: Annotated[str | None, typer.Argument(help="Photographs to begin with.", show_default=False)] = None,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
-    host: Annotated[str, typer.Option(help="0.0.0.0 opens the page to everybody who reaches this machine.")] = (
-        "127.0.0.1"
-    ),
+    host: Annotated[str, typer.Option(help="0.0.0.0 opens it to everybody who reaches this machine.")] = "127.0.0.1",
+    api: Annotated[bool, typer.Option("--api", help="No page: answer the requests of OpenAI's clients.")] = False,
     public: Annotated[str | None, typer.Option(help="Whose taste, as `calm score --public`.")] = None,
     model: Model = None,
     device: Device = "auto",
 ) -> None:
     """A page to drop photographs on: scores, comments, suggestions, and their order by your own taste."""
+    if folder is not None and api:
+        raise ValueError(f"--api shows no page, so nothing would be done with {folder}: leave one of them out")
     if find_spec("gradio") is None:
         sys.path.append(str(Path(sys.prefix) / "page"))  # last: whatever is in the environment comes from there
         if find_spec("gradio") is None:
-            raise ValueError("the page needs gradio, which is not installed: run `make page` in calm's checkout")
+            raise ValueError("the server comes with gradio, which is not installed: run `make page` in calm's checkout")
     photographs, problems = find_photographs([] if folder is None else [folder])
     for problem in problems:
         tell(problem)
@@ -46,13 +47,22 @@ def serve(
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
     os.environ.setdefault("NO_PROXY", "127.0.0.1,localhost")  # gradio asks its own server whether it is there
     quiet_libraries()
-    from calm import page
     from calm.assistant import Calm
 
     calm = Calm.from_pretrained(model, device=device)
     asked = calm.public(public)
-    shown = page.Page(calm, photographs, asked, origin(calm, asked), personal)
-    page.serve(shown, host, port, lambda address: typer.echo(f"{address} (Ctrl-C stops it)"))
+
+    def ready(address: str) -> None:
+        typer.echo(f"{address} (Ctrl-C stops it)")
+
+    if api:
+        from calm import endpoint
+
+        endpoint.serve(endpoint.Endpoint(calm, asked), host, port, ready)
+    else:
+        from calm import page
+
+        page.serve(page.Page(calm, photographs, asked, origin(calm, asked), personal), host, port, ready)
 
 
 def personal(pooled: np.ndarray, generic: np.ndarray, given: Mapping[int, float]) -> list[float]:

@@ -113,7 +113,7 @@ def evaluate(task: Name) -> None:
 @verb
 def ablate(name: Name) -> None:
     """Train and measure the recipe without one of its parts."""
-    layout = run_stage("ablate", "calm.experiments.ablations", name)
+    layout = run_stage("ablate", "calm.experiments", name)
     write_digest(layout, f"ablate-{name}", layout.ablation(name))
 
 

@@ -35,7 +35,7 @@ FUNCTIONS = {
     "pretrain": "calm.training.pretrain:pretrain",
     "finetune": "calm.training.finetune:finetune",
     "evaluate": "calm.evaluation.stage:evaluate",
-    "ablate": "calm.experiments.ablations:ablate",
+    "ablate": "calm.experiments:ablate",
     "cross_validate": "calm.experiments.cross_validation:cross_validate",
     "report": "calm.report.stage:report",
 }

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from calm.attributes.edits import draw_edits, edit_labels, edited_copies, labels_of, lacking
+from calm.attributes.edits import Edit, draw_edits, edit_labels, edited_copies, labels_of, lacking
 from calm.attributes.taxonomy import Taxonomy, taxonomy
 from calm.evaluation.base import (
     ROW,
@@ -66,12 +66,9 @@ class SuggestingSettings(TaskSettings):
 
 def run(bench: Bench[SuggestingSettings]) -> Outcome:
     """Ask for suggestions on edited and unedited test photographs of role `scores`, each at most max_items."""
-    rows = bench.items("scores")
-    most = bench.settings.max_items
-    plain = bench.at_most(rows[rows["synthetic_edits"].isna()].reset_index(drop=True), most)
-    views = bench.at_most(rows[rows["synthetic_edits"].notna()].reset_index(drop=True), most)
+    plain, views = chosen(bench)
     parts = [_asked(bench, plain)]
-    parts.append(_asked(bench, views) if len(views) else _edited_here(bench, plain, taxonomy()))
+    parts.append(_asked(bench, views) if len(views) else _edited_here(bench, plain))
     predictions = pd.concat([part for part in parts if len(part)], ignore_index=True)
     known, bootstrap = taxonomy(), bench.bootstrap
     if predictions["edits"].isna().all():
@@ -90,6 +87,23 @@ def run(bench: Bench[SuggestingSettings]) -> Outcome:
         "unedited": _unedited(predictions),
     }
     return Outcome(metrics, predictions[PREDICTIONS.names], PREDICTIONS)
+
+
+def chosen(bench: Bench[SuggestingSettings]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Items without edits, and items that the dataset itself has edited."""
+    rows = bench.items("scores")
+    edited = rows["synthetic_edits"].notna()
+    plain, views = (
+        bench.at_most(part.reset_index(drop=True), bench.settings.max_items) for part in (rows[~edited], rows[edited])
+    )
+    return plain, views
+
+
+def edits_here(bench: Bench[SuggestingSettings], dataset: str, item_id: str) -> tuple[Edit, ...]:
+    """The edits that this task makes of an unedited photograph, where a dataset has no edited ones: drawn by seed."""
+    rng = bench.rng("edits", dataset, item_id)
+    avoid = lacking(bench.photograph(dataset, item_id))
+    return draw_edits(rng, int(rng.integers(1, 4)), taxonomy(), avoid=avoid)
 
 
 def _decided(predictions: pd.DataFrame, edits: Labels, rng: np.random.Generator) -> list[list[str]]:
@@ -116,13 +130,9 @@ def _asked(bench: Bench[SuggestingSettings], rows: pd.DataFrame) -> pd.DataFrame
     return _table(bench, rows, edits, bench.batches(rows), made_here=False)
 
 
-def _edited_here(bench: Bench[SuggestingSettings], rows: pd.DataFrame, known: Taxonomy) -> pd.DataFrame:
+def _edited_here(bench: Bench[SuggestingSettings], rows: pd.DataFrame) -> pd.DataFrame:
     """The same for seeded edits of unedited photographs: for datasets that come without edited views."""
-    drawn = []
-    for dataset, item_id in item_keys(rows):
-        rng = bench.rng("edits", dataset, item_id)
-        avoid = lacking(bench.photograph(dataset, item_id))
-        drawn.append(draw_edits(rng, int(rng.integers(1, 4)), known, avoid=avoid))
+    drawn = [edits_here(bench, *place) for place in item_keys(rows)]
     pairs = zip(item_keys(rows), drawn, strict=True)
     copies = (edited_copies(bench.photograph(*place), [edits]) for place, edits in pairs)
     return _table(bench, rows, [labels_of(one) for one in drawn], copies, made_here=True)
