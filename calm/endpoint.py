@@ -252,7 +252,6 @@ def serve(endpoint: Endpoint, host: str, port: int, ready: Callable[[str], None]
     """Answer until the process is told to stop; `ready` is called with the base URL that clients want.
 
     Raises:
-        OSError: the port is taken.
         ValueError: the model cannot score, comment or suggest; the message says which one can.
     """
     import uvicorn
@@ -261,10 +260,7 @@ def serve(endpoint: Endpoint, host: str, port: int, ready: Callable[[str], None]
         answer([Image.new("RGB", (64, 64))])
     app = endpoint.app(LOOPBACK if host in LOOPBACK else ("*",))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=30))
-    try:
-        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise OSError(f"{host}:{port} cannot be used: name another port with --port") from error
+    listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     ready(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")
     with contextlib.suppress(KeyboardInterrupt):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -44,6 +45,7 @@ def serve(
         tell(problem)
     if problems:
         raise typer.Exit(1)
+    check_port(host, port)
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
     os.environ.setdefault("NO_PROXY", "127.0.0.1,localhost")  # gradio asks its own server whether it is there
     quiet_libraries()
@@ -63,6 +65,18 @@ def serve(
         from calm import page
 
         page.serve(page.Page(calm, photographs, asked, origin(calm, asked), personal), host, port, ready)
+
+
+def check_port(host: str, port: int) -> None:
+    """Before a model is read, which takes seconds.
+
+    Raises:
+        OSError: the port cannot be used.
+    """
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        raise OSError(f"{host}:{port} cannot be used: name another port with --port") from error
 
 
 def personal(pooled: np.ndarray, generic: np.ndarray, given: Mapping[int, float]) -> list[float]:

@@ -201,7 +201,6 @@ def serve(page: Page, host: str, port: int, ready: Callable[[str], None]) -> Non
     """Serve the page until the process is told to stop; `ready` is called with its address.
 
     Raises:
-        OSError: the port is taken.
         ValueError: the model cannot score, comment or suggest; the message says which one can.
     """
     look(
@@ -213,24 +212,21 @@ def serve(page: Page, host: str, port: int, ready: Callable[[str], None]) -> Non
     with TemporaryDirectory(prefix="calm-page-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
         blocks = page.blocks()
-        try:
-            _, address, _ = blocks.launch(
-                server_name=host,
-                server_port=port,
-                share=False,
-                quiet=True,
-                prevent_thread_lock=True,
-                max_file_size=MOST_BYTES,
-                state_session_capacity=SITTINGS,
-                app_kwargs={"middleware": guards},
-                footer_links=[],
-                enable_monitoring=False,
-                ssr_mode=False,
-                theme=gr.themes.Base(font=FONTS, font_mono=["monospace"]),
-                css_paths=Path(__file__).with_name("page.css"),
-            )
-        except OSError as error:
-            raise OSError(f"{host}:{port} cannot be used: name another port with --port") from error
+        _, address, _ = blocks.launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            max_file_size=MOST_BYTES,
+            state_session_capacity=SITTINGS,
+            app_kwargs={"middleware": guards},
+            footer_links=[],
+            enable_monitoring=False,
+            ssr_mode=False,
+            theme=gr.themes.Base(font=FONTS, font_mono=["monospace"]),
+            css_paths=Path(__file__).with_name("page.css"),
+        )
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         ready(address)
         try:
