@@ -11,7 +11,7 @@ PIP := $(VENV)/bin/python -m pip --quiet
 LOCKS := requirements/torch.txt requirements/base.lock requirements/demo.lock
 APART := cluster remote page
 
-.PHONY: help env apart page repro results test checks format lock clean
+.PHONY: help env apart page repro results test gpu checks format lock clean
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -56,6 +56,10 @@ results: env ## write the results table of README.md from results/
 # A file's tests stay together, so that what they share (processes, clusters) is started once.
 test: env apart ## all tests; offline, once what they need is installed
 	pytest -n 2 --dist loadfile
+
+# Neither builds nor needs the environment: a machine with a GPU may have neither a network nor pip's wheels.
+gpu: ## what one GPU does: losses, MFU, memory, hours (8 minutes; without a GPU tiny shapes), into docs/benchmarks/gpu.md
+	$(firstword $(wildcard $(VENV)/bin/python) $(PYTHON)) -m benchmarks.gpu
 
 checks: env ## lint, format, types, workflow, spelling
 	ruff check .
