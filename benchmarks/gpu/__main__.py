@@ -126,7 +126,7 @@ def on_card(path: Path, seconds: float) -> None:
     torch.cuda.empty_cache()
     ends = time.monotonic() + seconds
     for name, share in SHARES.items():
-        left = ends - seconds * (1 - share) - time.monotonic()
+        left = max(1.0, ends - seconds * (1 - share) - time.monotonic())
         command = [sys.executable, "-m", "benchmarks.gpu", "--section", name, "--seconds", f"{left:.0f}"]
         command += ["--out", str(path.parent)]
         environment = os.environ | ({"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if name == "demo" else {})

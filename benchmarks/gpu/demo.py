@@ -169,7 +169,7 @@ def _losses(ground: Callable[[str, str], Ground], device: str, stage: str, folde
         pairs = zip(found.losses, expected.losses, strict=True)
         worst = max(abs(one - other) / abs(other) for one, other in pairs)
         values[dtype] = found.losses
-        checks.append(Check(f"{dtype}: largest difference from the processor's losses, relative", worst, limit))
+        checks.append(Check(f"{dtype} losses, relative", worst, limit))
     return Found(values, checks)
 
 
@@ -222,5 +222,5 @@ def _scores(calm: Callable[[Runtime], Calm], device: str, shown: Pictures) -> Fo
     for dtype, limit in POINTS.items():
         values[dtype] = scored(device, dtype)
         worst = max(abs(one - other) for one, other in zip(values[dtype], expected, strict=True))
-        checks.append(Check(f"{dtype}: largest difference from the processor's scores, points", worst, limit))
+        checks.append(Check(f"{dtype} scores, points", worst, limit))
     return Found(values, checks)
