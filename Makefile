@@ -11,7 +11,7 @@ PIP := $(VENV)/bin/python -m pip --quiet
 LOCKS := requirements/torch.txt requirements/base.lock requirements/demo.lock
 APART := cluster remote page
 
-.PHONY: help env apart page harness repro results test checks format lock clean
+.PHONY: help env apart page harness repro results test gpu checks format lock clean
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -65,6 +65,10 @@ results: env ## write the results table of README.md from results/
 # (tests/conftest.py). Two processes with a thread each: threads that wait for one another would spin.
 test: env apart ## all tests; offline, once what they need is installed
 	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# Neither builds nor needs the environment: a machine with a GPU may have neither a network nor pip's wheels.
+gpu: ## what one GPU does: losses, MFU, memory, hours (8 minutes; without a GPU tiny shapes), into docs/benchmarks/gpu.md
+	$(firstword $(wildcard $(VENV)/bin/python) $(PYTHON)) -m benchmarks.gpu
 
 checks: env ## lint, format, types, workflow, spelling
 	ruff check .

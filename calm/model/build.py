@@ -33,6 +33,7 @@ from calm.model.pretrained import (
     load_language,
     load_text_encoder,
     load_vision,
+    placed,
     resolve_device,
     resolve_dtype,
     text_part,
@@ -166,12 +167,11 @@ def embedded(ids: Sequence[Sequence[int]], embedding: torch.nn.Module) -> torch.
 
 def assemble_parts(config: CalmConfig, vision: Vision, language: Language, runtime: Runtime, seed: int) -> Assembly:
     """As `assemble`, for a configuration and parts that are at hand."""
-    dtype, device = resolve_dtype(runtime), resolve_device(runtime)
     config.placeholder_token_ids = add_placeholders(language.tokenizer, config.text_config.vocab_size)
     config.digit_token_ids = [language.tokenizer.convert_tokens_to_ids(str(digit)) for digit in range(10)]
     parts = {"vision": vision.provenance.as_dict(), "language": language.provenance.as_dict()}
     config.provenance = config.provenance | parts
-    config.dtype = dtype
+    config.dtype = resolve_dtype(runtime)
     torch.manual_seed(seed)
     model = CalmForConditionalGeneration(config, vision.model, language.model)
     model.generation_config.eos_token_id = language.tokenizer.eos_token_id
@@ -184,7 +184,7 @@ def assemble_parts(config: CalmConfig, vision: Vision, language: Language, runti
         thematic_tokens=config.thematic_tokens,
         told_tokens=config.told_tokens,
     )
-    return Assembly(model.to(device).eval().requires_grad_(False), processor, vision.preprocessing)
+    return Assembly(placed(model, runtime), processor, vision.preprocessing)
 
 
 def add_lora(model: CalmForConditionalGeneration, tuning: LoRATuning, seed: int) -> PeftModel:
@@ -325,7 +325,7 @@ def load_complete(folder: Path, runtime: Runtime) -> Assembly:
         raise CheckpointError(f"{folder}: weights damaged, or another model's: they lack {min(lacking)}")
     processor = CalmProcessor.from_pretrained(folder)
     preprocessing = Preprocessing.of(processor.image_processor)
-    return Assembly(model.to(resolve_device(runtime)).eval().requires_grad_(False), processor, preprocessing)
+    return Assembly(placed(model, runtime), processor, preprocessing)
 
 
 def load_pretrained_mfam(folder: Path, runtime: Runtime) -> tuple[CalmForConditionalGeneration, Preprocessing]:

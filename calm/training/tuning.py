@@ -239,7 +239,7 @@ class VisualScoreObjective:
         seen = head.look(self.model.mfam(self.features([self.keys[i] for i in picked])))
         head.eval()
         seen = seen[torch.arange(len(picked)), self.publics[picked]]
-        error = (seen - self.targets[picked]).square().mean()
+        error = (seen - self.targets[picked].to(seen.device)).square().mean()
         return {"loss": error, "regression": error}
 
 
