@@ -62,9 +62,9 @@ results: env ## write the results table of README.md from results/
 	python -m calm.report.pages
 
 # A file's tests stay together, so that what they share (processes, clusters) is started once; slow files begin first
-# (tests/conftest.py). Two processes with a thread each: threads that wait for one another would spin.
+# (tests/conftest.py). A thread each: threads that wait for one another would spin; one process of three often waits.
 test: env apart ## all tests; offline, once what they need is installed
-	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # Neither builds nor needs the environment: a machine with a GPU may have neither a network nor pip's wheels.
 gpu: ## what one GPU does: losses, MFU, memory, hours (8 minutes; without a GPU tiny shapes), into docs/benchmarks/gpu.md

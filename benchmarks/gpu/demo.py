@@ -15,7 +15,8 @@ import torch
 from benchmarks.gpu.report import Bench, Check, Found, first_line
 from benchmarks.gpu.samples import Pictures, instructions, objective, options_of
 from calm.assistant import Calm
-from calm.model.build import Assembly, add_lora, use_plain_attention
+from calm.model.attention import use_plain_attention
+from calm.model.build import Assembly, add_lora
 from calm.model.settings import LoRATuning, Runtime
 from calm.params import Params
 from calm.plan.shapes import STAGES

@@ -109,7 +109,7 @@ def test_without_gradio_one_line_says_what_to_install() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(REPOSITORY)})
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "error: the page needs gradio, which is not installed: run `make page` in calm's checkout"
+        "error: the server comes with gradio, which is not installed: run `make page` in calm's checkout"
     ]
 
 
