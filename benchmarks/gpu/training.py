@@ -17,8 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks.gpu.planned import Planned, Planner
 from benchmarks.gpu.report import MEASURED, REHEARSAL, Bench, Check, Found, NotRunError
 from benchmarks.gpu.samples import Objective, objective, options_of, pictures
-from calm.model.attention import attending
-from calm.model.build import Assembly, add_lora, use_plain_attention
+from calm.model.attention import attending, use_plain_attention
+from calm.model.build import Assembly, add_lora
 from calm.model.modeling import IGNORED
 from calm.model.settings import LoRATuning
 from calm.params import Params
