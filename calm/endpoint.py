@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import logging
 import signal
 import socket
 import time
@@ -52,6 +53,7 @@ LOOPBACK = ("127.0.0.1", "localhost")
 REFUSED = ("tools", "functions", "logprobs", "top_logprobs", "response_format", "stop", "audio", "prediction")
 NOTHING: tuple[Any, ...] = (None, False, [], {}, {"type": "text"})
 
+LOG = logging.getLogger("uvicorn.error")
 Answer = Callable[[Sequence[Image.Image]], list[str]]
 
 
@@ -72,6 +74,7 @@ class Refused(Exception):
         )
 
 
+FAILED = Refused(500, "internal_error", "the model failed: see where calm runs")
 Part = ChatCompletionContentPartTextParam | ChatCompletionContentPartImageParam
 
 
@@ -151,9 +154,7 @@ class Endpoint:
                 error = Refused(
                     error.status_code, "not_found", f"{error.detail}: ask /v1/chat/completions or /v1/models"
                 )
-            elif not isinstance(error, Refused):
-                error = Refused(500, "internal_error", "the model failed: see where calm runs")
-            return error.response()
+            return (error if isinstance(error, Refused) else FAILED).response()
 
         return Starlette(
             routes=[Route("/v1/chat/completions", self.answer, methods=["POST"]), Route("/v1/models", self.models)],
@@ -201,7 +202,11 @@ class Endpoint:
             image = read_image(photograph, max_pixels=MOST_PIXELS, name="the photograph", max_side=side)
         except ImageError as error:
             raise Refused(400, "invalid_image", str(error), "messages") from None
-        return answer([image])[0]
+        try:
+            return answer([image])[0]
+        except Exception as error:  # left to the server, it would close the connection under the next request
+            LOG.exception("the model failed")
+            raise FAILED from error
 
     def _response(self, text: str, streamed: bool) -> Response:
         """The whole answer, or the same as a stream of one piece."""

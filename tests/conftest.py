@@ -24,7 +24,16 @@ def copied(root: Path, *names: str) -> Path:
     return root
 
 
-SLOW = ("distributed", "pipeline", "page", "docs", "writing")  # rooms whose tests begin first, or one would end alone
+SLOW = (
+    "distributed",
+    "pipeline",
+    "page",
+    "docs",
+    "writing",
+    "plan",
+    "test_benchmarks.py",
+    "test_transformers.py",
+)  # begin first
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -151,7 +151,9 @@ def test_a_cold_command_in_any_folder_scores_with_the_network_cut_off(own: Calm,
     assert done.returncode == 0, done.stderr
     tried, needless, peak = ast.literal_eval(done.stderr.splitlines()[-1])
     assert tried == [] and needless == []
-    assert peak <= 1.25  # GiB: 1.09 alone, up to 1.19 beside other tests; half of it is imports (docs/benchmarks/start.md)
+    assert (
+        peak <= 1.25
+    )  # GiB: 1.09 alone, up to 1.19 beside other tests; half of it is imports (docs/benchmarks/start.md)
     rows = json.loads(done.stdout)
     here = own.score([tmp_path / f"{number}.png" for number in range(3)])
     assert len(rows) == 11 and [row["file"] for row in rows[:3]] == ["0.png", "1.png", "2.png"]
