@@ -74,7 +74,7 @@ class Refused(Exception):
         )
 
 
-FAILED = Refused(500, "internal_error", "the model failed: see where calm runs")
+FAILED = (500, "internal_error", "the model failed: see where calm runs")
 Part = ChatCompletionContentPartTextParam | ChatCompletionContentPartImageParam
 
 
@@ -154,7 +154,7 @@ class Endpoint:
                 error = Refused(
                     error.status_code, "not_found", f"{error.detail}: ask /v1/chat/completions or /v1/models"
                 )
-            return (error if isinstance(error, Refused) else FAILED).response()
+            return (error if isinstance(error, Refused) else Refused(*FAILED)).response()
 
         return Starlette(
             routes=[Route("/v1/chat/completions", self.answer, methods=["POST"]), Route("/v1/models", self.models)],
@@ -206,7 +206,7 @@ class Endpoint:
             return answer([image])[0]
         except Exception as error:  # left to the server, it would close the connection under the next request
             LOG.exception("the model failed")
-            raise FAILED from error
+            raise Refused(*FAILED) from error
 
     def _response(self, text: str, streamed: bool) -> Response:
         """The whole answer, or the same as a stream of one piece."""
