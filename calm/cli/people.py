@@ -119,7 +119,7 @@ def score(
     model: Model = None,
     device: Device = "auto",
     dtype: Dtype = NumberFormat.float32,
-    batch_size: BatchSize = 16,
+    batch_size: BatchSize = 8,
     public: Annotated[
         str | None, typer.Option(help="Whose scores to predict: para, oasis, ...; default: the first of the model.")
     ] = None,
@@ -170,7 +170,7 @@ def comment(
     model: Model = None,
     device: Device = "auto",
     dtype: Dtype = NumberFormat.float32,
-    batch_size: BatchSize = 16,
+    batch_size: BatchSize = 8,
     cached: Cached = True,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
@@ -190,7 +190,7 @@ def suggest(
     model: Model = None,
     device: Device = "auto",
     dtype: Dtype = NumberFormat.float32,
-    batch_size: BatchSize = 16,
+    batch_size: BatchSize = 8,
     top: Annotated[int, typer.Option(min=1, help="Suggestions for each photograph.")] = 3,
     cached: Cached = True,
     as_json: AsJson = False,
@@ -222,7 +222,7 @@ def personalise(
     model: Model = None,
     device: Device = "auto",
     dtype: Dtype = NumberFormat.float32,
-    batch_size: BatchSize = 16,
+    batch_size: BatchSize = 8,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:

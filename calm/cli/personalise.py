@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from calm.assistant import Calm
 
-BATCH = 16  # scored photographs in memory at a time
+BATCH = 8  # scored photographs in memory at a time
 LEAST = 3  # scored photographs; fewer cannot be left out one by one
 MARGIN = 0.05  # of the scale, at either end, that what lies beyond it is pressed into
 
