@@ -56,8 +56,8 @@ def measured(world: World, folder: Path, tmp_path: Path, monkeypatch: pytest.Mon
         tasks = TaskManager("ERROR", str(tmp_path / "tasks"), include_defaults=False, model_name="calm")
         model = CalmModel(str(folder), readout=readout, device="cpu")
         results = simple_evaluate(model, tasks=[task], task_manager=tasks, bootstrap_iters=0, log_samples=False)
-        found = results["results"][task].items()
-        return {name.removesuffix(",none"): value for name, value in found if name.endswith(",none")}
+        found = {name.removesuffix(",none"): value for name, value in results["results"][task].items()}
+        return {name: value for name, value in found.items() if name != "alias" and "_stderr" not in name}
 
     yield measure
     documents._bench.cache_clear()
