@@ -33,7 +33,8 @@ TASKS = tiny.REPOSITORY / "harness/lmms_eval/calm_lmms_eval/tasks"
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     drawn = build_world(tmp_path_factory.mktemp("run"))
-    return World(drawn.layout, with_settings(drawn.params, "scoring", ridge_photographs=None))
+    params = with_settings(drawn.params, "scoring", ridge_photographs=None)
+    return World(drawn.layout, with_settings(params, "commenting", max_items=6))  # METEOR takes a second for each
 
 
 @pytest.fixture(scope="module")
