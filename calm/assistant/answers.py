@@ -87,5 +87,9 @@ def in_words(calm: Calm, public: str | None = None) -> Mapping[str, Callable[[Se
     def suggest(images: Sequence[Image]) -> list[str]:
         return ["\n".join(one.text for one in suggestions) for suggestions in calm.suggest(images)]
 
-    publics = {as_public(SCORE_PROMPT, name): score(name) for name in calm.publics}
-    return publics | {SCORE_PROMPT: score(public), COMMENT_PROMPT: calm.comment, SUGGESTION_PROMPT: suggest}
+    return {
+        **{as_public(SCORE_PROMPT, name): score(name) for name in calm.publics},
+        SCORE_PROMPT: score(public),
+        COMMENT_PROMPT: calm.comment,
+        SUGGESTION_PROMPT: suggest,
+    }

@@ -13,7 +13,7 @@ from PIL.Image import Image
 from calm.assistant import Calm
 from calm.assistant.answers import in_words
 from calm.assistant.personal import InContext
-from calm.instructions import PERSONAL_PROMPT, SCORE_PROMPT, as_public, parse_score
+from calm.instructions import PERSONAL_PROMPT, SCORE_PROMPT, as_public
 
 Messages = Sequence[dict[str, Any]]  # of a chat; the content of each is a list of texts and images
 Readout = Literal["text", "expectation", "regression"]
@@ -106,11 +106,9 @@ class CalmModel(lmms):
         """A person's photographs and scores, ready for a further one; the last person's are kept."""
         key = [_key(message) for message in told]
         if self._person is None or self._person[0] != key:
-            given = [parse_score(_text(answer)) for answer in told[1::2]]
-            if None in given or len(given) != len(told[::2]):
-                raise ValueError("in context, an answer from 1 to 10 follows each photograph")
+            given = [float(_text(answer).removesuffix(".")) for answer in told[1::2]]
             support = self._calm.observe([_image(message) for message in told[::2]], self._batch)
-            self._person = key, self._calm.in_context(support.tokens, [score for score in given if score is not None])
+            self._person = key, self._calm.in_context(support.tokens, given)
         return self._person[1]
 
 
