@@ -6,6 +6,8 @@ instant, and the thread settings of a stage are in place before any library read
 
 from __future__ import annotations
 
+import atexit
+import gc
 import io
 import os
 import sys
@@ -48,6 +50,7 @@ def calm(
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # files may have names that are no UTF-8: say them, lose no row
             stream.reconfigure(errors="backslashreplace")
+    atexit.register(gc.freeze)  # or a process that has imported torch searches a second for garbage before it ends
     context.obj = Path.cwd()  # where names that a person types are told from
     if directory is not None:
         if not directory.is_dir():
