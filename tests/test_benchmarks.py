@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.gpu import demo
+from benchmarks.gpu import demo, scoring
 from benchmarks.gpu.__main__ import FOLDER, rehearse
 from benchmarks.gpu.page import render
 from benchmarks.gpu.report import CARD, MEASURED, NO_GPU, NO_TIME, REHEARSAL, Bench, Check, Found, Report, about, gpu_of
@@ -50,7 +50,11 @@ def bench(report: Report, device: str | None = "cpu", left: float = float("inf")
 def test_all_that_a_gpu_is_asked_runs_on_a_processor_with_tiny_shapes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "stages", lambda _: ["alignment", "visual"])  # `make gpu` has all of them
+    # `make gpu` has all stages, both number formats and every batch.
+    monkeypatch.setattr(demo, "stages", lambda _: ["alignment", "visual"])
+    monkeypatch.setattr(demo, "LOSS", {"bfloat16": 0.06})
+    monkeypatch.setattr(demo, "POINTS", {"bfloat16": 0.1})
+    monkeypatch.setattr(scoring, "BATCHES", {2: 4})
     report = Report(tmp_path / "gpu.json", about(None))
     rehearse(bench(report))
     assert {row["name"]: row["status"] for row in report.rows if row["status"] != MEASURED} == {}

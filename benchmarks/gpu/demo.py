@@ -36,9 +36,10 @@ NAMES = {
     "scores": "S, scores",
 }
 STEPS, BATCH = 4, 4
-# Of the loss, relative: float32 sums in another order and may have convolutions in TF32; bfloat16 has 8 bits.
-LOSS = {"float32": 5e-3, "bfloat16": 3e-2}
-POINTS = {"float32": 0.02, "bfloat16": 0.25}  # of the score, on the scale of 1 to 10
+# Of the loss, relative: float32 sums in another order, with convolutions in TF32. In bfloat16 twice what it changes on
+# one processor: .030 of the loss (S, third step), .03 points of a score with the released model.
+LOSS = {"float32": 5e-3, "bfloat16": 6e-2}
+POINTS = {"float32": 0.02, "bfloat16": 0.1}  # on the scale of 1 to 10
 
 Make = Callable[[Runtime], Assembly]
 

@@ -23,7 +23,9 @@ others go on; at the end the command names every check that does not hold, and i
 
 What the plan says before a card was had: each operation at the peak or at the memory's bandwidth, C and S could not
 reach an MFU above .36 on an A100 with adapters multiplied in float32 (19.5 TFLOP/s). As TF32, which calm takes beside
-bfloat16, .54 is the most with activations kept, and .38 with gradient checkpointing, which MFU does not count.
+bfloat16, .54 is the most with activations kept, and .38 with gradient checkpointing, which MFU does not count. An
+H100 is faster in products than in memory: there .37 is the most with activations kept, on an H200 .46, for as long as
+operations between products are not fused.
 """
 DEMO = """\
 ## The demo's steps beside the processor's
