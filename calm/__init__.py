@@ -34,17 +34,15 @@ CLASSES = {
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Python's search for circles of garbage waits until the block ends, and never looks at what is there by then.
+    """Python's search for circles of garbage waits until the block ends.
 
-    Imports and a vocabulary make a million objects that stay: to search them again and again takes half a second, and
-    once more when the process ends a whole one.
+    Imports and a vocabulary make a million objects that stay; to search them again and again takes half a second.
     """
     was_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
         if was_on:
             gc.enable()
 
