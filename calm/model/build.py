@@ -238,7 +238,7 @@ def save_trained(folder: Path, model: CalmForConditionalGeneration, names: Itera
 
 
 def load_trained(folder: Path, model: CalmForConditionalGeneration) -> list[str]:
-    """Load what a stage has trained into a model of the same parts, or a `CheckpointError`; the tensors' names."""
+    """Load a stage's tensors into a model of the same parts, and return their names; raises `CheckpointError`."""
     state = read_trained(folder)
     if not model.config.told_tokens:  # the language model's own words: no stage trains them
         state.pop("mfam.words", None)
@@ -260,7 +260,7 @@ def read_trained(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def load_config(folder: Path) -> CalmConfig:
-    """The configuration of a checkpoint; one that is missing, damaged or another model's is a `CheckpointError`."""
+    """The configuration of a checkpoint; raises `CheckpointError` where it is missing, damaged or another model's."""
     path, kind = _there(folder / "config.json"), None
     with suppress(ValueError, LookupError, TypeError):  # no JSON, or other JSON
         kind = json.loads(path.read_bytes())["model_type"]
