@@ -61,7 +61,7 @@ def read_alone(python: Path, checkpoint: Path, photographs: list[Path]) -> list[
     """Score and text of each photograph, by a process that has no way to calm and none to a network."""
     surroundings = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     surroundings |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(checkpoint.parent / "hub")}
-    command = [python, "-I", "-c", READER, checkpoint, *photographs]
+    command: list[str | Path] = [python, "-I", "-c", READER, checkpoint, *photographs]
     done = subprocess.run(command, env=surroundings, stdout=subprocess.PIPE, text=True, check=True)
     return [(score, said) for score, said in map(json.loads, done.stdout.splitlines())]
 

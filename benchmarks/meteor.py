@@ -84,13 +84,13 @@ def main() -> None:
     if chosen.meteor_alone:
         return
 
-    start = time.perf_counter()
+    begun = time.perf_counter()
     expected = [theirs(given, references) for given in models]
-    whole = time.perf_counter() - start
-    start = time.perf_counter()
+    whole = time.perf_counter() - begun
+    begun = time.perf_counter()
     again = tokenised(models, references)
     ours = [scored(given, again.references).corpus for given in again.captions]
-    together = time.perf_counter() - start
+    together = time.perf_counter() - begun
     for own, other in zip(ours, expected, strict=True):
         assert {name: own[name] for name in other} == other, "figures differ"
 

@@ -107,7 +107,7 @@ def slowest(cost: Operations, machine: Machine) -> str:
 def features(params: Params) -> None:
     """Seconds for the features of a few photographs by each way of keeping them."""
     of = objective("alignment", params, Layout())
-    keys = sorted({key for row in range(len(of.rows)) for key in of._keys(row)})[:ENCODED]
+    keys = sorted({key for row in range(len(of.rows)) for key in of.keys[row]})[:ENCODED]
     photographs = of.features.photographs
     memory = Features(of.assembly, photographs, keep=True)
     ways = {"encoded in every step": Features(of.assembly, photographs, keep=False)}

@@ -75,8 +75,8 @@ def best(work: Callable[[], object], rounds: int) -> Time:
 def plain_loop(paths: list[Path], side: int, quality: int, out: Path) -> None:
     """What one would write first, a photograph after another."""
     for path in paths:
-        with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image)
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
             image = convert(image) if "icc_profile" in image.info else image.convert("RGB")
         scale = side / max(image.size)
         if scale < 1:
@@ -162,7 +162,7 @@ def measure(paths: list[Path], params: Params, many: Params, options: argparse.N
     profiled = [image for image in map(decoded, paths) if "icc_profile" in image.info]
     pool = ThreadPoolExecutor(options.threads)
     rows = {
-        "decoding alone (roofline)": best(lambda: [decode(path) for path in paths], rounds),
+        "decoding alone (roofline)": best(lambda: list(map(decode, paths)), rounds),
         f"decoding alone, {options.threads} threads": best(lambda: list(pool.map(decode, paths)), rounds),
         "plain Pillow loop": best(lambda: plain_loop(paths, side, quality, loose), rounds),
         "`prepare`, 1 thread": best(lambda: prepare("photos", params, one), rounds),

@@ -64,7 +64,7 @@ def plain_loss(of: InstructionObjective, picked: Sequence[int]) -> torch.Tensor:
     assembly, model = of.assembly, of.assembly.model
     tokenizer, config = assembly.processor.tokenizer, model.config
     chosen = of.rows.iloc[list(picked)]
-    images = [of.features.photographs[key] for row in picked for key in of._keys(row)]
+    images = [of.features.photographs[key] for row in picked for key in of.keys[row]]
     visual = plain_visual_tokens(
         assembly, assembly.processor.image_processor(images, return_tensors="pt")["pixel_values"]
     )
@@ -118,6 +118,7 @@ def plain_visual_tokens(assembly: Assembly, pixels: torch.Tensor) -> torch.Tenso
     parts = []
     for level in LEVELS:
         part = model.mfam.level(level)
+        assert part.positions is not None
         placed = nn.functional.layer_norm(tokens[level], tokens[level].shape[-1:]) + part.positions
         queries = part.queries.expand(len(pixels), -1, -1)
         states_of = part.qformer(query_embeds=queries, encoder_hidden_states=placed).last_hidden_state
@@ -199,7 +200,7 @@ def main() -> None:
     as_they_come = np.random.default_rng(SEED).permutation(len(of.rows))
     of.assembly.model.language_model.set_attn_implementation("sdpa")
     slow = timed(
-        lambda step: plain_loss(of, as_they_come.take(range(step * batch, (step + 1) * batch), mode="wrap")),
+        lambda step: plain_loss(of, as_they_come.take(range(step * batch, (step + 1) * batch), mode="wrap").tolist()),
         chosen.steps,
         of,
     )

@@ -219,8 +219,10 @@ def _demo_files(side: int) -> Iterator[Image.Image]:
     listed = pd.read_csv(REPOSITORY / "calm/data/sources/photos/photos.csv")
     for wheel, rows in listed.groupby("package"):
         package, folder = FOLDERS[str(wheel)]
+        if (installed := package_folder(package)) is None:
+            return
         for file in rows["file"]:
-            with Image.open(package_folder(package) / folder / file) as opened:
+            with Image.open(installed / folder / file) as opened:
                 image = opened.convert("RGB")
             image.thumbnail((side, side))
             yield image

@@ -235,7 +235,7 @@ def time_steps(bench: Bench, of: Repeated, around: Context = nullcontext) -> Tim
 
 def variants(bench: Bench, model: Model) -> None:
     """Comments, activations kept if they fit: by attention and number format."""
-    ways = {
+    ways: dict[str, tuple[bool, Context]] = {
         "as calm runs": (True, nullcontext),
         EXACT: (True, _exact),
         AUTOCAST: (True, partial(_autocast, bench)),
