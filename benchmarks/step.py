@@ -65,9 +65,9 @@ def plain_loss(of: InstructionObjective, picked: Sequence[int]) -> torch.Tensor:
     tokenizer, config = assembly.processor.tokenizer, model.config
     chosen = of.rows.iloc[list(picked)]
     images = [of.features.photographs[key] for row in picked for key in of.keys[row]]
-    visual = plain_visual_tokens(
-        assembly, assembly.processor.image_processor(images, return_tensors="pt")["pixel_values"]
-    )
+    told = [labels for row in picked for labels in of.told[row]]
+    pixels = assembly.processor.image_processor(images, return_tensors="pt")["pixel_values"]
+    visual = plain_visual_tokens(assembly, pixels, told)
 
     texts, starts = [], []
     for messages, answer in zip(chosen["messages"], chosen["answer"], strict=True):
@@ -100,7 +100,7 @@ def plain_loss(of: InstructionObjective, picked: Sequence[int]) -> torch.Tensor:
     return loss
 
 
-def plain_visual_tokens(assembly: Assembly, pixels: torch.Tensor) -> torch.Tensor:
+def plain_visual_tokens(assembly: Assembly, pixels: torch.Tensor, told: Sequence[Sequence[int] | None]) -> torch.Tensor:
     """Encoder, three of transformers' `Blip2QFormerModel`, one linear layer each, and the fully connected layer."""
     model, config = assembly.model, assembly.model.config
     with torch.no_grad():
@@ -124,7 +124,10 @@ def plain_visual_tokens(assembly: Assembly, pixels: torch.Tensor) -> torch.Tenso
         states_of = part.qformer(query_embeds=queries, encoder_hidden_states=placed).last_hidden_state
         parts.append(part.to_language(states_of))
     content = model.mfam.whole(seen.pooler_output, seen.hidden_states[-1], seen.logits)
-    parts.append(model.mfam.thematic_tokens(LevelTokens(**tokens, content=content)))
+    whole = LevelTokens(**tokens, content=content)
+    parts.append(model.mfam.thematic_tokens(whole))
+    if config.told_tokens:
+        parts.append(model.mfam.worded(whole, told))
     return torch.cat(parts, dim=1)
 
 

@@ -97,7 +97,7 @@ class InstructionObjective:
         self.regression_weight = scores.regression.weight if scores else 0.0
         self.spread = scores.spread if scores else 0.0
         self.rows = rows.reset_index(drop=True)
-        self.keys, self._told = keys_of(rows), _told(rows, assembly.model.config.attribute_states)
+        self.keys, self.told = keys_of(rows), _told(rows, assembly.model.config.attribute_states)
         self._publics = torch.tensor([assembly.model.config.public(dataset) for dataset in rows["dataset"]])
         lengths = [len(answer) for answer in self.rows["answer"]]
         self.order = Order(len(self.rows), options.batch_size, seed, name, lengths)
@@ -123,7 +123,7 @@ class InstructionObjective:
             **batch.inputs(model.device),
             answer_weights=_numbers(chosen["weight"], model.device),
             digit_targets=digit_targets(_numbers(chosen["score"], model.device), self.spread) if self.spread else None,
-            visual_tokens=model.mfam(tokens, told=[rows for i in picked for rows in self._told[i]]),
+            visual_tokens=model.mfam(tokens, told=[rows for i in picked for rows in self.told[i]]),
             score_positions=batch.prompt_ends.to(model.device),
             publics=self._publics[picked],
         )
