@@ -200,8 +200,9 @@ class Calm:
         for tokens in self._encoded(images, batch_size):
             prompts = self._prompt(SUGGESTION_PROMPT, self.model.mfam(tokens)).split(1)
             for prompt, states in zip(prompts, self._recognised(tokens), strict=True):
-                chosen = states[: min(top, passing([probability for *_, probability in states], first, further))]
-                sound = float(np.prod([1 - probability for _, _, probability in states]))
+                probabilities = [probability for *_, probability in states]
+                chosen = states[: min(top, int(passing(torch.tensor(probabilities), first, further)))]
+                sound = float(np.prod([1 - probability for probability in probabilities]))
                 suggestions.append(self._said(prompt, chosen) if chosen else [Suggestion(None, None, LEAVE, sound)])
         return suggestions
 

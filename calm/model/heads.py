@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -53,15 +52,14 @@ class Calibration:
         return asdict(self) | {"log_priors": list(self.log_priors)}
 
 
-def passing(probabilities: Sequence[float], first: float, further: float) -> int:
-    """How many states are taken to be there, of a photograph's by their probabilities, likeliest first.
+def passing(probabilities: torch.Tensor, first: float, further: float) -> torch.Tensor:
+    """How many states (...,) are taken to be there, by a photograph's probabilities (..., S), likeliest first.
 
     None, unless the likeliest one reaches `first`; then those that reach `further` too: a photograph that is not as it
     should be in one way often is not in others.
     """
-    if not probabilities or probabilities[0] < first:
-        return 0
-    return max(1, sum(probability >= further for probability in probabilities))
+    probabilities = probabilities.double()  # as the thresholds are
+    return (probabilities >= further).sum(-1).clamp_min(1) * (probabilities[..., 0] >= first)
 
 
 def attribute_rows(table: Sequence[Row]) -> list[list[int]]:
@@ -95,12 +93,12 @@ class Recogniser:
         )
         return Recogniser(config.attribute_states, calibration, frozenset(config.unpraised))
 
-    @cached_property
+    @property
     def attributes(self) -> list[list[int]]:
         """Rows of each attribute."""
         return attribute_rows(self.table)
 
-    @cached_property
+    @property
     def changed(self) -> torch.Tensor:
         """(S,), false for unchanged states."""
         return torch.tensor([state != UNCHANGED for _, _, state in self.table])
@@ -145,6 +143,22 @@ class Recogniser:
         common = torch.tensor(self.calibration.log_priors, device=shares.device)[rows].exp()
         evidence = shares[:, rows].logit(eps=1e-6) - common.logit(eps=1e-6)
         return torch.tensor(rows, device=shares.device)[evidence.argsort(dim=1, descending=True, stable=True)]
+
+    def told(self, similarities: torch.Tensor, count: int, first: float, further: float) -> torch.Tensor:
+        """What to tell of each photograph: rows of the table (B, count), likeliest first, then its length for nothing.
+
+        The states that are recognised surely enough (`passing`). Where there are none, "unchanged" of the attributes
+        that are surest to be as they should be.
+        """
+        states, values = self.likeliest(similarities)
+        passed = passing(values, first, further).unsqueeze(1)
+        rank = torch.arange(count, device=states.device)
+        changed, sound = (self._first(count, rows) for rows in (states, self.soundest(similarities)))
+        return torch.where(passed == 0, sound, changed.where(rank < passed, len(self.table)))
+
+    def _first(self, count: int, rows: torch.Tensor) -> torch.Tensor:
+        """(B, count) of rows (B, N)."""
+        return nn.functional.pad(rows[:, :count], (0, max(0, count - rows.shape[1])), value=len(self.table))
 
 
 def fit(

@@ -26,7 +26,7 @@ from calm.attributes import LEVELS
 from calm.model import LEVEL_SOURCES, WHOLE_SOURCES
 from calm.model.attention import attending
 from calm.model.configuration import THEMATIC, CalmConfig
-from calm.model.heads import Recogniser, passing
+from calm.model.heads import Recogniser
 
 HiddenStates = Sequence[torch.Tensor]
 FEATURES = (*LEVELS, "content")
@@ -197,32 +197,28 @@ class MFAM(nn.Module):
 
     def worded(self, tokens: LevelTokens, told: Sequence[Sequence[int] | None] | None = None) -> torch.Tensor:
         """The words of what is told of each photograph, (B, told_tokens, D), right before what is asked about it."""
-        count, words = self.config.told_states, self.get_buffer("words")
-        rows = list(told or [None] * len(tokens.high))
-        if any(one is None for one in rows):
-            found = self.told(tokens)
-            rows = [found[i] if one is None else one for i, one in enumerate(rows)]
-        nothing = len(words) - 1
-        chosen = [[*[nothing] * (count - len(one[:count])), *reversed(one[:count])] for one in rows if one is not None]
-        return words[torch.tensor(chosen, device=words.device)].flatten(1, 2)
+        words = self.get_buffer("words")
+        given = list(told or [])
+        found = self.nothing(tokens) if given and None not in given else self.told(tokens)
+        for row, one in enumerate(given):
+            if one is not None:
+                known = [*one, *[len(words) - 1] * self.config.told_states][: self.config.told_states]
+                found[row] = torch.tensor(known, device=found.device)
+        return words[found.flip(1)].flatten(1, 2)
+
+    def nothing(self, tokens: LevelTokens) -> torch.Tensor:
+        """Rows (B, told_states) for which there are words but no state."""
+        shape = len(tokens.high), self.config.told_states
+        return torch.full(shape, len(self.config.attribute_states), device=tokens.high.device)
 
     @torch.no_grad()
-    def told(self, tokens: LevelTokens) -> list[list[int]]:
-        """Rows of the states that are recognised surely enough, likeliest first (`calm.model.heads.passing`).
-
-        Where there are none, of the attributes that are surest to be as they should be.
-        """
-        if not self.config.recognition:  # nothing was learnt yet
-            return [[] for _ in range(len(tokens.high))]
-        count, recogniser, similarities = self.config.told_states, Recogniser.of(self.config), self.similarities(tokens)
-        states, values = recogniser.likeliest(similarities)
-        first, further = self.config.told_probability, self.config.told_further
-        changed = [
-            one[: min(count, passing(shares, first, further))]
-            for one, shares in zip(states.tolist(), values.tolist(), strict=True)
-        ]
-        sound = recogniser.soundest(similarities).tolist()
-        return [found or praised[:count] for found, praised in zip(changed, sound, strict=True)]
+    def told(self, tokens: LevelTokens) -> torch.Tensor:
+        """Rows of the states to tell of (B, told_states), likeliest first (`calm.model.heads.Recogniser.told`)."""
+        config = self.config
+        if not config.recognition:  # nothing was learnt yet
+            return self.nothing(tokens)
+        wanted = config.told_states, config.told_probability, config.told_further
+        return Recogniser.of(config).told(self.similarities(tokens), *wanted)
 
     def _part(self, name: str, tokens: LevelTokens) -> torch.Tensor:
         """H_low, H_middle, H_high or H_thematic; zeros in place of what is not read."""

@@ -13,6 +13,7 @@ from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.generation.candidate_generator import CandidateGenerator, PromptLookupCandidateGenerator
 from transformers.modeling_outputs import ModelOutput
+from transformers.utils import torch_compilable_check
 
 from calm.model.configuration import CalmConfig
 from calm.model.heads import Lines, ScoreHead
@@ -112,10 +113,13 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         places = self._places(input_ids)
         embeddings = self.get_input_embeddings()(input_ids.masked_fill(places, 0))
         wanted = 0 if visual_tokens is None else visual_tokens.shape[0] * visual_tokens.shape[1]
-        if (found := int(places.sum())) != wanted:
-            raise ValueError(
-                f"the prompt holds {found} placeholders for {wanted} visual tokens: one <image> a photograph"
-            )
+        torch_compilable_check(
+            places.sum() == wanted,
+            lambda: (
+                f"the prompt holds {int(places.sum())} placeholders for {wanted} visual tokens: "
+                "one <image> a photograph"
+            ),
+        )
         if visual_tokens is None:
             return embeddings
         return embeddings.masked_scatter(places.unsqueeze(-1), visual_tokens.to(embeddings.dtype))

@@ -52,8 +52,8 @@ def test_the_likeliest_change_of_each_attribute_comes_in_order() -> None:
 
 
 def test_further_states_pass_only_beside_one_that_is_likely() -> None:
-    assert passing([0.6, 0.2, 0.1], 0.5, 0.15) == 2 and passing([0.6, 0.2, 0.1], 0.5, 0.9) == 1
-    assert passing([0.4, 0.3, 0.2], 0.5, 0.15) == passing([], 0.5, 0.15) == 0
+    probabilities = torch.tensor([[0.6, 0.2, 0.1], [0.4, 0.3, 0.2]])
+    assert passing(probabilities, 0.5, 0.15).tolist() == [2, 0] and passing(probabilities, 0.3, 0.9).tolist() == [1, 1]
 
 
 def test_the_surest_attribute_is_the_one_whose_soundness_a_photograph_raises_most() -> None:
@@ -71,7 +71,7 @@ def test_states_over_the_threshold_are_told_and_where_none_is_what_is_sound(
 ) -> None:
     config, mfam = assembly.model.config, assembly.model.mfam
     tokens = assembly.model.encode_images(torch.rand(3, 3, config.image_size, config.image_size))
-    assert mfam.told(tokens) == [[], [], []]  # nothing was learnt yet
+    assert torch.equal(mfam.told(tokens), mfam.nothing(tokens))  # nothing was learnt yet
     width, count = config.told_length, config.told_states
     nothing = mfam.get_buffer("words")[-1].repeat(count, 1)
     assert torch.equal(mfam.worded(tokens)[1], nothing)
@@ -81,8 +81,10 @@ def test_states_over_the_threshold_are_told_and_where_none_is_what_is_sound(
     monkeypatch.setattr(config, "recognition", Calibration((0.0,) * len(config.attribute_states)).to_config())
     for least, changed in ((1e-6, True), (0.999999, False)):
         monkeypatch.setattr(config, "told_probability", least)
-        states = [[config.attribute_states[row][2] for row in one] for one in mfam.told(tokens)]
-        assert all(one and all((name != "unchanged") == changed for name in one) for one in states)
+        rows = mfam.told(tokens)
+        assert (rows[:, 0] < len(config.attribute_states)).all()
+        states = [config.attribute_states[row][2] for row in rows[rows < len(config.attribute_states)].tolist()]
+        assert all((name != "unchanged") == changed for name in states)
 
 
 def test_words_are_the_language_models_own_and_too_long_ones_are_told(assembly: Assembly) -> None:

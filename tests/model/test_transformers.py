@@ -109,7 +109,7 @@ def test_several_tokens_may_end_a_looked_up_answer(folder: Path, processor: Calm
 def test_a_compiled_model_reads_as_the_plain_one(folder: Path, processor: CalmProcessor) -> None:
     """By the compiler's first half: the second writes C++, which takes minutes and a compiler."""
     model, batch = load(folder), inputs(processor, SCORE_PROMPT)
-    compiled = torch.compile(model, backend="aot_eager")
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     with torch.inference_mode():
         found, plain = (one(**batch) for one in (compiled, model))
     torch.testing.assert_close(found.score, plain.score, atol=1e-4, rtol=0)
