@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from calm.params import Params
 
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+LARGEST = 32 * 2**20  # bytes; the highest M_MMAP_THRESHOLD that glibc takes
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -167,13 +168,13 @@ def start(stage: str) -> tuple[Params, Layout]:
 
 
 def keep_memory() -> None:
-    """Large tensors' memory stays with the process, as far as the C library can be told so.
+    """Memory of tensors up to `LARGEST` stays with the process, as far as the C library can be told so.
 
-    Given back and fetched anew, it costs a tenth of a training step: the system zeroes every page
-    (docs/benchmarks/step.md).
+    Given back and fetched anew, it costs up to a tenth of a training step: the system zeroes every page. The few larger
+    blocks are given back: where they stay too, the gaps between blocks take .2 GB more (docs/benchmarks/step.md).
     """
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
-        library.mallopt(M_MMAP_MAX, 0)
+        library.mallopt(M_MMAP_THRESHOLD, LARGEST)
         library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 

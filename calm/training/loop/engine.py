@@ -7,11 +7,9 @@ temporary name and renamed, so a run that is killed at any moment goes on from i
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,20 +116,12 @@ def _loop(trainer: Trainer, run: Run, curve: list[dict[str, float]]) -> None:
     with measured(run.title, *watched, log) as stepped, _progress(trainer.processes) as progress:
         bar = progress.add_task(run.title, total=options.steps, completed=len(curve), loss=math.nan)
         for step in range(len(curve), options.steps):
-            if step % options.checkpoint_every == 0:
-                _give_back()
             row = _step(trainer, step, read, run, rates(step), curve)
             curve.append(row)
             stepped(row.get("padding"))
             progress.update(bar, advance=1, loss=row["loss"])
             if (step + 1) % options.checkpoint_every == 0 and step + 1 < options.steps:
                 _save(trainer, run, curve)
-
-
-def _give_back() -> None:
-    """Free memory goes back to the system, where the C library can be told so: steps of unlike length leave gaps."""
-    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
-        library.malloc_trim(0)
 
 
 def learning_rates(options: Optimisation) -> Any:
