@@ -134,3 +134,11 @@ def test_twins_of_a_photograph_score_alike(number: int, calm: Calm, tmp_path: Pa
     gaps = {name: abs(score - plain) for name, score in zip(files, scores, strict=True)}
     assert {name: gap for name, gap in gaps.items() if gap > 0.05} == {}
     assert abs(untold - plain) > max(gaps["adobe.tif"], gaps["adobe-by-exif.jpg"])  # what a profile is for
+
+
+def test_stretched_twins_of_most_photographs_score_lower(calm: Calm) -> None:
+    """From 5:4 to 10:3 at the same area; ten of the demo's photographs, none of which its scores were learnt from."""
+    photographs = [Image.open(path).convert("RGB").resize((500, 400)) for path in photo_paths()[:10]]
+    stretched = [photograph.resize((816, 245)) for photograph in photographs]
+    plain, wide = ([one.regression for one in calm.score(images)] for images in (photographs, stretched))
+    assert sum(np.array(wide) < np.array(plain)) >= 7
