@@ -197,14 +197,13 @@ class MFAM(nn.Module):
 
     def worded(self, tokens: LevelTokens, told: Sequence[Sequence[int] | None] | None = None) -> torch.Tensor:
         """The words of what is told of each photograph, (B, told_tokens, D), right before what is asked about it."""
-        words = self.get_buffer("words")
-        given = list(told or [])
-        found = self.nothing(tokens) if given and None not in given else self.told(tokens)
-        for row, one in enumerate(given):
-            if one is not None:
-                known = [*one, *[len(words) - 1] * self.config.told_states][: self.config.told_states]
-                found[row] = torch.tensor(known, device=found.device)
-        return words[found.flip(1)].flatten(1, 2)
+        found = self.nothing(tokens) if told is not None and None not in told else self.told(tokens)
+        if told is not None:
+            nothing = [len(self.config.attribute_states)] * self.config.told_states
+            for row, known in zip(found, told, strict=True):
+                if known is not None:
+                    row.copy_(torch.tensor([*known, *nothing][: len(nothing)]))
+        return self.get_buffer("words")[found.flip(1)].flatten(1, 2)
 
     def nothing(self, tokens: LevelTokens) -> torch.Tensor:
         """Rows (B, told_states) for which there are words but no state."""
