@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 from calm.evaluation.statistics.metrics import SRCC, Bootstrap, mean_over_seeds
 from calm.evaluation.statistics.ridge import RIDGE
-from calm.experiments.cross_validation import CrossValidationError, _found, folds, measure
+from calm.experiments.cross_validation import CrossValidationError, _found, _ridge, folds, measure
 from calm.training.settings import CrossValidation, Recipe
 
 COUNT = 40
@@ -64,7 +64,8 @@ def test_more_folds_than_groups_are_an_error() -> None:
 
 
 def test_figures_are_means_over_seeds_beside_the_ridge_regression_and_the_first_recipe() -> None:
-    rows, found = scored(), measure(scored(), settings(), Bootstrap(200, 0.95, 0))
+    rows = scored()
+    found = measure(rows, settings(), Bootstrap(200, 0.95, 0))["publics"]["d"]
     assert found["items"] == COUNT and found["groups"] == COUNT // 4 and found["labels"] == "human"
     single = {
         (recipe, seed, column): spearmanr(part[column], part["score"])[0]
@@ -85,6 +86,21 @@ def test_figures_are_means_over_seeds_beside_the_ridge_regression_and_the_first_
         np.mean([single["full", s, "regression"] - single["other", s, "regression"] for s in (1, 2)]), abs=1e-6
     )
     assert difference["low"] > 0 and difference["p"] < 0.05
+
+
+def test_each_public_has_figures_and_a_ridge_regression_of_its_own() -> None:
+    one = scored()
+    other = one.assign(dataset="e", regression=-one["regression"])
+    both = measure(pd.concat([one, other]), settings(), Bootstrap(200, 0.95, 0))["publics"]
+    assert both["d"] == measure(one, settings(), Bootstrap(200, 0.95, 0))["publics"]["d"]
+    assert both["e"]["recipes"]["full"]["regression"]["srcc"]["value"] < 0 < both["e"][RIDGE]["srcc"]["value"]
+    rng = np.random.default_rng(3)
+    rows = pd.concat([photographs(), photographs().assign(dataset="e")], ignore_index=True)
+    features = rng.normal(size=(2 * COUNT, 3))
+    rows["score"] = features[:, 0] * np.where(rows["dataset"] == "d", 1, -1)  # what one likes the other does not
+    known, held_out = next(folds(rows, settings(), seed=3))
+    found = _ridge(features, rows, known, held_out)
+    assert np.abs(found - rows["score"].iloc[held_out]).max() < 0.1
 
 
 def test_the_mean_over_one_seed_is_that_seeds_figure() -> None:

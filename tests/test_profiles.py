@@ -39,7 +39,7 @@ def test_the_committed_params_are_the_demo_profile() -> None:
 
 
 def test_the_profiles_of_the_design_are_there() -> None:
-    assert ALL == ["ablations", "demo", "oasis", "oasis-folds", "paper", "paper-e", "release", "small"]
+    assert ALL == ["ablations", "demo", "oasis", "oasis-folds", "paper", "paper-e", "release", "release-folds", "small"]
     assert all(summary(name, PROFILES) for name in ALL)
 
 

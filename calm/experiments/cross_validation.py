@@ -1,8 +1,8 @@
-"""Cross-validation of scores: every rated photograph scored by models that never saw it, beside ridge regressions.
+"""Cross-validation of scores: every rated photograph scored by models that never saw its score, beside ridge regressions.
 
-Folds never share a photograph, or never a group of near-duplicates or of one theme, as params say. All recipes and both
-ridge regressions are fitted on the same folds; figures are means over seeds, each with folds of its own, intervals are
-over groups of photographs. One model learns again and again, each time from another part of the photographs.
+Folds never share a photograph, or never a group of near-duplicates or of one theme, as params say. All recipes and each
+public's ridge regression are fitted on the same folds; figures are means over seeds, each with folds of its own,
+intervals are over groups of photographs. One model learns again and again, each time from another part of the scores.
 """
 
 from __future__ import annotations
@@ -36,7 +36,14 @@ from calm.training.features import Features, Key
 from calm.training.finetune import assemble_from, head_beside_language, open_for_training, open_language_model
 from calm.training.loop.engine import Objective, Run, finish, train
 from calm.training.settings import CrossValidation, Optimisation, Recipe, Strategy
-from calm.training.tuning import InstructionObjective, VisualScoreObjective, learnt_publics, visual_parameters
+from calm.training.tuning import (
+    InstructionObjective,
+    VisualScoreObjective,
+    balanced,
+    keys_of,
+    learnt_publics,
+    visual_parameters,
+)
 
 SCORED = pa.schema(
     [
@@ -77,7 +84,7 @@ def cross_validate(name: str, params: Params, layout: Layout) -> None:
     for seed in settings.seeds:
         for fold, (known, held_out) in enumerate(folds(rows, settings, seed)):
             train, test = rows.iloc[known], rows.iloc[held_out]
-            ridge = ridge_scores(features[known], train["score"], group_keys(train), features[held_out])
+            ridge = _ridge(features, rows, known, held_out)
             for recipe, how in settings.recipes.items():
                 found = _found(learner, how, train, test, seed, f"{name} {recipe} {seed} {fold}", state)
                 kept = test[["dataset", "item_id", "group", "origin", "score"]]
@@ -87,6 +94,16 @@ def cross_validate(name: str, params: Params, layout: Layout) -> None:
     outcome = Outcome(measure(scored, settings, bench.bootstrap), scored, SCORED)
     write_outcome(layout.cross_validation(name), outcome)
     shutil.rmtree(state, ignore_errors=True)
+
+
+def _ridge(features: np.ndarray, rows: pd.DataFrame, known: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+    """Scores of the rows `held_out`, of each public by a regression on the rows `known` of that public."""
+    found = np.full(len(held_out), np.nan)
+    for dataset in rows["dataset"].unique():
+        train, asked = (part[(rows["dataset"].iloc[part] == dataset).to_numpy()] for part in (known, held_out))
+        seen = rows.iloc[train]
+        found[np.isin(held_out, asked)] = ridge_scores(features[train], seen["score"], group_keys(seen), features[asked])
+    return found
 
 
 def _found(
@@ -117,32 +134,38 @@ def folds(rows: pd.DataFrame, settings: CrossValidation, seed: int) -> Iterator[
 
 
 def measure(scored: pd.DataFrame, settings: CrossValidation, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Every recipe's readouts beside the ridge regression on the same folds, and beside the first recipe."""
-    runs = _Runs(scored, settings.seeds, bootstrap)
-    first, *others = settings.recipes
-    ridge = runs.of(first, RIDGE)
-    metrics: dict[str, Any] = {
-        "labels": origin_of_labels(scored["origin"]),
-        "items": len(runs.target),
-        "groups": len(set(runs.groups)),
+    """Of each public: every recipe's readouts beside the ridge regression on the same folds, and beside the first recipe."""
+    return {
         "folds": settings.folds,
         "by": settings.by,
         "seeds": list(settings.seeds),
         "order": list(settings.recipes),  # a file of metrics sorts its keys; what is compared is held against the first
+        "publics": {str(name): _of_public(part, settings, bootstrap) for name, part in scored.groupby("dataset")},
+    }
+
+
+def _of_public(scored: pd.DataFrame, settings: CrossValidation, bootstrap: Bootstrap) -> dict[str, Any]:
+    runs = _Runs(scored, settings.seeds, bootstrap)
+    first, *others = settings.recipes
+    ridge = runs.of(first, RIDGE)
+    return {
+        "labels": origin_of_labels(scored["origin"]),
+        "items": len(runs.target),
+        "groups": len(set(runs.groups)),
         RIDGE: {metric.name: runs.figure(metric, ridge) for metric in (SRCC, PLCC)},
-        "recipes": {},
+        "recipes": {
+            recipe: {
+                readout: _readout(runs, runs.of(recipe, readout), ridge)
+                for readout in READOUTS
+                if scored.loc[scored["recipe"] == recipe, readout].notna().all()
+            }
+            for recipe in settings.recipes
+        },
+        "compared": {
+            f"{first}_minus_{other}": runs.figure(SRCC, runs.of(first, "regression"), runs.of(other, "regression"))
+            for other in others
+        },
     }
-    for recipe in settings.recipes:
-        metrics["recipes"][recipe] = {
-            readout: _readout(runs, runs.of(recipe, readout), ridge)
-            for readout in READOUTS
-            if scored.loc[scored["recipe"] == recipe, readout].notna().all()
-        }
-    metrics["compared"] = {
-        f"{first}_minus_{other}": runs.figure(SRCC, runs.of(first, "regression"), runs.of(other, "regression"))
-        for other in others
-    }
-    return metrics
 
 
 def _readout(runs: _Runs, scores: Sequence[np.ndarray], ridge: Sequence[np.ndarray]) -> dict[str, Any]:
@@ -189,21 +212,19 @@ class Learner:
 
     def __init__(self, params: Params, layout: Layout, rows: pd.DataFrame) -> None:
         self.params, self.layout = params, layout
-        start = [layout.pretrained("attributes"), layout.pretrained("alignment")]
-        self.assembly = assemble_from(start, params, learnt_publics(rows, params.data.roles.scores))
-        open_language_model(self.assembly, start[-1], params)
+        start = layout.finetuned("comments")  # from which stage finetune learns scores too
+        self.assembly = assemble_from([start], params, learnt_publics(rows, params.data.roles.scores))
+        open_language_model(self.assembly, start, params)
         self.parameters = self._open("language", "visual")
         state = self.assembly.model.state_dict()
         self._begun: dict[str, torch.Tensor] = {
             name: tensor.clone() for name, tensor in state.items() if self._set_back(name)
         }
-        self.features = Features.of(self.assembly, rows["dataset"], params.runtime, layout)
+        self._said, self._rated = tables.instructions(layout, "scores"), set(rows["dataset"])
+        self._inputs = [sha256_file(start / TRAINED), sha256_file(layout.instructions / "scores.parquet")]
+        datasets = {*self._rated, *self._said["dataset"]}
+        self.features = Features.of(self.assembly, datasets, params.runtime, layout)
         self.features.prepare(_keys(rows))
-        instructions = tables.instructions(layout, "scores")
-        self._inputs = [sha256_file(folder / TRAINED) for folder in start]
-        self._inputs.append(sha256_file(layout.instructions / "scores.parquet"))
-        self._said = [(d, ids[0]) for d, ids in zip(instructions["dataset"], instructions["item_ids"], strict=True)]
-        self._instructions = instructions
 
     def _open(self, *head: str) -> dict[str, torch.nn.Parameter]:
         return open_for_training(self.assembly, head=head, q_formers=self.params.finetune.q_formers)
@@ -218,26 +239,30 @@ class Learner:
     def learn(self, recipe: Recipe, rows: pd.DataFrame, seed: int, label: str) -> None:
         """Train on `rows` (columns as above) from the recipe's start: the visual phase, then the language model's."""
         model, options = self.assembly.model, self.params.finetune.scores
-        keys = _keys(rows)
         model.load_state_dict(self._begun, strict=False)
         if recipe.self_supervision == "none":
-            self._renew(keys, seed)
+            self._renew(_keys(rows), seed)
         model.config.reads = list(recipe.reads)
-        visual = options.visual
-        scores = rows["score"].tolist()
+        said = balanced(self._learnt(rows), options.balance)
+        scored = said[said["score"].notna()]
+        keys, visual = [first for first, *_ in keys_of(scored)], options.visual
         self._open("visual")
         trained = visual_parameters(model)
         objective = VisualScoreObjective(
-            self.assembly, self.features, trained, keys, scores, visual, seed, f"{label}-visual"
+            self.assembly, self.features, trained, keys, scored["score"].tolist(), visual, seed, f"{label}-visual"
         )
         self._train(objective, visual, seed, f"{label}-visual", rows)
         if recipe.steps:
-            known = set(keys)
-            said = self._instructions[[key in known for key in self._said]]
             language = options.model_copy(update={"steps": recipe.steps})
             trained = self._open(*head_beside_language(language))
             answers = InstructionObjective(self.assembly, self.features, said, trained, language, seed, label)
             self._train(answers, language, seed, label, rows)
+
+    def _learnt(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Instructions about these photographs, and about those of datasets that nobody's scores are asked of."""
+        known = set(_keys(rows))
+        about = [(dataset, ids[0]) for dataset, ids in zip(self._said["dataset"], self._said["item_ids"], strict=True)]
+        return self._said[[key in known or key[0] not in self._rated for key in about]]
 
     def fingerprint(self, recipe: Recipe, rows: pd.DataFrame, seed: int, label: str) -> str:
         """Hash of everything that decides what `learn` learns."""

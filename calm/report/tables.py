@@ -192,20 +192,21 @@ def ablations(params: Params, layout: Layout) -> dict[str, Ablated]:
 
 
 def cross_validations(params: Params, layout: Layout) -> dict[str, CrossValidated]:
-    """Every cross-validation of params, as text."""
+    """Every cross-validation of params, of each public, as text."""
     header = ("scores by", "SRCC", "PLCC", f"SRCC minus {RIDGE_LABEL}", "averaged with it adds")
     found = {}
     for name in params.cross_validations:
         metrics = read_cross_validation(layout, name)
-        shared = f"{metrics['items']} photographs ({metrics['labels']} scores), {metrics['folds']} folds that share no"
-        about = f"{shared} {metrics['by']}, seeds {', '.join(map(str, metrics['seeds']))}."
-        rows = [(RIDGE_LABEL, *(_told(metrics[RIDGE][key]) for key in ("srcc", "plcc")), "", "")]
-        for recipe in metrics["order"]:
-            for readout, figures in metrics["recipes"][recipe].items():
-                told = [_told(figures[key]) for key in ("srcc", "plcc")]
-                gaps = (_gap(figures[key]) for key in (f"over_{RIDGE}", f"gain_with_{RIDGE}"))
-                rows.append((f"{recipe.replace('_', ' ')}, {readout}", *told, *gaps))
-        found[name] = CrossValidated(about, header, rows)
+        drawn = f"{metrics['folds']} folds that share no {metrics['by']}, seeds {', '.join(map(str, metrics['seeds']))}"
+        for public, of_public in metrics["publics"].items():
+            about = f"{of_public['items']} photographs ({of_public['labels']} scores), {drawn}."
+            rows = [(RIDGE_LABEL, *(_told(of_public[RIDGE][key]) for key in ("srcc", "plcc")), "", "")]
+            for recipe in metrics["order"]:
+                for readout, figures in of_public["recipes"][recipe].items():
+                    told = [_told(figures[key]) for key in ("srcc", "plcc")]
+                    gaps = (_gap(figures[key]) for key in (f"over_{RIDGE}", f"gain_with_{RIDGE}"))
+                    rows.append((f"{recipe.replace('_', ' ')}, {readout}", *told, *gaps))
+            found[f"{name}, {public}"] = CrossValidated(about, header, rows)
     return found
 
 
@@ -257,11 +258,13 @@ def parts(params: Params, layout: Layout, ablations: Mapping[str, Ablated]) -> l
 def _cross_validated(name: str, metrics: Mapping[str, Any]) -> Iterator[Comparison]:
     figure = f"SRCC of the regression, cross-validation by {metrics['by']}, {len(metrics['seeds'])} seeds"
     first, *others = metrics["order"]
-    ours = number(at(metrics, f"recipes.{first}.regression.srcc.value"))
-    for other in others:
-        theirs = number(at(metrics, f"recipes.{other}.regression.srcc.value"))
-        gap = at(metrics, f"compared.{first}_minus_{other}")
-        yield Comparison(f"{name}: {first} instead of {other}".replace("_", " "), figure, ours, theirs, *_said(gap))
+    for public, of_public in metrics["publics"].items():
+        ours = number(at(of_public, f"recipes.{first}.regression.srcc.value"))
+        for other in others:
+            theirs = number(at(of_public, f"recipes.{other}.regression.srcc.value"))
+            gap = at(of_public, f"compared.{first}_minus_{other}")
+            part = f"{name}, {public}: {first} instead of {other}".replace("_", " ")
+            yield Comparison(part, figure, ours, theirs, *_said(gap))
 
 
 def _readouts(metrics: Mapping[str, Any]) -> Iterator[Comparison]:

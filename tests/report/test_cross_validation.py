@@ -48,7 +48,7 @@ def metrics(tmp_path: Path) -> dict[str, Any]:
 
 def test_every_part_is_held_against_the_first_recipe(metrics: dict[str, Any]) -> None:
     (part,) = _cross_validated("photographs", metrics)
-    assert part.part == "photographs: whole instead of a part less"
+    assert part.part == "photographs, d: whole instead of a part less"
     assert float(part.with_it) > float(part.without) and part.verdict == "better with it"
     assert part.difference.startswith("+")
 
@@ -57,10 +57,10 @@ def test_the_table_has_the_ridge_regression_and_then_the_recipes_in_their_order(
     metrics: dict[str, Any], tmp_path: Path
 ) -> None:
     params: Any = SimpleNamespace(cross_validations={"photographs": None})
-    found = tables.cross_validations(params, Layout(tmp_path))["photographs"]
+    found = tables.cross_validations(params, Layout(tmp_path))["photographs, d"]
     names = [RIDGE_LABEL, "whole, regression", "a part less, regression"]
     assert [row[0] for row in found.rows] == names
     assert {len(row) for row in found.rows} == {len(found.header)}
-    told = metrics["recipes"]["whole"]["regression"]["over_ridge"]
+    told = metrics["publics"]["d"]["recipes"]["whole"]["regression"]["over_ridge"]
     assert found.rows[1][3].startswith(f"{told['value']:+.3f} ({told['low']:+.3f} to ")
     assert "40 photographs (human scores), 2 folds that share no photograph, seeds 1." == found.about
