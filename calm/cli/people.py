@@ -77,6 +77,9 @@ Xmp = Annotated[
         f"{', '.join(map(str, PERCENTILES))}.",
     ),
 ]
+Inside = Annotated[
+    bool, typer.Option("--inside", help="With --xmp: into JPEG, PNG, WebP and TIFF themselves (needs exiv2).")
+]
 OverwriteRatings = Annotated[bool, typer.Option("--overwrite-ratings", help="With --xmp: also where there is one.")]
 CHUNK = 64  # photographs whose remembered answers are looked up at once
 
@@ -132,16 +135,18 @@ def score(
     groups: Grouped = False,
     copy_best: CopyBest = None,
     xmp: Xmp = False,
+    inside: Inside = False,
     overwrite_ratings: OverwriteRatings = False,
     cached: Cached = True,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
     """Aesthetic scores by all three readouts, and how many of 100 photographs the public scored lower."""
-    if overwrite_ratings and not xmp:
-        raise ValueError("--overwrite-ratings has no effect without --xmp")
+    if (overwrite_ratings or inside) and not xmp:
+        raise ValueError("--inside and --overwrite-ratings have no effect without --xmp")
     pick = Pick(best_first, top, least, groups or copy_best is not None)
-    stars, copies = Stars(overwrite_ratings) if xmp else None, Copies(copy_best) if copy_best else None
+    stars = Stars(overwrite_ratings, inside) if xmp else None
+    copies = Copies(copy_best) if copy_best else None
 
     def arrange(rows: Iterable[Row]) -> Iterable[Row]:
         rows = pick(rows) if stars is None else stars.given(pick(rows))

@@ -1,12 +1,14 @@
-"""Stars for photo editors: `xmp:Rating` in a sidecar beside the photograph, never over a rating that is there."""
+"""Stars for photo editors: `xmp:Rating` beside a photograph or, when asked, in it; over no rating that is there."""
 
 from __future__ import annotations
 
+import shutil
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,10 +31,16 @@ class Stars:
 
     Args:
         overwrite: ratings that are there too.
+        inside: into the photographs, not beside them, where their format takes it; RAW files stay as they are.
+
+    Raises:
+        ValueError: exiv2, which writes them, is not installed.
     """
 
-    def __init__(self, overwrite: bool) -> None:
-        self.overwrite = overwrite
+    def __init__(self, overwrite: bool, inside: bool = False) -> None:
+        if inside and find_spec("exiv2") is None:
+            raise ValueError("--inside writes by exiv2, which is not installed: pip install 'exiv2>=0.19,<0.20'")
+        self.overwrite, self.inside = overwrite, inside
         self.failed = False
         self._names = cache(Names)
 
@@ -60,13 +68,14 @@ class Stars:
         """The rating that is there now, and whether it was written.
 
         Raises:
-            ValueError, OSError: naming the sidecar that cannot be read or written.
+            ValueError, OSError: naming the file that cannot be read or written.
         """
         there, sidecar = self._names(photograph.parent).of(photograph)
         ratings = [rating for path in there for rating in _ratings(path.read_bytes(), path)]
         if not self.overwrite and (ratings := ratings or _inside(photograph)):
             return ratings[0], False
-        _write(sidecar, stars)
+        if not (self.inside and _write_inside(photograph, stars)) or there:  # two ratings would contradict each other
+            _write(sidecar, stars)
         return stars, True
 
 
@@ -157,3 +166,35 @@ def _write(sidecar: Path, stars: int) -> None:
         etree.SubElement(rdf, f"{RDF}Description", {f"{RDF}about": about, RATING: str(stars)}, NAMES)
     with atomic_file(sidecar) as part:
         tree.write(part, encoding="utf-8", xml_declaration=True)
+
+
+def _write_inside(photograph: Path, stars: int) -> bool:
+    """Set the rating in a photograph, whose pixels and all else stay; False where its format takes none.
+
+    Raises:
+        ValueError: exiv2 finds the photograph's own data damaged.
+    """
+    import exiv2
+
+    from calm.data.store.pixels import RAW_SUFFIXES
+    from calm.io import atomic_file
+
+    if photograph.suffix.lower() in RAW_SUFFIXES:
+        return False
+    try:
+        kind = exiv2.ImageFactory.getType(str(photograph))
+        if exiv2.ImageFactory.checkMode(kind, exiv2.MetadataId.Xmp) != exiv2.AccessMode.ReadWrite:
+            return False
+        with atomic_file(photograph.resolve()) as part:
+            mode = photograph.stat().st_mode
+            shutil.copyfile(photograph, part)
+            image = exiv2.ImageFactory.open(str(part))
+            image.readMetadata()
+            image.xmpData()["Xmp.xmp.Rating"] = str(stars)
+            if "Exif.Image.Rating" in image.exifData():
+                image.exifData()["Exif.Image.Rating"] = stars
+            image.writeMetadata()
+    except exiv2.Exiv2Error as error:
+        raise ValueError(f"{photograph}: {error.message}: left as it is") from None
+    photograph.chmod(mode)
+    return True

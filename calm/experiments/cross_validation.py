@@ -1,4 +1,4 @@
-"""Cross-validation of scores: every rated photograph scored by models that never saw its score, beside ridge regressions.
+"""Cross-validation of scores: each photograph scored by models that never saw its score, beside ridge regressions.
 
 Folds never share a photograph, or never a group of near-duplicates or of one theme, as params say. All recipes and each
 public's ridge regression are fitted on the same folds; figures are means over seeds, each with folds of its own,
@@ -102,7 +102,9 @@ def _ridge(features: np.ndarray, rows: pd.DataFrame, known: np.ndarray, held_out
     for dataset in rows["dataset"].unique():
         train, asked = (part[(rows["dataset"].iloc[part] == dataset).to_numpy()] for part in (known, held_out))
         seen = rows.iloc[train]
-        found[np.isin(held_out, asked)] = ridge_scores(features[train], seen["score"], group_keys(seen), features[asked])
+        found[np.isin(held_out, asked)] = ridge_scores(
+            features[train], seen["score"], group_keys(seen), features[asked]
+        )
     return found
 
 
@@ -134,7 +136,7 @@ def folds(rows: pd.DataFrame, settings: CrossValidation, seed: int) -> Iterator[
 
 
 def measure(scored: pd.DataFrame, settings: CrossValidation, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Of each public: every recipe's readouts beside the ridge regression on the same folds, and beside the first recipe."""
+    """Of each public: a recipe's readouts beside ridge regression on the same folds, and beside the first recipe."""
     return {
         "folds": settings.folds,
         "by": settings.by,

@@ -8,6 +8,7 @@ from typing import Any
 
 import exiv2
 import pytest
+from PIL import Image, ImageCms
 
 from calm.cli.stars import PERCENTILES, Names
 from tests.cli.conftest import ByWidth, rows, run
@@ -83,8 +84,6 @@ def test_a_rating_that_is_there_is_overwritten_on_request_alone(there: str, name
 def test_a_rating_in_the_photograph_is_one_that_is_there(how: str, holiday: Save) -> None:
     inside: dict[str, Any] = {"xmp": sidecar("3").encode()}
     if how == "exif":
-        from PIL import Image
-
         inside = {"exif": Image.Exif()}
         inside["exif"][0x4746] = 3
     holiday("a.jpg", 1, 400, **inside)
@@ -129,7 +128,8 @@ def test_a_sidecar_that_cannot_be_read_stays_and_is_told(content: str, reason: s
 
 def test_what_cannot_be_rated_is_one_message(holiday: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     holiday("a.jpg", 1, 400)
-    assert "--overwrite-ratings has no effect without --xmp" in run("holiday", "--overwrite-ratings").output
+    for option in ("--overwrite-ratings", "--inside"):
+        assert "have no effect without --xmp" in run("holiday", option).output
     score = ByWidth.score
 
     def without(*arguments: Any) -> list[Any]:
@@ -137,3 +137,41 @@ def test_what_cannot_be_rated_is_one_message(holiday: Save, monkeypatch: pytest.
 
     monkeypatch.setattr(ByWidth, "score", without)
     assert "--xmp: this model does not say" in run("holiday", "--xmp").output
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
+def test_inside_when_asked_and_all_else_in_the_photograph_stays(name: str, holiday: Save) -> None:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x4746] = "a camera", 0
+    kept = {"exif": exif, "icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()}
+    path = holiday(name, 1, 400, **kept)
+    path.chmod(0o640)
+    with Image.open(path) as before:
+        pixels, profile = before.tobytes(), before.info["icc_profile"]
+    assert [row["stars"] for row in rows("holiday", "--xmp", "--inside")] == [2]
+    with Image.open(path) as after:  # by Pillow, not by exiv2, which wrote it
+        assert after.tobytes() == pixels and after.info["icc_profile"] == profile
+        assert after.getexif()[0x010F] == "a camera" and after.getexif()[0x4746] == 2
+        assert b'xmp:Rating="2"' in after.info["xmp"]
+    assert [path.name for path in Path("holiday").iterdir()] == [name] and path.stat().st_mode & 0o777 == 0o640
+    assert [row["stars"] for row in rows("holiday", "--xmp", "--min", "4")] == [2]  # a rating that is there
+
+
+def test_what_takes_no_rating_inside_gets_a_sidecar_and_a_sidecar_that_is_there_says_the_same(holiday: Save) -> None:
+    holiday("a.avif", 1, 400)
+    rated = holiday("b.jpg", 2, 500).with_suffix(".xmp")
+    rated.write_text(sidecar("5"), encoding="utf-8")
+    rows("holiday", "--xmp", "--inside", "--overwrite-ratings")
+    assert sorted(path.name for path in Path("holiday").iterdir()) == ["a.avif", "a.xmp", "b.jpg", "b.xmp"]
+    assert read(Path("holiday/a.xmp"))[RATING] == "2"
+    assert read(rated)[RATING] == read(Path("holiday/b.jpg"))[RATING] == "3"
+
+
+def test_without_exiv2_inside_is_one_message_and_nothing_is_written(
+    holiday: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holiday("a.jpg", 1, 400)
+    monkeypatch.setattr("calm.cli.stars.find_spec", lambda name: None)
+    result = run("holiday", "--xmp", "--inside")
+    assert result.exit_code == 1 and "pip install 'exiv2" in result.stderr
+    assert [path.name for path in Path("holiday").iterdir()] == ["a.jpg"]
