@@ -120,7 +120,7 @@ def ablate(name: Name) -> None:
 
 @verb
 def cross_validate(name: Name) -> None:
-    """Score every rated photograph with models that never saw it."""
+    """Score every rated photograph with models that never saw its score."""
     layout = run_stage("cross_validate", "calm.experiments.cross_validation", name)
     write_digest(layout, f"cross-validation-{name}", layout.cross_validation(name))
 
