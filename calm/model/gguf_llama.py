@@ -5,6 +5,8 @@ transformers' own `gguf_file=` keeps the packed weights, which can be neither tr
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from math import gcd
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gguf import GGUFReader, ReaderTensor
+from gguf import GGUFReader, GGUFValueType, ReaderTensor
 from gguf.quants import dequantize
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -50,8 +52,26 @@ class _Reader(GGUFReader):
     def data(self, value: Any) -> None:
         self._data = np.asarray(value)
 
+    def _get_field_parts(self, orig_offs: int, raw_type: int) -> tuple[int, list[Any], list[int], list[GGUFValueType]]:
+        """Lists at once: the package makes arrays of each of a vocabulary's 150,000 entries, which takes a second."""
+        if raw_type != GGUFValueType.ARRAY or self.byte_order != "I":
+            return super()._get_field_parts(orig_offs, raw_type)
+        kind, count = GGUFValueType(self._get(orig_offs, np.uint32)[0]), int(self._get(orig_offs + 4, np.uint64)[0])
+        start = end = orig_offs + 12
+        if kind in self.gguf_scalar_to_np:
+            entries = [self._get(start, self.gguf_scalar_to_np[kind], count)]
+            end += entries[0].nbytes
+        elif kind == GGUFValueType.STRING:
+            entries = []
+            for _ in range(count):
+                first = end + 8
+                end = first + int.from_bytes(self._data[end:first].tobytes(), sys.byteorder)
+                entries.append(self._data[first:end])
+        else:
+            return super()._get_field_parts(orig_offs, raw_type)
+        return end - orig_offs, entries, list(range(len(entries))), [GGUFValueType.ARRAY, kind]
 
-@torch.no_grad()
+
 def load(path: Path, dtype: torch.dtype) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """Read model and tokenizer.
 
@@ -66,7 +86,9 @@ def load(path: Path, dtype: torch.dtype) -> tuple[LlamaForCausalLM, PreTrainedTo
         model = LlamaForCausalLM._from_config(config, dtype=dtype)
     model.tie_weights()
     places = dict(model.named_parameters())  # of weights that are tied, the first
-    for tensor in packed:
+
+    @torch.no_grad()  # holds for one thread
+    def fill(tensor: ReaderTensor) -> None:
         name, values = _name(tensor.name, path), _values(tensor, path)
         if name.endswith("q_proj.weight"):
             values = _unpermute(values, config.num_attention_heads)
@@ -76,6 +98,9 @@ def load(path: Path, dtype: torch.dtype) -> tuple[LlamaForCausalLM, PreTrainedTo
         if place is None or place.shape != values.shape:
             raise ValueError(f"{path}: tensor '{tensor.name}' {values.shape} is not of the model that the file tells")
         place.copy_(torch.from_numpy(values))  # one by one, so that the model is never there twice
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(pool.map(fill, packed))
     if places:
         raise ValueError(f"{path}: the tensor for '{min(places)}' is missing")
     return model.eval(), tokenizer
