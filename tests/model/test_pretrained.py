@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from gguf import GGUFReader
 from PIL import Image
 from torch import nn
 
 from calm.model.efficientnet_lite import EPSILON, convert_state_dict
+from calm.model.gguf_llama import _Reader
 from calm.model.parts import LITE0, MINILM, SMOLLM2, WheelFile
 from calm.model.pretrained import Language, imagenet_labels, load_language, load_text_encoder, text_part
 from calm.model.processing import PartError
@@ -74,6 +76,13 @@ def test_folded_batch_norms_compute_what_they_did_apart(conv: str, norm: str, fo
     apart = batch_norm(nn.functional.conv2d(maps, weight))
     together = nn.functional.conv2d(maps, own[f"{folded}.weight"], own[f"{folded}.bias"])
     torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_file_says_of_its_model_is_read_as_the_package_gguf_reads_it() -> None:
+    ours, theirs = (kind(SMOLLM2.locate()).fields for kind in (_Reader, GGUFReader))
+    assert {key: (field.types, field.contents()) for key, field in ours.items()} == {
+        key: (field.types, field.contents()) for key, field in theirs.items()
+    }
 
 
 def test_every_published_tensor_of_the_encoder_is_used() -> None:
