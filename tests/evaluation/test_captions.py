@@ -173,14 +173,22 @@ def test_longest_common_subsequences_are_pycocoevalcaps(sizes: tuple[int, int]) 
         assert captions.lcs_length(first, second) == my_lcs(first, second) == captions.lcs_length(second, first)
 
 
-def test_meteor_runs_in_a_folder_with_a_space_in_its_name(
+def written(package: Path) -> dict[Path, int]:
+    """When its folders were last written into."""
+    folders = [path for path in (package, *package.rglob("*")) if path.is_dir() and path.name != "__pycache__"]
+    return {path: path.stat().st_mtime_ns for path in folders}
+
+
+def test_meteor_runs_in_a_folder_with_a_space_in_its_name_and_writes_nothing_there(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, original: Any
 ) -> None:
     own = Path(inspect.getfile(Meteor)).parent
     copy = shutil.copytree(own, tmp_path / "a clone" / own.name)
     said, truth = "a dark photo", ["the photo is dark"]
+    before = written(copy)
     monkeypatch.setattr(jars, "find_spec", lambda name: SimpleNamespace(origin=str(copy / "meteor.py")))
     assert meteor([said], [truth], NOTHING[:, :1]).score == original.compute_score({0: truth}, {0: [said]})[0] > 0
+    assert written(copy) == before
 
 
 @pytest.mark.usefixtures("kept_jar")
@@ -244,15 +252,11 @@ def test_bleu_of_a_resample_is_bleu_of_its_captions() -> None:
         np.testing.assert_allclose(found.draws[name], [found.corpus[name], twice[0][number]], rtol=1e-9)
 
 
-def test_nothing_is_written_into_the_installed_packages() -> None:
-    import pycocoevalcap.tokenizer.ptbtokenizer as installed
-
-    folder = Path(installed.__file__).parents[1]
-    before = {
-        path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_dir() and path.name != "__pycache__"
-    }
-    caption_scores(CANDIDATES, REFERENCES)
-    assert before == {path: path.stat().st_mtime_ns for path in before}
+def test_the_tokenizer_writes_nothing_into_the_installed_package() -> None:
+    folder = Path(inspect.getfile(PTBTokenizer)).parents[1]
+    before = written(folder)
+    tokenised([CANDIDATES], REFERENCES)
+    assert written(folder) == before
 
 
 def test_without_java_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
