@@ -7,8 +7,7 @@ photograph cannot be brought into are left out: a grey one has no colour to lose
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +26,8 @@ from calm.settings import PositiveInt
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from calm.assistant import Calm
 
 LEVEL_COLOURS = {"low": plots.ACCENT, "middle": plots.SERIES[3], "high": plots.THIRD}
 PREDICTIONS = pa.schema(
@@ -56,19 +57,23 @@ def run(bench: Bench[AttributesSettings]) -> Outcome:
     rows = bench.at_most(rows[rows["synthetic_edits"].isna()].reset_index(drop=True), bench.settings.max_items)
     if rows.empty:
         raise EvaluationError("task 'attributes': the list of role 'unlabelled' has no unedited test photograph")
-    predictions = pd.DataFrame(_recognised(bench, known, rows), columns=PREDICTIONS.names)
-    table, metrics = measure(predictions, known, bench.bootstrap)
+    models = [bench.model]
     if bench.settings.before is not None:
-        earlier = replace(bench, model=load_model(bench.layout.root / bench.settings.before, bench.params))
-        told = pd.DataFrame(_recognised(earlier, known, rows), columns=PREDICTIONS.names)
-        for level, figures in measure(told, known, bench.bootstrap)[1].items():
+        models.append(load_model(bench.layout.root / bench.settings.before, bench.params))
+    predictions, *told = _recognised(bench, models, known, rows)
+    table, metrics = measure(predictions, known, bench.bootstrap)
+    for earlier in told:
+        for level, figures in measure(earlier, known, bench.bootstrap)[1].items():
             if level in LEVELS:
                 metrics[level]["before"] = figures["balanced_accuracy"]
     return Outcome(metrics, predictions, PREDICTIONS, _plots(predictions, known, table))
 
 
-def _recognised(bench: Bench[AttributesSettings], known: Taxonomy, rows: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
-    """One row of PREDICTIONS for each photograph, attribute and state, `unchanged` from one look at the photograph."""
+def _recognised(
+    bench: Bench[AttributesSettings], models: Sequence[Calm], known: Taxonomy, rows: pd.DataFrame
+) -> list[pd.DataFrame]:
+    """For each model a row of PREDICTIONS per photograph and state, `unchanged` from one look at the photograph."""
+    found: list[list[tuple[Any, ...]]] = [[] for _ in models]
     for dataset, item_id, group in zip(rows["dataset"], rows["item_id"], rows["group"], strict=True):
         photograph = bench.photograph(dataset, item_id)
         without = lacking(photograph)
@@ -79,20 +84,27 @@ def _recognised(bench: Bench[AttributesSettings], known: Taxonomy, rows: pd.Data
             Edit(attribute.name, state.name, severity, seed)
             for (attribute, state), severity, seed in zip(cases, severities, seeds, strict=True)
         ]
-        as_taken, *seen = bench.model.attributes([photograph]) + _seen(bench, photograph, edits)
         place = (dataset, item_id, group)
-        for one in known.attributes:
-            yield (*place, one.level, one.name, one.unchanged.name, None, *_verdict(as_taken[one.name], one.unchanged))
-        for (one, state), severity, answer in zip(cases, severities, seen, strict=True):
-            yield (*place, one.level, one.name, state.name, severity, *_verdict(answer[one.name], state))
+        for predicted, (as_taken, *seen) in zip(found, _seen(bench, models, photograph, edits), strict=True):
+            for one in known.attributes:
+                verdict = _verdict(as_taken[one.name], one.unchanged)
+                predicted.append((*place, one.level, one.name, one.unchanged.name, None, *verdict))
+            for (one, state), severity, answer in zip(cases, severities, seen, strict=True):
+                verdict = _verdict(answer[one.name], state)
+                predicted.append((*place, one.level, one.name, state.name, severity, *verdict))
+    return [pd.DataFrame(predicted, columns=PREDICTIONS.names) for predicted in found]
 
 
-def _seen(bench: Bench[AttributesSettings], photograph: Image, edits: list[Edit]) -> list[dict[str, dict[str, float]]]:
-    """What the model sees in the photograph after each of the edits, alone."""
+def _seen(
+    bench: Bench[AttributesSettings], models: Sequence[Calm], photograph: Image, edits: list[Edit]
+) -> list[list[dict[str, dict[str, float]]]]:
+    """What each model sees in the photograph as it was taken, and after each of the edits, alone."""
     size = bench.params.evaluation.batch_size
-    seen: list[dict[str, dict[str, float]]] = []
+    seen = [model.attributes([photograph]) for model in models]
     for start in range(0, len(edits), size):
-        seen += bench.model.attributes(edited_copies(photograph, [[edit] for edit in edits[start : start + size]]))
+        copies = edited_copies(photograph, [[edit] for edit in edits[start : start + size]])
+        for answers, model in zip(seen, models, strict=True):
+            answers += model.attributes(copies)
     return seen
 
 
