@@ -7,7 +7,8 @@ PYTHON ?= python3
 VENV ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-PIP := $(VENV)/bin/python -m pip --quiet
+# Python compiles a module when it is first imported: compiling all would take longer than the rest, and most never are.
+INSTALL := $(VENV)/bin/python -m pip --quiet install --no-compile
 LOCKS := requirements/torch.txt requirements/base.lock requirements/demo.lock
 APART := cluster remote page
 
@@ -24,11 +25,11 @@ $(VENV)/.installed: $(LOCKS) pyproject.toml
 	  || { echo "Python 3.11, 3.12 or 3.13 is needed; name one with: make PYTHON=python3.11 ..."; exit 1; }
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (some 2 GB, a few minutes) ..."
-	@$(PIP) install --upgrade 'pip>=25' 'setuptools>=77' wheel
-	@$(PIP) install -r requirements/torch.txt
-	@$(PIP) install --no-deps --require-hashes -r requirements/base.lock
-	@$(PIP) install --no-deps --require-hashes -r requirements/demo.lock
-	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@$(INSTALL) --upgrade 'pip>=25' 'setuptools>=77' wheel
+	@$(INSTALL) -r requirements/torch.txt
+	@$(INSTALL) --no-deps --require-hashes -r requirements/base.lock
+	@$(INSTALL) --no-deps --require-hashes -r requirements/demo.lock
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # A downloaded archive has no git history: DVC wants to be told.
@@ -49,13 +50,13 @@ harness: $(VENV)/harness/.installed ## lmms-eval with calm's tasks, into .venv/h
 
 $(VENV)/harness/.installed: harness/lmms_eval/requirements.lock $(VENV)/.installed
 	@rm -rf $(@D)
-	@$(PIP) install --no-deps --require-hashes --no-build-isolation --target $(@D) -r $<
-	@$(PIP) install --no-deps --no-build-isolation --target $(@D) --upgrade harness/lmms_eval
+	@$(INSTALL) --no-deps --require-hashes --no-build-isolation --target $(@D) -r $<
+	@$(INSTALL) --no-deps --no-build-isolation --target $(@D) --upgrade harness/lmms_eval
 	@touch $@
 
 $(VENV)/%/.installed: requirements/%.lock $(VENV)/.installed
 	@rm -rf $(@D)
-	@$(PIP) install --no-deps --require-hashes --no-build-isolation --target $(@D) -r $<
+	@$(INSTALL) --no-deps --require-hashes --no-build-isolation --target $(@D) -r $<
 	@touch $@
 
 results: env ## write the results table of README.md from results/
