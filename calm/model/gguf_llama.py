@@ -6,7 +6,6 @@ transformers' own `gguf_file=` keeps the packed weights, which can be neither tr
 from __future__ import annotations
 
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from math import gcd
 from pathlib import Path
@@ -72,6 +71,7 @@ class _Reader(GGUFReader):
         return end - orig_offs, entries, list(range(len(entries))), [GGUFValueType.ARRAY, kind]
 
 
+@torch.no_grad()
 def load(path: Path, dtype: torch.dtype) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """Read model and tokenizer.
 
@@ -86,9 +86,7 @@ def load(path: Path, dtype: torch.dtype) -> tuple[LlamaForCausalLM, PreTrainedTo
         model = LlamaForCausalLM._from_config(config, dtype=dtype)
     model.tie_weights()
     places = dict(model.named_parameters())  # of weights that are tied, the first
-
-    @torch.no_grad()  # holds for one thread
-    def fill(tensor: ReaderTensor) -> None:
+    for tensor in packed:
         name, values = _name(tensor.name, path), _values(tensor, path)
         if name.endswith("q_proj.weight"):
             values = _unpermute(values, config.num_attention_heads)
@@ -98,9 +96,6 @@ def load(path: Path, dtype: torch.dtype) -> tuple[LlamaForCausalLM, PreTrainedTo
         if place is None or place.shape != values.shape:
             raise ValueError(f"{path}: tensor '{tensor.name}' {values.shape} is not of the model that the file tells")
         place.copy_(torch.from_numpy(values))  # one by one, so that the model is never there twice
-
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(fill, packed))
     if places:
         raise ValueError(f"{path}: the tensor for '{min(places)}' is missing")
     return model.eval(), tokenizer
