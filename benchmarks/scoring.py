@@ -50,8 +50,8 @@ ABOUT = """\
 
 Made by `python -m benchmarks.scoring --folder FOLDER --photographs {photographs} --write`: photographs of 12
 megapixels, the model that comes with calm, {threads} threads, batches of {batch_size}. Scores of the first two ways
-differ by {mean:.3f} points on average, {most:.3f} at most; those in bfloat16 from those in float32 by {rounded_mean:.3f},
-{rounded_most:.3f} at most.
+differ by {mean:.3f} points on average, {most:.3f} at most; those in bfloat16 from those in float32 by
+{rounded_mean:.3f} on average, {rounded_most:.3f} at most.
 
 """
 READING = """
