@@ -55,14 +55,15 @@ differ by {mean:.3f} points on average, {most:.3f} at most; those in bfloat16 fr
 
 """
 READING = """
-**{ratio:.2f}** times as many photographs a second (wanted: {wanted}), **{share:.0%}** of the roofline.
+**{ratio:.2f}** times as many photographs a second (wanted: {wanted}), **{unwritten:.2f}** without the text;
+**{share:.0%}** of the roofline.
 
 How to read it: "at full size" is what the command did at first: decode a photograph whole, scale it, then the next
 one, and score a batch when it is full. Now a JPEG's decoder scales down itself, and threads decode ahead of the
-model. The roofline takes the time of both of its parts, for each of them has all cores to itself. Without text no
-score is read from words. bfloat16 is what `--dtype bfloat16` asks for: there a score hangs a little on what else is in
-the batch, so float32 is the default. Seconds are the wall clock's; processor seconds, of all threads, hang less on
-what else the machine does.
+model. The roofline takes the time of both of its parts, for each of them has all cores to itself. With
+`--readout regression` no score is read from words. bfloat16 is what `--dtype bfloat16` asks for: there a score hangs a
+little on what else is in the batch, so float32 is the default. Seconds are the wall clock's; processor seconds, of all
+threads, hang less on what else the machine does.
 """
 
 
@@ -113,9 +114,10 @@ def large(
         images = ([whole(path, calm.max_side) for path in chunk] for chunk in chunks)
         return [score.regression for batch in images for score in calm.score(batch, batch_size)]
 
-    def ahead(model: Calm) -> list[float]:
+    def ahead(model: Calm, written: bool = True) -> list[float]:
         batches = read_photographs(paths, batch_size, calm.max_side)
-        return [score.regression for _, batch in batches for score in model.score([*batch.values()], batch_size)]
+        judged = (model.score([*batch.values()], batch_size, written=written) for _, batch in batches)
+        return [score.regression for scores in judged for score in scores]
 
     def decoding() -> None:
         with ThreadPoolExecutor(THREADS) as pool:
@@ -130,10 +132,11 @@ def large(
     times, before = timed(at_full_size)
     found = {"decoded at full size, one after the other": times}
     found["as `calm score` does it"], after = timed(lambda: ahead(calm))
+    found["as `calm score --readout regression` does it"], unwritten = timed(lambda: ahead(calm, written=False))
+    assert unwritten == after
     found["roofline: decoding alone"], _ = timed(decoding)
     found["roofline: the frozen encoder alone"], _ = timed(encoder)
     found["scoring without decoding"], _ = timed(lambda: [calm.score(batch, batch_size) for batch in read])
-    found["scoring without decoding and text"], _ = timed(lambda: [calm.observe(batch, batch_size) for batch in read])
     found["as `calm score --dtype bfloat16` does it"], told = timed(lambda: ahead(rounded))
     return found, np.abs([np.subtract(before, after), np.subtract(after, told)])
 
@@ -155,12 +158,13 @@ def large_page(calm: Calm, chosen: argparse.Namespace) -> tuple[str, float]:
         model.score([opened(paths[0], calm.max_side)])  # warm
     found, (gaps, other) = large(calm, rounded, paths, chosen.batch_size)
     assert gaps.max() <= GAP, f"{paths[int(gaps.argmax())]}: its scores are {gaps.max():.3f} apart"
-    (before, _), (now, _), (decode, _), (encode, _), *_ = found.values()
+    (before, _), (now, _), (unwritten, _), (decode, _), (encode, _), *_ = found.values()
     rows = [f"| {way} | {s:.1f} | {p:.1f} | {len(paths) / s:.1f} |" for way, (s, p) in found.items()]
     table = "\n".join(["| | s | processor s | photographs/s |", "| --- | --: | --: | --: |", *rows])
     facts = vars(chosen) | {"photographs": len(paths), "mean": gaps.mean(), "most": gaps.max(), "wanted": WANTED}
     facts |= {"rounded_mean": other.mean(), "rounded_most": other.max()}
-    page = f"{ABOUT}{table}\n{READING}".format(**facts, ratio=before / now, share=(decode + encode) / now)
+    facts |= {"ratio": before / now, "unwritten": before / unwritten, "share": (decode + encode) / now}
+    page = f"{ABOUT}{table}\n{READING}".format(**facts)
     return page, before / now
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,12 @@ def test_observing_gives_the_readouts_of_scoring_and_the_pooled_features(calm: C
     np.testing.assert_allclose(readings, numbers(calm.score(pictures)), rtol=1e-5)
     np.testing.assert_allclose(seen.pooled, calm.pooled_features(pictures), rtol=1e-4, atol=1e-5)
     assert seen.tokens.shape[0] == 3 and seen.states.shape == (3, 32)
+
+
+def test_scores_without_their_text_are_those_with_it(calm: Calm) -> None:
+    pictures = tiny.pictures(3)
+    unwritten = calm.score(pictures, batch_size=2, written=False)
+    assert unwritten == [replace(one, text=None, raw="") for one in calm.score(pictures, batch_size=2)]
 
 
 def test_a_shared_support_prompt_gives_the_scores_of_whole_prompts(calm: Calm) -> None:

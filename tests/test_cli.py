@@ -56,8 +56,10 @@ class FakeCalm:
             raise ValueError(f"this model does not know the taste of '{name}'")
         return name or "para"
 
-    def score(self, images: Sequence[Image.Image], batch_size: int, public: str | None) -> list[SimpleNamespace]:
-        self.asked.update(batch_size=batch_size, public=public)
+    def score(
+        self, images: Sequence[Image.Image], batch_size: int, public: str | None, *, written: bool
+    ) -> list[SimpleNamespace]:
+        self.asked.update(batch_size=batch_size, public=public, written=written)
         return [
             SimpleNamespace(
                 text=None, expectation=image.width / 100, regression=5.0, raw="?", spread=1.5, percentile=40.0
@@ -250,9 +252,9 @@ def test_an_answer_that_was_given_is_given_again(monkeypatch: pytest.MonkeyPatch
     asked: list[int] = []
     whole = FakeCalm.score
 
-    def score(calm: FakeCalm, images: Sequence[Image.Image], *options: Any) -> list[SimpleNamespace]:
+    def score(calm: FakeCalm, images: Sequence[Image.Image], *options: Any, **named: Any) -> list[SimpleNamespace]:
         asked.append(len(images))
-        return whole(calm, images, *options)
+        return whole(calm, images, *options, **named)
 
     monkeypatch.setattr(FakeCalm, "score", score)
     assert run("score", "--json", "a.jpg", "broken.jpg", "b.PNG").stdout == first.stdout and not asked
@@ -282,6 +284,14 @@ def test_the_readout_called_score_can_be_chosen() -> None:
 
 
 @pytest.mark.usefixtures("photographs")
+@pytest.mark.parametrize(("options", "written"), [([], True), (["text"], True), (["regression"], False)])
+def test_the_text_is_read_for_those_alone_who_see_it(options: list[str], written: bool) -> None:
+    rows = json.loads(run("score", "--json", *(f"--readout={name}" for name in options), "a.jpg").stdout)
+    assert ("text" in rows[0]) == FakeCalm.asked["written"] == written
+    assert {"expectation", "regression", "spread", "percentile"} <= rows[0].keys()
+
+
+@pytest.mark.usefixtures("photographs")
 def test_csv_is_quoted_and_has_one_line_per_suggestion() -> None:
     comments = list(csv.DictReader(io.StringIO(run("comment", "--csv", "a.jpg").stdout)))
     assert comments[0]["comment"] == '400 wide, "calm"'
@@ -303,10 +313,10 @@ def test_csv_is_quoted_and_has_one_line_per_suggestion() -> None:
 def test_a_run_that_is_stopped_leaves_what_was_found(
     form: str, read: Callable[[str], list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def score(calm: FakeCalm, images: Sequence[Image.Image], *options: Any) -> list[SimpleNamespace]:
+    def score(calm: FakeCalm, images: Sequence[Image.Image], *options: Any, **named: Any) -> list[SimpleNamespace]:
         if images[0].width == 300:
             raise KeyboardInterrupt
-        return whole(calm, images, *options)
+        return whole(calm, images, *options, **named)
 
     whole = FakeCalm.score
     monkeypatch.setattr(FakeCalm, "score", score)
@@ -360,7 +370,7 @@ def test_the_table_shows_all_readouts_and_what_made_them() -> None:
 @pytest.mark.usefixtures("photographs")
 def test_another_public_format_and_batch_are_asked_for_and_told() -> None:
     result = run("score", "--public", "drawn", "--dtype", "bfloat16", "--batch-size", "3", "a.jpg")
-    assert FakeCalm.asked == {"path": None, "dtype": "bfloat16", "batch_size": 3, "public": "drawn"}
+    assert FakeCalm.asked == {"path": None, "dtype": "bfloat16", "batch_size": 3, "public": "drawn", "written": True}
     assert "public drawn (synthetic_edits scores)" in result.stdout
     assert "public para (human scores)" in run("score", "a.jpg").stdout
     assert FakeCalm.asked["dtype"] == "float32"

@@ -21,7 +21,7 @@ class Score:
     """One photograph's score, read in three ways, on `Calm.score_range`.
 
     Attributes:
-        text: the number in the model's answer; None if the answer holds none.
+        text: the number in the model's answer; None if the answer holds none, or was not asked for.
         expectation: probability-weighted over the digits of the first answer token.
         regression: of the head on the language model's last state and, where it has that part, on the visual tokens.
         raw: the answer itself.

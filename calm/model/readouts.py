@@ -11,6 +11,7 @@ from calm.model.modeling import CalmForConditionalGeneration
 
 # A score is written "6.5.": its first token is the whole number, and the decimal that follows is on average 0.45.
 MEAN_DECIMAL = 0.45
+ANSWER_TOKENS = 5  # of a score's text, at most: "6.5." is four, and the token that ends it
 
 
 def digit_shares(logits: torch.Tensor, digit_token_ids: Sequence[int]) -> torch.Tensor:
@@ -61,7 +62,7 @@ def score_answer(
     eos_token_id: int,
     point_token_id: int,
     public: int = 0,
-    max_tokens: int = 5,
+    max_tokens: int = ANSWER_TOKENS,
     mirrored_tokens: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Read a batch of prompts of one length (B, L, D), each about one photograph, once, then decode greedily.
@@ -74,6 +75,7 @@ def score_answer(
         visual_tokens: (B, tokens, D) of those photographs, which the prompts hold too.
         public: whose score the regression is, a number of `config.publics`.
         mirrored_tokens: of the mirrored photographs, where the model's score reads them.
+        max_tokens: of the answer; with 0 there is none, and one pass alone.
 
     Returns:
         shares of the digits (B, 9), regression (B,), token ids of the answers (B, at most `max_tokens`).
@@ -81,7 +83,7 @@ def score_answer(
     language_model = model.language_model
     publics = torch.full((len(embeddings),), public)
     shown = {"visual_tokens": visual_tokens, "mirrored_tokens": mirrored_tokens, "publics": publics}
-    output = model(inputs_embeds=embeddings, **shown, use_cache=True, logits_to_keep=1)
+    output = model(inputs_embeds=embeddings, **shown, use_cache=max_tokens > 1, logits_to_keep=1)
     shares = digit_shares(output.logits[:, -1], model.config.digit_token_ids)
     tokens = [output.logits[:, -1].argmax(-1)]
     cache = output.past_key_values
@@ -99,7 +101,7 @@ def score_answer(
             # All tokens but the last have been read; a draft that did not come true has been read in vain.
             cache.crop(embeddings.shape[1] + len(tokens) - 1 - cache.get_seq_length())
     assert output.score is not None
-    return shares, output.score.float(), torch.stack(tokens, dim=1)
+    return shares, output.score.float(), torch.stack(tokens, dim=1)[:, :max_tokens]
 
 
 @torch.inference_mode()

@@ -22,7 +22,9 @@ from tests.test_cli import FakeCalm
 class ByWidth(FakeCalm):
     """400 pixels score 4.00, and better than 40 of 100."""
 
-    def score(self, images: Sequence[Image.Image], batch_size: int, public: str | None) -> list[SimpleNamespace]:
+    def score(
+        self, images: Sequence[Image.Image], batch_size: int, public: str | None, *, written: bool
+    ) -> list[SimpleNamespace]:
         values = [image.width / 100 for image in images]
         return [
             SimpleNamespace(text=None, expectation=5.0, regression=value, spread=1.0, percentile=10 * value)

@@ -132,8 +132,8 @@ def test_what_cannot_be_rated_is_one_message(holiday: Save, monkeypatch: pytest.
         assert "have no effect without --xmp" in run("holiday", option).output
     score = ByWidth.score
 
-    def without(*arguments: Any) -> list[Any]:
-        return [vars(one).update(percentile=None) or one for one in score(*arguments)]
+    def without(*arguments: Any, **named: Any) -> list[Any]:
+        return [vars(one).update(percentile=None) or one for one in score(*arguments, **named)]
 
     monkeypatch.setattr(ByWidth, "score", without)
     assert "--xmp: this model does not say" in run("holiday", "--xmp").output
