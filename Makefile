@@ -7,8 +7,9 @@ PYTHON ?= python3
 VENV ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# Python compiles a module when it is first imported: compiling all would take longer than the rest, and most never are.
+# All modules are compiled by all cores, which pip does by one. Those that cannot be are templates, or for another Python.
 INSTALL := $(VENV)/bin/python -m pip --quiet install --no-compile
+COMPILE := $(VENV)/bin/python -m compileall -qq -j 0
 LOCKS := requirements/torch.txt requirements/base.lock requirements/demo.lock
 APART := cluster remote page
 
@@ -30,6 +31,7 @@ $(VENV)/.installed: $(LOCKS) pyproject.toml
 	@$(INSTALL) --no-deps --require-hashes -r requirements/base.lock
 	@$(INSTALL) --no-deps --require-hashes -r requirements/demo.lock
 	@$(INSTALL) --no-deps --no-build-isolation --editable .
+	@$(COMPILE) $(VENV)/lib || true
 	@touch $@
 
 # A downloaded archive has no git history: DVC wants to be told.
@@ -52,11 +54,13 @@ $(VENV)/harness/.installed: harness/lmms_eval/requirements.lock $(VENV)/.install
 	@rm -rf $(@D)
 	@$(INSTALL) --no-deps --require-hashes --no-build-isolation --target $(@D) -r $<
 	@$(INSTALL) --no-deps --no-build-isolation --target $(@D) --upgrade harness/lmms_eval
+	@$(COMPILE) $(@D) || true
 	@touch $@
 
 $(VENV)/%/.installed: requirements/%.lock $(VENV)/.installed
 	@rm -rf $(@D)
 	@$(INSTALL) --no-deps --require-hashes --no-build-isolation --target $(@D) -r $<
+	@$(COMPILE) $(@D) || true
 	@touch $@
 
 results: env ## write the results table of README.md from results/

@@ -460,6 +460,7 @@ def test_a_full_disk_is_one_message(form: str | None, tmp_path: Path) -> None:
 
 
 def score_by_a_fake(*options: str) -> None:
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - as a person's shell has it, whatever PYTHONUNBUFFERED says here
     import_module("calm.assistant.inputs")
     sys.modules["calm.assistant"] = SimpleNamespace(Calm=FakeCalm)  # type: ignore[assignment]
     app(["score", *options, "a.jpg"])

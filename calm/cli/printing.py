@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import os
 import sys
 import textwrap
 import traceback
@@ -32,11 +33,20 @@ class ReportedErrors(TyperGroup):
         except USER_ERRORS as error:
             if getattr(error, "errno", None) in FULL:
                 tell(f"{error}: what was written last is not whole")
+                _drop_output()
             elif raised_by_calm(error):
                 tell(str(error))
             else:
                 raise
             raise typer.Exit(1) from None
+
+
+def _drop_output() -> None:
+    """Let go of what standard output could not write, or Python tries again at the end and tells of it once more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def raised_by_calm(error: BaseException) -> bool:

@@ -385,7 +385,8 @@ def test_a_grey_photograph_is_not_asked_about_colours_it_cannot_lose(world: Worl
     bench = Bench("attributes", world.params, world.layout, world.blind(), own)
     object.__setattr__(bench, "photograph", lambda *key: picture)
     one = pd.DataFrame({"dataset": [DATASET], "item_id": ["grey"], "group": ["g"]})
-    shown = {(row[4], row[5]) for row in attributes._recognised(bench, taxonomy(), one)}
+    (predicted,) = attributes._recognised(bench, [bench.model], taxonomy(), one)
+    shown = set(zip(predicted["attribute"], predicted["state"], strict=True))
     for attribute in taxonomy().attributes:
         for state in attribute.states:
             assert ((attribute.name, state.name) in shown) == ("colour" not in state.touches)
