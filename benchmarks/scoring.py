@@ -40,8 +40,8 @@ from calm.data.store.shards import ImageStore
 from calm.data.store.tables import role_list
 from calm.instructions import SCORE_PROMPT, messages
 from calm.layout import Layout
+from calm.model.readouts import ANSWER_TOKENS
 
-MAX_NEW_TOKENS = 5  # as in calm.model.readouts.score_answer
 PAGE = Path("docs/benchmarks/large.md")
 WANTED = 2.5  # times as many photographs a second as when they were decoded at full size
 GAP = 0.05  # points that a smaller scale of decoding may change a score by, as any twin of a photograph may
@@ -81,7 +81,7 @@ def generate_loop(calm: Calm, images: Sequence[Image]) -> list[str]:
         ids = calm.model.generate(
             inputs_embeds=embeddings,
             attention_mask=inputs.attention_mask,
-            max_new_tokens=MAX_NEW_TOKENS,
+            max_new_tokens=ANSWER_TOKENS,
             do_sample=False,
         )
         answers.append(processor.tokenizer.decode(ids[0], skip_special_tokens=True).strip())

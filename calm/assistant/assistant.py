@@ -144,7 +144,7 @@ class Calm:
 
         Args:
             public: one of `publics`, whose taste is asked for; by default the first.
-            written: whether the text is read too, which takes about a sixth of the time.
+            written: whether the text is read too, which takes a tenth to a fifth of the time.
 
         Raises:
             ValueError: the model does not know this public.

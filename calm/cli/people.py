@@ -161,7 +161,7 @@ def score(
 
 
 def read_for(readout: Readout | None) -> list[Readout]:
-    """All readouts, but the text, which takes about a sixth of the time, for nobody who asks for another one."""
+    """All readouts, but the text, which takes a pass or two more, for nobody who asks for another one."""
     return [one for one in Readout if one is not Readout.text or readout in (None, Readout.text)]
 
 

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from calm.params import Params
 from calm.plan import Traces
 from calm.plan.memory import Arrangement, Weights, on_each_gpu
-from calm.plan.shapes import STAGES, add_adapters, asked, build, checkpointing, open_stage, step_costs
+from calm.plan.shapes import STAGES, add_adapters, asked, build, checkpointing, computed, open_stage, step_costs
 from calm.training.loop.strategies import BETAS, MOMENTS, recompute_activations
 from tests.plan.real import Step, allocations, step_of
 
@@ -102,3 +102,16 @@ def test_a_batch_is_planned_from_few_samples(stage: str, params: Params, step: S
     flops, peak = traces.at(batch, questions, checkpointed=False)
     assert flops == pytest.approx(many.flops, rel=0.02)
     assert peak == pytest.approx(many.peak, rel=0.05)
+
+
+def test_an_operation_without_values_gives_what_it_gave_and_a_real_one_is_computed() -> None:
+    add, one = torch.ops.aten.add.Tensor, torch.empty(2, 3, device="meta")
+    whole = torch.empty(3, dtype=torch.int64, device="meta")
+    for other in (one, whole, one.T.contiguous().T):
+        first, again = (computed(add, (one, other), {}) for _ in range(2))
+        expected = add(one, other)
+        assert first is not again
+        for found in (first, again):
+            assert (found.shape, found.stride(), found.dtype) == (expected.shape, expected.stride(), expected.dtype)
+    assert computed(add, (torch.ones(2), torch.ones(2)), {}).tolist() == [2, 2]
+    assert computed(torch.ops.aten.t.default, (one,), {})._base is one
