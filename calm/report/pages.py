@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
+
 from calm import __version__
 from calm.data.sources import source_type
 from calm.io import atomic_file, sha256_file
@@ -64,9 +66,15 @@ def write_card(folder: Path, params: Params, results: Sequence[Section]) -> None
         "size": f"{weights.stat().st_size / 1e6:.1f}",
         "sha256": sha256_file(weights),
         "parts": dict(sorted(config.provenance.items())),
+        "machine": ", ".join(_machine()),
     }
     with atomic_file(folder / CARD) as part:
         part.write_text(render("card.md.j2", page), encoding="utf-8")
+
+
+def _machine() -> tuple[str, ...]:
+    """What decides in which order sums are added up, and so a training's last bits."""
+    return f"torch {torch.__version__}", torch.backends.cpu.get_cpu_capability(), f"{torch.get_num_threads()} threads"
 
 
 def results_table(found: Sequence[Section], params: Params) -> str:

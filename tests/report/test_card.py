@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from calm.data.sources import source_type
 from calm.io import sha256_file
@@ -39,6 +40,7 @@ def test_a_card_says_whose_taste_it_is_and_how_well_it_does(
     assert measured and all(row.label in card and f"{row.value} | {row.interval}" in card for row in measured)
     assert sha256_file(tmp_path / "released" / WEIGHTS) in card
     assert metadata(tmp_path / "released")["name"] in card
+    assert f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}" in card
 
 
 def test_without_results_it_is_told_what_to_run(world: World, tmp_path: Path) -> None:
