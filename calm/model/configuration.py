@@ -87,7 +87,7 @@ class CalmConfig(PreTrainedConfig):
     score_width: int = 0  # hidden units of the score head's visual part; 0: it reads the language model alone
     score_dropout: float = 0.0  # of that part, while it is trained alone
     # Publics whose mean scores were learnt, the one to be asked by default first: `name`, `origin` of their scores, and
-    # `steps`, the 0th, 5th, ..., 100th percentile of those learnt from. Empty: there is one, without a name.
+    # `steps`, the 0th, 1st, ..., 100th percentile of those learnt from. Empty: there is one, without a name.
     publics: list[dict[str, Any]] = field(default_factory=list)
     score_mean: bool = False  # of its parts is the score; of a checkpoint by an earlier calm it was their sum
     score_visual: float = 0.5  # what the visual part counts in that mean

@@ -226,7 +226,7 @@ class ScoreHead(nn.Module):
 
     Beside it there is, where `config.score_line` says how much of the visual part it counts, a line of ridge regression
     for each public over the channels of content themselves (chosen here). No step moves it: `calm.training.tuning` fits
-    it in closed form. On publics of a few hundred photographs the two together rank better than either.
+    it in closed form. The two together rank better than the visual part alone (docs/experiments.md).
 
     The language model's part is a line over its state: the state itself where that is all there is, its direction, in
     the length `REACH`, beside a visual part (chosen here too). Adam moves every weight by the rate: over SmolLM2's

@@ -283,7 +283,9 @@ class MFAM(nn.Module):
             self.content_deviation.copy_(values.std(0, correction=0).clamp_min(1e-6))
 
     def usual_content(self, tokens: LevelTokens) -> torch.Tensor:
-        """The channels of content (B, F) float32, in deviations from their means."""
+        """The channels of content (B, F) float32, in deviations from their means; none without sources of content."""
+        if not self.content:
+            return self.content_mean.new_zeros(len(tokens.high), 0)
         return (self.pooled_features(tokens) - self.content_mean) / self.content_deviation
 
     def _content_tokens(self, tokens: LevelTokens) -> list[torch.Tensor]:

@@ -33,7 +33,7 @@ from calm.training.loop.engine import Run, finish, train
 from calm.training.loop.order import WHOLE, Order, Part
 from calm.training.settings import FinetuneScores, Optimisation, Strategy, VisualScores
 
-PERCENTILES = range(0, 101, 5)  # of the scores that a public gave
+PERCENTILES = range(101)  # of the scores that a public gave
 
 
 @dataclass(frozen=True)
@@ -248,8 +248,8 @@ class VisualScoreObjective:
         """Fit the head's line, where it has one, to each public's scores.
 
         Args:
-            spoilt: what a spoilt picture counts beside a photograph. Their scores follow a rule that no line over
-                content can: the more they count, the worse it ranks photographs.
+            spoilt: what a spoilt picture counts beside a photograph. No line over content follows the rule of their
+                scores: the more they count, the worse it ranks photographs, and the lower what shows nothing.
         """
         line = self.model.score_head.line
         if line is None:

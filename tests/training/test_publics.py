@@ -48,7 +48,7 @@ def test_publics_stand_in_the_order_of_params_with_the_scores_that_they_gave() -
     found = learnt_publics(rows(small=3, large=5), ["large", "small", "absent"])
     assert [public["name"] for public in found] == ["large", "small"]
     assert {public["origin"] for public in found} == {"human"}
-    assert found[0]["steps"][0] == 1.0 and found[0]["steps"][10] == 3.0 and found[0]["steps"][-1] == 5.0
+    assert found[0]["steps"][0] == 1.0 and found[0]["steps"][50] == 3.0 and found[0]["steps"][-1] == 5.0
     by_rule = rows(large=2).assign(spoilt="noise", score=1.0)
     with_spoilt = pd.concat([rows(small=3, large=5).assign(spoilt=None), by_rule], ignore_index=True)
     assert learnt_publics(with_spoilt, ["large", "small"]) == found

@@ -85,9 +85,7 @@ def test_mfam_and_visual_part_are_trained_the_adapter_goes_along(trained_world: 
     assert speed["tokens_per_second"] == 0  # the language model is not asked
 
 
-def test_the_line_is_a_ridge_regression_of_each_publics_scores(
-    trained_world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_line_is_a_ridge_regression_of_each_publics_scores(trained_world: Any, tmp_path: Path) -> None:
     """Rows that stand there several times, as those of smaller publics do, count once; a step moves nothing of it."""
     params = trained_world.params(finetune__scores__visual__steps=STEPS, finetune__scores__regression__line__share=0.5)
     layout, start = trained_world.layout, trained_world.layout.finetuned("comments")
@@ -112,8 +110,7 @@ def test_the_line_is_a_ridge_regression_of_each_publics_scores(
     assert head.line(content)[:, 0].detach().numpy() == pytest.approx(expected, abs=1e-4)
     torch.testing.assert_close(head.see(visual, content), (head.look(visual) + head.line(content)) / 2)
 
-    tune_scores = finetune_stage.tune_scores
-    tune_scores(start, tmp_path / "whole", None, params, layout)
+    finetune_stage.tune_scores(start, tmp_path / "whole", None, params, layout)
     assert torch.equal(load_file(tmp_path / "whole/model.safetensors")["score_head.line.weight"], fitted[0])
 
 
