@@ -17,7 +17,7 @@ from PIL import Image
 from calm import uncollected
 from calm.assistant.answers import Remedy, Score, Suggestion
 from calm.assistant.inputs import MAX_SIDE, Photographs, listed, opened
-from calm.assistant.personal import InContext, Observed, encoded, read_last, seen
+from calm.assistant.personal import InContext, Observed, encoded, mirrored_tokens, read_last
 from calm.attributes import LEVELS
 from calm.attributes.taxonomy import taxonomy
 from calm.instructions import (
@@ -157,9 +157,9 @@ class Calm:
         told = partial(score_answer, self.model, public=number, max_tokens=ANSWER_TOKENS if written else 0)
         scores = []
         for pixels in self._pixels(images, batch_size):
-            visual = self.model.mfam(tokens := encoded(self.model, pixels))
+            visual, mirrored = self.model.mfam(encoded(self.model, pixels)), mirrored_tokens(self.model, pixels)
             embeddings = self._prompt(prompt, visual, score=True)
-            shares, regressed, ids = told(embeddings, visual, *ends, seen=seen(self.model, pixels, tokens, visual))
+            shares, regressed, ids = told(embeddings, visual, *ends, mirrored_tokens=mirrored)
             numbers = zip(expectation(shares).tolist(), regressed.tolist(), distribution(shares).tolist(), strict=True)
             answers = tokenizer.batch_decode(ids, skip_special_tokens=True)
             for raw, (expected, regression, steps) in zip(answers, numbers, strict=True):
@@ -297,7 +297,7 @@ class Calm:
         for pixels in self._pixels(images, batch_size):
             visual = self.model.mfam(tokens := encoded(self.model, pixels))
             prompts = self._prompt(SCORE_PROMPT, visual, score=True)
-            read = read_last(self.model, prompts, visual, seen(self.model, pixels, tokens, visual), use_cache=False)
+            read = read_last(self.model, prompts, visual, mirrored_tokens(self.model, pixels), use_cache=False)
             parts.append(
                 Observed(
                     visual,

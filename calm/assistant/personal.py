@@ -67,11 +67,10 @@ def encoded(model: CalmForConditionalGeneration, pixels: torch.Tensor) -> LevelT
     return LevelTokens.concatenate([model.encode_images(few) for few in _few(pixels)])
 
 
-def seen(
-    model: CalmForConditionalGeneration, pixels: torch.Tensor, tokens: LevelTokens, visual_tokens: torch.Tensor
-) -> torch.Tensor | None:
-    """As `model.see`, of the photographs `pixels` (B, 3, S, S), and mirrored where the model's score reads them so."""
-    return model.see(tokens, visual_tokens, encoded(model, pixels.flip(-1)) if model.config.score_mirrored else None)
+def mirrored_tokens(model: CalmForConditionalGeneration, pixels: torch.Tensor) -> torch.Tensor | None:
+    """As `model.mirrored`: (B, T, D), or None where the score reads no mirrored photographs."""
+    found = [tokens for few in _few(pixels) if (tokens := model.mirrored(few)) is not None]
+    return torch.cat(found) if found else None
 
 
 def _few(pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -83,17 +82,17 @@ def read_last(
     model: CalmForConditionalGeneration,
     embeddings: torch.Tensor,
     visual_tokens: torch.Tensor,
-    seen: torch.Tensor | None = None,
+    mirrored_tokens: torch.Tensor | None = None,
     **cache: object,
 ) -> Read:
     """One forward pass over prompts (B, L, D) of one length, read at their last position.
 
-    `visual_tokens` (B, T, D) are those of the photographs that are scored; `seen`, as in the model's `forward`.
+    `visual_tokens` (B, T, D) are those of the photographs that are scored; `mirrored_tokens`, of the mirrored ones.
     """
     output = model.language_model.model(inputs_embeds=embeddings, **cache)
     states = output.last_hidden_state[:, -1].contiguous()
     shares = digit_shares(model.language_model.lm_head(states), model.config.digit_token_ids)
-    return Read(states, expectation(shares), model.regress(states, visual_tokens, seen).float())
+    return Read(states, expectation(shares), model.regress(states, visual_tokens, mirrored_tokens).float())
 
 
 class InContext:

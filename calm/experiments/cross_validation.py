@@ -254,7 +254,6 @@ class Learner:
             self.assembly, self.features, trained, keys, scored["score"].tolist(), visual, seed, f"{label}-visual"
         )
         self._train(objective, visual, seed, f"{label}-visual", rows)
-        objective.fit_line(options.regression.line.spoilt)
         if recipe.steps:
             language = options.model_copy(update={"steps": recipe.steps})
             trained = self._open(*head_beside_language(language))
@@ -286,8 +285,7 @@ class Learner:
         if not language:
             half = (model.config.score_max - model.config.score_min) / 2
             with torch.inference_mode():
-                tokens = self.features(_keys(rows))
-                raw = model.score_head.see(model.mfam(tokens), model.mfam.usual_content(tokens)).double()
+                raw = model.score_head.look(model.mfam(self.features(_keys(rows)))).double()
             raw = raw[range(len(rows)), [model.config.public(dataset) for dataset in rows["dataset"]]]
             regressed = (model.config.score_min + half * (raw + 1)).tolist()
             return pd.DataFrame({"text": float("nan"), "expectation": float("nan"), "regression": regressed})

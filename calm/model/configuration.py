@@ -91,7 +91,6 @@ class CalmConfig(PreTrainedConfig):
     publics: list[dict[str, Any]] = field(default_factory=list)
     score_mean: bool = False  # of its parts is the score; of a checkpoint by an earlier calm it was their sum
     score_visual: float = 0.5  # what the visual part counts in that mean
-    score_line: float = 0.0  # what a line of ridge regression counts in the visual part; 0: there is none
     score_mirrored: bool = False  # and whether it looks at the mirrored photograph too, which costs the encoder's time
     score_min: float = 1.0
     score_max: float = 10.0

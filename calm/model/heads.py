@@ -27,7 +27,6 @@ from calm.model.configuration import CalmConfig
 
 UNCHANGED = "unchanged"
 Row = Sequence[str]  # level, attribute, state
-PENALTIES = np.logspace(0, 6, 19)  # of ridge regressions of standardised features
 REACH = 5.0  # so that some 100 steps of Adam at 5e-4 can move a score over half of its scale
 
 
@@ -193,25 +192,6 @@ class Lines(nn.Linear):
         return torch.stack([(rows * line).sum(-1) for line in self.weight], dim=1) + self.bias
 
 
-@torch.no_grad()
-def fit_line(line: Lines, public: int, content: torch.Tensor, scores: torch.Tensor, weights: torch.Tensor) -> None:
-    """Ridge regression in closed form: one public's line, its penalty chosen by leave-one-out.
-
-    Args:
-        content: (N, channels) of photographs, at least two.
-        scores: (N,) that this public gave them, in half-scales above the middle.
-        weights: (N,), what each of them counts.
-    """
-    from sklearn.linear_model import RidgeCV
-
-    rows = content.double().cpu().numpy()
-    mean, spread = rows.mean(0), rows.std(0).clip(1e-6)  # of this public's photographs
-    ridge = RidgeCV(PENALTIES).fit((rows - mean) / spread, scores.double().cpu().numpy(), weights.numpy())
-    slopes = ridge.coef_ / spread
-    line.weight[public] = torch.from_numpy(slopes)
-    line.bias[public] = float(ridge.intercept_ - slopes @ mean)
-
-
 class ScoreHead(nn.Module):
     """The language model's part and the visual tokens' part, in half-scales above the middle of the score scale.
 
@@ -223,10 +203,6 @@ class ScoreHead(nn.Module):
     language model is given: averages of each level's and of the places', and every token of content, all normalised,
     then one hidden layer of `config.score_width` units, none with 0. It can be trained without the language model, and
     then, in training mode, forgets `config.score_dropout` of what it reads and of its hidden units.
-
-    Beside it there is, where `config.score_line` says how much of the visual part it counts, a line of ridge regression
-    for each public over the channels of content themselves (chosen here). No step moves it: `calm.training.tuning` fits
-    it in closed form. The two together rank better than the visual part alone (docs/experiments.md).
 
     The language model's part is a line over its state: the state itself where that is all there is, its direction, in
     the length `REACH`, beside a visual part (chosen here too). Adam moves every weight by the rate: over SmolLM2's
@@ -244,8 +220,6 @@ class ScoreHead(nn.Module):
             forget = nn.Dropout(config.score_dropout)
             first = nn.Linear(len(self.parts) * width, hidden)
             self.visual = nn.Sequential(forget, first, nn.GELU(), forget, Lines(hidden, publics))
-        self.line_share = config.score_line
-        self.line = Lines(sum(config.content_widths.values()), publics) if config.score_line else None
 
     def forward(self, states: torch.Tensor, visual_tokens: torch.Tensor) -> torch.Tensor:
         """What each part says for each public, (B, 1 or 2, publics).
@@ -268,15 +242,3 @@ class ScoreHead(nn.Module):
         means = torch.stack([part.mean(1) for part in parts], dim=1)
         raw: torch.Tensor = self.visual(self.norm(means).flatten(1))
         return raw
-
-    def see(self, visual_tokens: torch.Tensor, content: torch.Tensor) -> torch.Tensor:
-        """The visual part and the line as they count together: (B, publics).
-
-        Args:
-            visual_tokens: (B, N, D).
-            content: (B, channels), in deviations from their means (`MFAM.usual_content`).
-        """
-        looked = self.look(visual_tokens)
-        if self.line is None:
-            return looked
-        return (1 - self.line_share) * looked + self.line_share * self.line(content.to(looked.dtype))

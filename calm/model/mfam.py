@@ -282,15 +282,10 @@ class MFAM(nn.Module):
             self.content_mean.copy_(values.mean(0))
             self.content_deviation.copy_(values.std(0, correction=0).clamp_min(1e-6))
 
-    def usual_content(self, tokens: LevelTokens) -> torch.Tensor:
-        """The channels of content (B, F) float32, in deviations from their means; none without sources of content."""
-        if not self.content:
-            return self.content_mean.new_zeros(len(tokens.high), 0)
-        return (self.pooled_features(tokens) - self.content_mean) / self.content_deviation
-
     def _content_tokens(self, tokens: LevelTokens) -> list[torch.Tensor]:
-        """A token (B, 1, D) of every source of content."""
-        parts = self.usual_content(tokens).split(list(self.config.content_widths.values()), dim=-1)
+        """A token (B, 1, D) of every source of content, its channels in deviations from their mean."""
+        values = (self.pooled_features(tokens) - self.content_mean) / self.content_deviation
+        parts = values.split(list(self.config.content_widths.values()), dim=-1)
         return [
             layer(part.to(self.thematic.weight.dtype)).unsqueeze(1)
             for layer, part in zip(self.content.values(), parts, strict=True)

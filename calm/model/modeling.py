@@ -20,7 +20,7 @@ from calm.model.heads import Lines, ScoreHead
 from calm.model.mfam import MFAM, LevelTokens, level_tokens
 
 IGNORED = -100  # label of positions that are not learned
-Shown = tuple[torch.Tensor | None, torch.Tensor | None]  # visual tokens of the photographs, and what is seen of them
+Shown = tuple[torch.Tensor | None, torch.Tensor | None]  # visual tokens of the photographs, and of the mirrored ones
 
 
 @dataclass
@@ -157,7 +157,7 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         logits_to_keep: int = 0,
         score_positions: torch.Tensor | None = None,
         publics: torch.Tensor | None = None,
-        seen: torch.Tensor | None = None,
+        mirrored_tokens: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> CalmOutput:
         """Read photographs and prompts.
@@ -172,11 +172,10 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             logits_to_keep: last positions to give logits for; 0 means all.
             score_positions: (B,) where the score is read; the last position by default, as left padding has it.
             publics: (B,) whose score it is, as numbers of `config.publics`; the first by default.
-            seen: beside `visual_tokens`, (photographs, publics) of `see`; without it the score's visual part reads
-                those tokens alone: neither the line nor the mirrored photographs.
+            mirrored_tokens: as `visual_tokens`, of the mirrored photographs (`mirrored`); with `pixel_values`, its own.
         """
         self._warn_of_adapters()
-        shown = (visual_tokens, seen)
+        shown = (visual_tokens, mirrored_tokens)
         if inputs_embeds is None:
             inputs_embeds, shown = self._read(input_ids, pixel_values, shown)
         if labels is not None:
@@ -207,21 +206,9 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         tokens: torch.Tensor = self.mfam(self.encode_images(pixel_values))
         return tokens
 
-    def see(
-        self, tokens: LevelTokens, visual_tokens: torch.Tensor, mirrored: LevelTokens | None = None
-    ) -> torch.Tensor | None:
-        """What is seen of a score without the language model, (B, publics) in half-scales; None if nothing can be.
-
-        Args:
-            tokens, visual_tokens: of the photographs, from the encoder and from the MFAM.
-            mirrored: from the encoder, of the mirrored photographs, which then count as much.
-        """
-        if self.score_head.visual is None:
-            return None
-        seen = self.score_head.see(visual_tokens, self.mfam.usual_content(tokens))
-        if mirrored is None:
-            return seen
-        return (seen + self.score_head.see(self.mfam(mirrored), self.mfam.usual_content(mirrored))) / 2
+    def mirrored(self, pixel_values: torch.Tensor) -> torch.Tensor | None:
+        """Visual tokens of the mirrored photographs, where the score reads them (`config.score_mirrored`)."""
+        return self.look(pixel_values.flip(-1)) if self.config.score_mirrored and not self.training else None
 
     def _read(
         self, input_ids: torch.Tensor | None, pixel_values: torch.Tensor | None, shown: Shown
@@ -230,10 +217,7 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if input_ids is None:
             raise ValueError("give input_ids or inputs_embeds")
         if shown[0] is None and pixel_values is not None:
-            tokens, both = self.encode_images(pixel_values), self.config.score_mirrored and not self.training
-            visual_tokens = self.mfam(tokens)
-            mirrored = self.encode_images(pixel_values.flip(-1)) if both else None
-            shown = (visual_tokens, self.see(tokens, visual_tokens, mirrored))
+            shown = (self.look(pixel_values), self.mirrored(pixel_values))
         return self.embed_prompt(input_ids, shown[0]), shown
 
     def _scored(
@@ -244,13 +228,14 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         publics: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
         """The regression readout of one whole photograph a prompt; a prompt about several, or one level, has none."""
-        visual_tokens, seen = shown
+        visual_tokens, mirrored_tokens = shown
         if visual_tokens is None or visual_tokens.shape[:2] != (len(states), self.config.vision_tokens):
             return {}
         rows = torch.arange(len(states), device=states.device)
         deciding = states[:, -1] if positions is None else states[rows, positions]
         parts = self.regress_parts(deciding, visual_tokens, publics)
-        return {"score": self._weighed(parts, seen, publics), "score_parts": parts}
+        mirrored = None if mirrored_tokens is None else self.regress_parts(deciding, mirrored_tokens, publics)
+        return {"score": self._weighed(parts, mirrored), "score_parts": parts}
 
     def _language_loss(
         self,
@@ -282,23 +267,18 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return (per_answer if weights is None else per_answer * weights).mean()
 
     def regress(
-        self, states: torch.Tensor, visual_tokens: torch.Tensor, seen: torch.Tensor | None = None
+        self, states: torch.Tensor, visual_tokens: torch.Tensor, mirrored_tokens: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Regression readout (B,), on the score scale: the weighted mean of what `regress_parts` says.
+        """Regression readout (B,), on the score scale: the weighted mean of what `regress_parts` says."""
+        mirrored = None if mirrored_tokens is None else self.regress_parts(states, mirrored_tokens)
+        return self._weighed(self.regress_parts(states, visual_tokens), mirrored)
 
-        Args:
-            seen: as in `forward`.
-        """
-        return self._weighed(self.regress_parts(states, visual_tokens), seen)
-
-    def _weighed(
-        self, parts: torch.Tensor, seen: torch.Tensor | None, publics: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """The score (B,) of what the parts (B, parts) say; what is seen, if given, in the visual part's place."""
+    def _weighed(self, parts: torch.Tensor, mirrored: torch.Tensor | None) -> torch.Tensor:
+        """The score (B,) of what the parts (B, parts) say; of the mirrored photograph the visual part counts alone."""
         if parts.shape[1] == 1:
             return parts[:, 0]
-        visual = parts[:, 1] if seen is None else self._of_public(seen.unsqueeze(1), publics)[:, 0]
-        return (1 - self.config.score_visual) * parts[:, 0] + self.config.score_visual * visual
+        seen = parts[:, 1] if mirrored is None else (parts[:, 1] + mirrored[:, 1]) / 2
+        return (1 - self.config.score_visual) * parts[:, 0] + self.config.score_visual * seen
 
     def regress_parts(
         self, states: torch.Tensor, visual_tokens: torch.Tensor, publics: torch.Tensor | None = None
@@ -310,11 +290,9 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             visual_tokens: (B, tokens, D) of the scored photographs.
             publics: (B,), whose score it is; the first public's by default.
         """
-        return self._of_public(self.score_head(states, visual_tokens), publics)
-
-    def _of_public(self, said: torch.Tensor, publics: torch.Tensor | None) -> torch.Tensor:
-        """What is said (B, parts, publics) in half-scales to one public's (B, parts) on the score scale."""
         half = (self.config.score_max - self.config.score_min) / 2
-        publics = torch.zeros(len(said), dtype=torch.long) if publics is None else publics
+        publics = torch.zeros(len(states), dtype=torch.long) if publics is None else publics
+        said = self.score_head(states, visual_tokens)
         rows = torch.arange(len(said), device=said.device)
-        return self.config.score_min + half + half * said[rows, :, publics.to(said.device)]
+        parts: torch.Tensor = self.config.score_min + half + half * said[rows, :, publics.to(said.device)]
+        return parts

@@ -63,7 +63,7 @@ def score_answer(
     point_token_id: int,
     public: int = 0,
     max_tokens: int = ANSWER_TOKENS,
-    seen: torch.Tensor | None = None,
+    mirrored_tokens: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Read a batch of prompts of one length (B, L, D), each about one photograph, once, then decode greedily.
 
@@ -74,7 +74,7 @@ def score_answer(
     Args:
         visual_tokens: (B, tokens, D) of those photographs, which the prompts hold too.
         public: whose score the regression is, a number of `config.publics`.
-        seen: what is seen of their scores without the language model (`CalmForConditionalGeneration.see`).
+        mirrored_tokens: of the mirrored photographs, where the model's score reads them.
         max_tokens: of the answer; with 0 there is none, and one pass alone.
 
     Returns:
@@ -82,7 +82,7 @@ def score_answer(
     """
     language_model = model.language_model
     publics = torch.full((len(embeddings),), public)
-    shown = {"visual_tokens": visual_tokens, "seen": seen, "publics": publics}
+    shown = {"visual_tokens": visual_tokens, "mirrored_tokens": mirrored_tokens, "publics": publics}
     output = model(inputs_embeds=embeddings, **shown, use_cache=max_tokens > 1, logits_to_keep=1)
     shares = digit_shares(output.logits[:, -1], model.config.digit_token_ids)
     tokens = [output.logits[:, -1].argmax(-1)]

@@ -167,7 +167,7 @@ def assemble_from(start: Sequence[Path], params: Params, publics: Sequence[dict[
     config.publics = list(publics)
     if publics:  # a run that learns scores
         read = params.finetune.scores.regression
-        config.score_visual, config.score_line, config.score_mirrored = read.visual, read.line.share, read.mirrored
+        config.score_visual, config.score_mirrored = read.visual, read.mirrored
     config.told_states = min(config.told_states, params.mfam.words.states)  # words that are read need no training
     assembly = assemble_named(config, params.runtime, params.seed)
     use_plain_attention(assembly.model)

@@ -89,19 +89,11 @@ class PretrainParams(Section):
     alignment: Optimisation
 
 
-class Line(Section):
-    """The score head's line of ridge regression over content."""
-
-    share: Share  # what it counts in the visual part; 0 leaves it out
-    spoilt: Share  # what a spoilt picture counts beside a photograph when it is fitted
-
-
 class Regression(Section):
     """Loss of the score head, beside the words'. Never 0: the readout would be that of a head that learnt nothing."""
 
     weight: Positive
     visual: Share  # what the visual part counts in the score, beside the language model's
-    line: Line
     mirrored: bool  # the visual part looks at the mirrored photograph too, once trained
 
 
@@ -118,15 +110,6 @@ class FinetuneScores(Optimisation):
     balance: Share  # of publics of unlike size: `calm.training.tuning`
     regression: Regression
     visual: VisualScores
-
-    @model_validator(mode="after")
-    def _a_line_is_fitted(self) -> FinetuneScores:
-        if self.regression.line.share and not self.visual.steps:
-            raise ValueError(
-                "finetune.scores.regression.line.share: the line is fitted at the end of the visual phase, and "
-                "finetune.scores.visual.steps is 0: set it to 0 too"
-            )
-        return self
 
 
 class FinetuneParams(Section):

@@ -23,7 +23,6 @@ import torch
 from calm.io import sha256_file
 from calm.layout import Layout
 from calm.model.build import ADAPTER, TRAINED, Assembly, read_trained, save_trained
-from calm.model.heads import fit_line
 from calm.model.modeling import IGNORED, CalmForConditionalGeneration
 from calm.model.processing import CalmProcessor, is_score, number_prefix
 from calm.model.readouts import digit_targets
@@ -243,24 +242,6 @@ class VisualScoreObjective:
         error = (seen - self.targets[picked].to(seen.device)).square().mean()
         return {"loss": error, "regression": error}
 
-    @torch.no_grad()
-    def fit_line(self, spoilt: float) -> None:
-        """Fit the head's line, where it has one, to each public's scores.
-
-        Args:
-            spoilt: what a spoilt picture counts beside a photograph. No line over content follows the rule of their
-                scores: the more they count, the worse it ranks photographs, and the lower what shows nothing.
-        """
-        line = self.model.score_head.line
-        if line is None:
-            return
-        places = torch.tensor(list({key: place for place, key in enumerate(self.keys)}.values()))  # each once
-        for public in range(len(line.bias)):
-            own = places[self.publics[places] == public]
-            keys = [self.keys[place] for place in own]
-            weights = torch.tensor([1.0 if len(key) == 2 else spoilt for key in keys])
-            fit_line(line, public, self.model.mfam.usual_content(self.features(keys)), self.targets[own], weights)
-
 
 def visual_parameters(model: CalmForConditionalGeneration) -> dict[str, torch.nn.Parameter]:
     """Those that decide the visual part's score and are open for training."""
@@ -295,7 +276,6 @@ def begin_visual_scores(
     run = Run(f"{label} scores, visual part", options, alone, params.seed, layout.state(f"{label}-visual"), inputs)
     curve = train(objective, run)
     assert curve is not None
-    objective.fit_line(params.finetune.scores.regression.line.spoilt)
     head = [name for name in model.state_dict() if name.startswith("score_head.")]
     save_trained(out, model, {*read_trained(start), *head})
     if (start / ADAPTER).is_dir():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
@@ -10,8 +9,7 @@ import torch
 
 from calm.instructions import SCORE_PROMPT, messages, personal_messages
 from calm.model.build import Assembly
-from calm.model.heads import REACH, Lines, ScoreHead, fit_line
-from calm.model.mfam import LevelTokens
+from calm.model.heads import REACH
 from calm.model.modeling import IGNORED, CalmOutput
 from calm.model.readouts import (
     MEAN_DECIMAL,
@@ -129,53 +127,6 @@ def test_the_score_is_of_the_photograph_too_or_of_the_language_model_alone(
         torch.testing.assert_close(model.regress(states, visual), 5.5 + 4.5 * parts[:, :, 0].mean(1))
         model.score_head.visual = None
         assert torch.equal(model.score_head(states, visual)[:, 0], language(states))
-
-
-def test_what_is_seen_is_the_visual_part_a_line_over_content_and_both_of_the_mirrored_photograph(
-    assembly: Assembly, pixels: torch.Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, config = assembly.model, copy.deepcopy(assembly.model.config)
-    config.score_line = 0.25
-    head = ScoreHead(config).eval()
-    for parameter in head.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    monkeypatch.setattr(model, "score_head", head)
-    tokens, mirrored = model.encode_images(pixels), model.encode_images(pixels.flip(-1))
-    assert head.line is not None and head.visual is not None
-
-    def by_hand(tokens: LevelTokens) -> torch.Tensor:
-        content = (model.mfam.pooled_features(tokens) - model.mfam.content_mean) / model.mfam.content_deviation
-        return 0.75 * head.look(model.mfam(tokens)) + 0.25 * (content @ head.line.weight.T + head.line.bias)
-
-    seen = model.see(tokens, model.mfam(tokens))
-    torch.testing.assert_close(seen, by_hand(tokens))
-    both = model.see(tokens, model.mfam(tokens), mirrored)
-    torch.testing.assert_close(both, (by_hand(tokens) + by_hand(mirrored)) / 2)
-
-    ids = prompt_ids(assembly, len(pixels))
-    for read, score_mirrored in ((seen, False), (both, True)):
-        monkeypatch.setattr(model.config, "score_mirrored", score_mirrored)
-        monkeypatch.setattr(model.config, "score_visual", 1.0)
-        scored = model(input_ids=ids, pixel_values=pixels).score
-        torch.testing.assert_close(scored, 5.5 + 4.5 * read[:, 0])
-        given = model(input_ids=ids, visual_tokens=model.mfam(tokens), seen=read).score
-        torch.testing.assert_close(scored, given)
-
-
-@torch.no_grad()
-def test_a_picture_that_counts_little_bends_the_line_little() -> None:
-    draws = torch.Generator().manual_seed(17)
-    content, slopes = torch.randn(200, 5, generator=draws), torch.tensor([0.3, -0.2, 0.1, 0.0, 0.2])
-    truth, odd = content @ slopes + 0.1, torch.arange(200) < 20  # these are all said to be bad
-    line = Lines(5, 2)
-    missed = []
-    for weight in (1.0, 0.01):
-        fit_line(line, 1, content, truth.masked_fill(odd, -1.0), torch.ones(200).masked_fill(odd, weight))
-        missed.append(float((line(content)[:, 1] - truth)[~odd].abs().mean()))
-    assert missed[1] < 0.02 < missed[0]
-    fit_line(line, 0, content, truth, torch.ones(200))  # another public's line stays
-    assert float((line(content)[:, 1] - truth)[~odd].abs().mean()) == pytest.approx(missed[1])
-    torch.testing.assert_close(line(content)[:, 0], truth, atol=0.01, rtol=0)
 
 
 def test_beside_a_visual_part_the_score_is_read_off_the_direction_of_a_state(assembly: Assembly) -> None:

@@ -26,7 +26,7 @@ from calm.training.loop.order import Part
 from calm.training.losses import TextBank
 from calm.training.losses.contrastive import multi_positive
 from calm.training.pretrain import AttributeObjective, state_table
-from calm.training.settings import Line, Optimisation, Regression
+from calm.training.settings import Optimisation, Regression
 from calm.training.tuning import InstructionObjective, collate
 from tests import tiny
 
@@ -109,7 +109,7 @@ def objective(
     if weight:
         scores = world.params().finetune.scores
         changes = OPTIONS.model_dump() | {
-            "regression": Regression(weight=weight, visual=0.5, line=Line(share=0.0, spoilt=0.1), mirrored=False),
+            "regression": Regression(weight=weight, visual=0.5, mirrored=False),
             "spread": spread,
         }
         options = scores.model_copy(update=changes)

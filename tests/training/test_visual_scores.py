@@ -12,20 +12,16 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from sklearn.linear_model import RidgeCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from calm.io import sha256_file
 from calm.model.build import ADAPTER, TRAINED, Assembly
-from calm.model.heads import PENALTIES
 from calm.params import Params
 from calm.settings import ParamsError
 from calm.training import finetune as finetune_stage
 from calm.training.features import Features, Photographs
 from calm.training.finetune import assemble_from, finetune, learnt_rows, open_for_training
 from calm.training.settings import VisualScores
-from calm.training.tuning import VisualScoreObjective, begin_visual_scores, learnt_publics
+from calm.training.tuning import VisualScoreObjective, begin_visual_scores
 from tests import tiny
 
 STEPS = 5
@@ -83,40 +79,6 @@ def test_mfam_and_visual_part_are_trained_the_adapter_goes_along(trained_world: 
     speed = json.loads(layout.state("test-visual.throughput.json").read_text(encoding="utf-8"))
     assert speed["samples_per_second"] > 0 and speed["mfu"] > 0
     assert speed["tokens_per_second"] == 0  # the language model is not asked
-
-
-def test_the_line_is_a_ridge_regression_of_each_publics_scores(trained_world: Any, tmp_path: Path) -> None:
-    """Rows that stand there several times, as those of smaller publics do, count once; a step moves nothing of it."""
-    params = trained_world.params(finetune__scores__visual__steps=STEPS, finetune__scores__regression__line__share=0.5)
-    layout, start = trained_world.layout, trained_world.layout.finetuned("comments")
-    rows = learnt_rows("scores", layout, "test")
-    fitted = []
-    for times in (1, 3):
-        assembly = assemble_from([start], params, learnt_publics(rows, params.data.roles.scores))
-        open_for_training(assembly, head=("visual",), q_formers="trained")
-        again = pd.concat([rows] * times, ignore_index=True)
-        begin_visual_scores(assembly, again, start, tmp_path / str(times), params, layout, f"test-{times}")
-        fitted.append(load_file(tmp_path / str(times) / TRAINED)["score_head.line.weight"])
-    assert fitted[0].abs().max() > 0
-    torch.testing.assert_close(fitted[0], fitted[1])
-
-    scored = rows[rows["score"].notna()]
-    keys = [(dataset, items[0]) for dataset, items in zip(scored["dataset"], scored["item_ids"], strict=True)]
-    features = Features(assembly, Photographs(layout, [tiny.DATASET]), keep=True)
-    mfam, head = assembly.model.mfam, assembly.model.score_head
-    content, visual = mfam.usual_content(features(keys)), mfam(features(keys))
-    ridge = make_pipeline(StandardScaler(), RidgeCV(PENALTIES)).fit(content.numpy(), scored["score"].to_numpy() / 4.5)
-    expected = ridge.predict(content.numpy()) - 5.5 / 4.5
-    assert head.line(content)[:, 0].detach().numpy() == pytest.approx(expected, abs=1e-4)
-    torch.testing.assert_close(head.see(visual, content), (head.look(visual) + head.line(content)) / 2)
-
-    finetune_stage.tune_scores(start, tmp_path / "whole", None, params, layout)
-    assert torch.equal(load_file(tmp_path / "whole/model.safetensors")["score_head.line.weight"], fitted[0])
-
-
-def test_a_line_without_a_visual_phase_is_refused(tiny_template: Any) -> None:
-    with pytest.raises(ParamsError, match=r"regression.line.share: .*visual.steps is 0"):
-        tiny_template.params(finetune__scores__visual__steps=0, finetune__scores__regression__line__share=0.5)
 
 
 def test_both_phases_are_one_curve_and_the_same_bytes_again(trained_world: Any) -> None:

@@ -17,12 +17,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from calm.evaluation.statistics.metrics import Vector
-from calm.model.heads import PENALTIES
 
 Matrix = NDArray[np.float64]
 
 RIDGE = "ridge"
 RIDGE_LABEL = "ridge on what the model reads, pooled"  # every source of content (`MFAM.pooled_features`)
+PENALTIES = np.logspace(0, 6, 19)
 FOLDS = 5
 ALPHAS = np.logspace(-2, 4, 13)  # of a person: up to where the ridge adds nothing and the generic score stands
 
