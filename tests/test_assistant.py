@@ -12,12 +12,14 @@ import torch
 from PIL import Image, ImageOps
 
 from calm.assistant import Calm, Score
+from calm.assistant.answers import BEAMS
 from calm.assistant.personal import ContextError, read_last
 from calm.attributes import LEVELS
 from calm.attributes.taxonomy import taxonomy
 from calm.data.store.images import read_image
-from calm.instructions import parse_score, personal_messages
+from calm.instructions import COMMENT_PROMPT, parse_score, personal_messages
 from calm.model.build import TRAINED, CheckpointError, checkpoint_sha256
+from calm.model.readouts import answer_log_likelihood
 from tests import tiny
 
 
@@ -95,6 +97,17 @@ def test_every_photograph_gets_a_comment(calm: Calm) -> None:
     assert len(comments) == 3 and all(isinstance(text, str) for text in comments)
     for token in ("<|im_end|>", "<low>", "<|im_start|>"):
         assert not any(token in text for text in comments)
+
+
+def test_a_comment_is_likelier_than_what_greedy_decoding_writes(calm: Calm, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture, generate, written = tiny.picture(0), calm.model.generate, []
+    monkeypatch.setattr(calm.model, "generate", lambda **options: written.append(generate(**options)) or written[-1])
+    for beams in (1, BEAMS):
+        monkeypatch.setattr("calm.assistant.assistant.BEAMS", beams)
+        calm.comment(picture, max_new_tokens=6)
+    prompt = calm._prompt(COMMENT_PROMPT, calm.observe(picture).tokens)
+    greedy, found = answer_log_likelihood(calm.model, prompt, [ids[0].tolist() for ids in written])
+    assert found > greedy
 
 
 def test_suggestions_are_what_is_recognised_with_a_remedy_of_that_state(

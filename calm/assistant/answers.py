@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from calm.assistant.assistant import Calm
 
+BEAMS = 3  # of a comment: greedy decoding names fewer edits, and five beams no more (docs/experiments.md)
+
 
 @dataclass(frozen=True)
 class Score:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from calm import uncollected
-from calm.assistant.answers import Remedy, Score, Suggestion
+from calm.assistant.answers import BEAMS, Remedy, Score, Suggestion
 from calm.assistant.inputs import MAX_SIDE, Photographs, listed, opened
 from calm.assistant.personal import InContext, Observed, encoded, mirrored_tokens, read_last
 from calm.attributes import LEVELS
@@ -169,8 +169,7 @@ class Calm:
 
     @torch.inference_mode()
     def comment(self, images: Photographs, batch_size: int = 16, max_new_tokens: int = 40) -> list[str]:
-        """One comment on each photograph, decoded greedily."""
-        tokenizer = self._speaker.tokenizer
+        """One comment on each photograph, by beam search."""
         texts: list[str] = []
         for tokens in self._encoded(images, batch_size):
             embeddings = self._prompt(COMMENT_PROMPT, self.model.mfam(tokens))
@@ -179,11 +178,12 @@ class Calm:
                 inputs_embeds=embeddings,
                 attention_mask=mask,
                 max_new_tokens=max_new_tokens,
+                num_beams=BEAMS,
                 do_sample=False,
                 # A number is no comment; a photograph like those that only scores were learnt from would get one.
                 begin_suppress_tokens=self.model.config.digit_token_ids,
             )
-            texts += [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+            texts += [text.strip() for text in self._speaker.tokenizer.batch_decode(ids, skip_special_tokens=True)]
         return texts
 
     @torch.inference_mode()
