@@ -156,8 +156,6 @@ def test_a_share_of_the_training_comments_is_kept_among_the_scores(
     assert set(kept["split"]) == {"train"}
     settings = photos_params.instructions
     assert len(kept) == round(settings.score_share_of_comments * (comments["split"] == "train").sum()) > 0
-    assert set(kept["weight"]) == {settings.score_weight_of_comments}
-    assert set(scores["weight"][scores["task"] == "score"]) == {1.0}
     assert set(kept["answer"]) <= set(comments["answer"])
 
 

@@ -226,7 +226,6 @@ def write_instructions(
             "level": None,
             "spoilt": None,
             "told": None,
-            "weight": 1.0,
             "origin": "drawn",
         }
         for number, item in enumerate(listed)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from calm.settings import NonNegative, Positive, PositiveInt, Section, Share
+from calm.settings import NonNegative, PositiveInt, Section, Share
 
 
 class ImageParams(Section):
@@ -87,5 +87,4 @@ class InstructionParams(Section):
     paraphrases: PositiveInt
     comments_per_item: PositiveInt
     score_share_of_comments: Share
-    score_weight_of_comments: Positive
     spoilt: Spoilt

@@ -45,7 +45,6 @@ def build_instructions(params: Params, layout: Layout) -> None:
     settings = params.instructions
     comments = _comment_rows(layout, settings.comments_per_item, params.seed)
     kept = _drawn_share(comments, settings.score_share_of_comments, params.seed, "score-stage")
-    kept = [{**row, "weight": settings.score_weight_of_comments} for row in kept]
     scores = _score_rows(layout)
     uses = {
         "generic": [
@@ -226,7 +225,6 @@ def instruction(task: str, label: Label, messages: list[Message], answer: str) -
         "split": label["split"],
         "messages": messages,
         "answer": answer,
-        "weight": 1.0,
         "origin": label["origin"],
     }
 

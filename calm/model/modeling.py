@@ -152,7 +152,6 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         inputs_embeds: torch.Tensor | None = None,
         visual_tokens: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        answer_weights: torch.Tensor | None = None,
         digit_targets: torch.Tensor | None = None,
         logits_to_keep: int = 0,
         score_positions: torch.Tensor | None = None,
@@ -167,7 +166,6 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             pixel_values: (photographs, 3, S, S), normalised; or
             visual_tokens: (photographs, tokens, D), the MFAM's output; beside `inputs_embeds`, for the score alone.
             labels: (B, L), -100 where nothing is learned.
-            answer_weights: (B,), what each answer counts in the loss; 1 by default.
             digit_targets: (B, 9), shares of 1 to 9 as an answer's first digit; NaN, the default: as the label says.
             logits_to_keep: last positions to give logits for; 0 means all.
             score_positions: (B,) where the score is read; the last position by default, as left padding has it.
@@ -184,7 +182,7 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         outputs = self.language_model.model(inputs_embeds=inputs_embeds, **where, **kwargs)
         scored = self._scored(states := outputs.last_hidden_state, shown, score_positions, publics)
         if labels is not None:
-            return CalmOutput(loss=self._language_loss(states, labels, answer_weights, digit_targets), **scored)
+            return CalmOutput(loss=self._language_loss(states, labels, digit_targets), **scored)
         # contiguous, or torch copies the head once for every row of the batch
         kept = states[:, -logits_to_keep:].contiguous() if logits_to_keep else states
         logits = self.language_model.lm_head(kept)
@@ -241,7 +239,6 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self,
         states: torch.Tensor,
         labels: torch.Tensor,
-        weights: torch.Tensor | None,
         digit_targets: torch.Tensor | None,
     ) -> torch.Tensor:
         """Cross-entropy, mean over each answer's tokens and then over answers: a score counts as much as a comment.
@@ -263,8 +260,7 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             # as all that follows it.
             counts = torch.where(first, learned.sum(1, keepdim=True) - 1.0, counts)
         per_token = torch.zeros(learned.shape, device=losses.device).masked_scatter(learned, losses)
-        per_answer = (per_token * counts).sum(1) / counts.sum(1).clamp_min(1)
-        return (per_answer if weights is None else per_answer * weights).mean()
+        return ((per_token * counts).sum(1) / counts.sum(1).clamp_min(1)).mean()
 
     def regress(
         self, states: torch.Tensor, visual_tokens: torch.Tensor, mirrored_tokens: torch.Tensor | None = None

@@ -121,7 +121,6 @@ class InstructionObjective:
         tokens = self.features(keys) if read is None else self.assembly.encode(read)
         output = model(
             **batch.inputs(model.device),
-            answer_weights=_numbers(chosen["weight"], model.device),
             digit_targets=digit_targets(_numbers(chosen["score"], model.device), self.spread) if self.spread else None,
             visual_tokens=model.mfam(tokens, told=[rows for i in picked for rows in self.told[i]]),
             score_positions=batch.prompt_ends.to(model.device),

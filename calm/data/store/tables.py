@@ -187,7 +187,6 @@ INSTRUCTION = pa.schema(
         pa.field("level", pa.string()),
         pa.field("spoilt", pa.string()),  # one of calm.attributes.edits.SPOILT; null: as it is
         pa.field("told", pa.list_(pa.string())),  # "attribute: state" that the prompt tells of; null: those recognised
-        _required("weight", pa.float64()),
         _required("origin", pa.string()),  # of the answer: as in COMMENT and RATING
     ]
 )
