@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from kornia.filters import gaussian_blur2d
+from kornia.filters import gaussian_blur2d, motion_blur
 from PIL import Image
 from torch import Tensor
 
@@ -87,6 +87,18 @@ def blur(images: Tensor, strength: Sequence[float], _seeds: Sequence[int] = ()) 
             for image, side, width in zip(images.split(1), sides, widths, strict=True)
         ]
     )
+
+
+def shake(images: Tensor, strength: Sequence[float], seeds: Sequence[int]) -> Tensor:
+    """Smear each image over `strength` pixels at the design size, along a line of seeded direction."""
+    # Half a turn of a line is all directions there are. One image at a time, as in `blur`.
+    angles = [float(stream(seed, "shake").uniform(0, 180)) for seed in seeds]
+    sides = [2 * round(length * scale(images) / 2) + 1 for length in strength]
+    smeared = [
+        motion_blur(image, side, angle, 0.0, border_type="replicate", mode="bilinear")
+        for image, side, angle in zip(images.split(1), sides, angles, strict=True)
+    ]
+    return torch.cat(smeared).clamp(0, 1)
 
 
 def sharpen(images: Tensor, strength: Sequence[float], _seeds: Sequence[int]) -> Tensor:

@@ -140,7 +140,7 @@ def test_a_dry_run_sends_nothing_and_tells_what_a_run_then_does(
     assert server.received == []
     assert not layout.root.exists()
     assert "gpt-3.5-turbo at http://127.0.0.1" in before
-    assert "346 texts for 56 states and 5 ways of asking" in before
+    assert "352 texts for 57 states and 5 ways of asking" in before
     requests = int(re.search(r"requests +([\d,]+), of which the ledger answers 0$", before, re.M).group(1))  # type: ignore[union-attr]
     assert "0.5 and 1.5 USD per million tokens, 2026-06" in before
     assert "within the budget" in before
