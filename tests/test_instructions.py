@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from calm.attributes.edits import EMPTY, SPOILT
+from calm.attributes.grammar import standing_of
 from calm.data.leakage.stage import filter_leakage
 from calm.data.prepare import prepare
 from calm.data.sources import fetch
@@ -28,7 +29,7 @@ from calm.instructions import (
     rescale,
     safe_answer,
 )
-from calm.instructions.stage import build_instructions
+from calm.instructions.stage import VERDICT_BOUNDS, build_instructions
 from calm.io import write_table
 from calm.layout import Layout
 from calm.model.settings import Runtime
@@ -157,6 +158,27 @@ def test_a_share_of_the_training_comments_is_kept_among_the_scores(
     settings = photos_params.instructions
     assert len(kept) == round(settings.score_share_of_comments * (comments["split"] == "train").sum()) > 0
     assert set(kept["answer"]) <= set(comments["answer"])
+
+
+def test_verdicts_of_rated_photographs_follow_their_scores(
+    photos_params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = photos_params.model_dump()
+    raw["instructions"]["verdicts"] = 0.5
+    layout = built(Params.model_validate(raw), tmp_path, monkeypatch)
+    comments, scores = (
+        tables.instructions(layout, use).assign(item=lambda rows: rows["item_ids"].str[0])
+        for use in ("comments", "scores")
+    )
+    found = comments[comments["origin"] == "synthetic_verdict"].set_index("item")
+    given = scores[(scores["task"] == "score") & (scores["split"] == "train")].set_index("item")["score"]
+    assert len(found) == round(0.5 * len(given)) > 8 and set(found["split"]) == {"train"}
+    low, high = given.quantile(VERDICT_BOUNDS)
+    for item, answer in found["answer"].items():
+        score = given[item]
+        standing = "low" if score < low else "high" if score > high else "middle"
+        assert standing_of(answer) == standing
+    assert found["told"].str.len().min() > 0
 
 
 def test_spoilt_twins_stand_beside_training_scores_and_lie_below_them(

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from itertools import product
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from ruamel.yaml import YAML
@@ -19,6 +19,7 @@ from calm.attributes.taxonomy import Attribute, State, Taxonomy, taxonomy
 
 Choice = TypeVar("Choice")
 Rules = dict[str, list[frozenset[str]]]
+Standing = Literal["low", "middle", "high"]  # of a photograph among those that people scored
 
 GRAMMAR = "grammar-4"  # raised whenever the same seed would give other texts
 
@@ -40,17 +41,22 @@ def all_guidance(attribute: str, state: str, known: Taxonomy | None = None) -> l
     return list(dict.fromkeys(_every_guidance(found, found.state(state))))
 
 
-def comment(edits: Sequence[Edit], rng: np.random.Generator, known: Taxonomy | None = None) -> str:
-    """A comment of one to three sentences on a photograph with these edits: flaws, worst first, or praise.
+def comment(
+    edits: Sequence[Edit], rng: np.random.Generator, known: Taxonomy | None = None, standing: Standing = "high"
+) -> str:
+    """A comment of one to three sentences on a photograph with these edits: flaws, worst first, or a verdict.
 
     What the photograph shows is not named: whoever learns from the comments would name it where it is not.
+
+    Args:
+        standing: what the verdict says of a photograph without edits.
     """
     known = known or taxonomy()
     ranked = sorted(edits, key=lambda edit: (-edit.severity * resolve(edit, known)[1].harm, edit.attribute))[:MAX_NAMED]
     touched = frozenset().union(*(resolve(edit, known)[1].touches for edit in edits))
     sound = [one for one in known.attributes if one.praised and not one.touches & touched]
     if not ranked:
-        return _praise(sound, rng)
+        return _verdict(sound, standing, rng)
     text = _flaws(ranked, rng, known)
     extras = [_apply(_pick(_WORDS["suggestions"], rng), remedy=_pick(resolve(ranked[0], known)[1].remedies, rng))]
     if sound:
@@ -101,13 +107,24 @@ def _shortest(phrases: Sequence[str], words: int) -> Sequence[str]:
     return [phrase for phrase in phrases if len(phrase.split()) <= words] or [min(phrases, key=len)]
 
 
-def _praise(sound: Sequence[Attribute], rng: np.random.Generator) -> str:
-    """A verdict with what is good about two or three attributes."""
+def _verdict(sound: Sequence[Attribute], standing: Standing, rng: np.random.Generator) -> str:
+    """How good the photograph is, with what is in order about two or three attributes."""
     chosen = [sound[int(index)] for index in rng.permutation(len(sound))[: 2 + int(rng.integers(2))]]
     reasons = [_pick(attribute.unchanged.phrases, rng) for attribute in chosen]
-    verdict = _apply(_pick(_WORDS["verdicts"], rng), kind=_pick(_WORDS["kinds"], rng))
     listed = f"{', '.join(reasons[:-1])} and {reasons[-1]}"
-    return _within(f"{verdict}: {listed}.", [_pick(_WORDS["closings"], rng)])
+    verdict = _apply(_pick(_WORDS["verdicts"][standing], rng), kind=_pick(_WORDS["kinds"], rng), reasons=listed)
+    return _within(f"{verdict}.", [_pick(_WORDS["closings"][standing], rng)])
+
+
+def standing_of(text: str) -> Standing | None:
+    """The verdict that a comment of the grammar begins with; None where it is another text, or names flaws."""
+    kind = f"(?:{'|'.join(_WORDS['kinds'])})"
+    for standing, patterns in _WORDS["verdicts"].items():
+        if any(
+            re.match(re.escape(pattern).replace(r"\{kind\}", kind).split(r"\{reasons")[0], text) for pattern in patterns
+        ):
+            return standing
+    return None
 
 
 def _within(text: str, extras: Sequence[str]) -> str:

@@ -87,4 +87,5 @@ class InstructionParams(Section):
     paraphrases: PositiveInt
     comments_per_item: PositiveInt
     score_share_of_comments: Share
+    verdicts: Share
     spoilt: Spoilt

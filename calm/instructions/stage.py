@@ -7,10 +7,12 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from calm.attributes.edits import EMPTY, SPOILT
-from calm.attributes.grammar import naming_rules, sound_named, states_named
+from calm.attributes.grammar import Rules, Standing, naming_rules, sound_named, states_named
+from calm.attributes.grammar import comment as composed
 from calm.attributes.taxonomy import taxonomy
 from calm.data.settings import Spoilt
 from calm.data.store import tables
@@ -32,20 +34,24 @@ from calm.instructions import (
 from calm.io import atomic_dir, read_table, write_table
 from calm.layout import Layout
 from calm.params import Params
-from calm.seeds import derive
+from calm.seeds import derive, stream
 
 Row = dict[str, Any]  # of INSTRUCTION
 Label = Mapping[Any, Any]  # a row of another table, with the split of its item
 MOST_TURNS = 4  # of a conversation in the prompt, before the one to answer: the last ones
+VERDICT_BOUNDS = 0.25, 0.75  # quantiles of the training scores between which a photograph is neither weak nor fine
 _LABELS, _LABEL_PROBABILITY = 3, 0.1  # ImageNet classes named in a caption: at most, at least
 
 
 def build_instructions(params: Params, layout: Layout) -> None:
     """Stage build_instructions: write data/instructions/{generic,comments,scores}.parquet, test rows too."""
     settings = params.instructions
-    comments = _comment_rows(layout, settings.comments_per_item, params.seed)
-    kept = _drawn_share(comments, settings.score_share_of_comments, params.seed, "score-stage")
     scores = _score_rows(layout)
+    comments = [
+        *_comment_rows(layout, settings.comments_per_item, params.seed),
+        *_verdict_rows(scores, params.data.roles.scores, settings.verdicts, params.seed),
+    ]
+    kept = _drawn_share(comments, settings.score_share_of_comments, params.seed, "score-stage")
     uses = {
         "generic": [
             *_caption_rows(layout),
@@ -107,11 +113,38 @@ def _comment_rows(layout: Layout, per_item: int, seed: int) -> list[Row]:
         for _, comments in groupby(frame.to_dict("records"), key=itemgetter("item_id")):
             for comment in sorted(comments, key=order)[:per_item]:
                 answer = safe_answer(comment["text_clean"])
-                # Told of what the answer names, the model learns to say that and no more; of an answer that names
-                # nothing it is told what is recognised, as later on.
-                told = [*states_named(answer, rules), *sound_named(answer, rules)] or None
-                rows.append({**instruction("comment", comment, messages(COMMENT_PROMPT), answer), "told": told})
+                row = instruction("comment", comment, messages(COMMENT_PROMPT), answer)
+                rows.append({**row, "told": _told(answer, rules)})
     return rows
+
+
+def _told(answer: str, rules: Rules) -> list[str] | None:
+    """The states that the model is told of beside an answer.
+
+    Told of what the answer names, it learns to say that and no more; of an answer that names nothing it is told what is
+    recognised (None), as later on.
+    """
+    return [*states_named(answer, rules), *sound_named(answer, rules)] or None
+
+
+def _verdict_rows(scores: Sequence[Row], publics: Sequence[str], share: float, seed: int) -> list[Row]:
+    """Synthetic comments on a share of the training photographs that the first public scored: a verdict by its score.
+
+    A verdict is low for the lowest quarter of their scores, high for the highest. What a comment finds in order beside
+    it is drawn at random and told to the model, which learns to repeat what it is told, and to see the verdict.
+    """
+    train = [row for row in scores if row["split"] == "train" and row["dataset"] == publics[0]]
+    if not (drawn := _drawn_share(train, share, seed, "verdicts")):
+        return []
+    low, high = np.quantile([row["score"] for row in train], VERDICT_BOUNDS)
+    found, rules = [], naming_rules(taxonomy())
+    for row in drawn:
+        standing: Standing = "low" if row["score"] < low else "high" if row["score"] > high else "middle"
+        answer = composed([], stream(seed, "verdict", row["dataset"], *row["item_ids"]), standing=standing)
+        label = {**row, "item_id": row["item_ids"][0], "origin": "synthetic_verdict"}
+        made = instruction("comment", label, messages(COMMENT_PROMPT), answer)
+        found.append({**made, "told": _told(answer, rules)})
+    return found
 
 
 def _caption_rows(layout: Layout) -> list[Row]:

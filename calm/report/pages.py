@@ -6,6 +6,7 @@ results`.
 
 from __future__ import annotations
 
+import platform
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from calm.data.sources import source_type
 from calm.io import atomic_file, sha256_file
 from calm.layout import Layout
 from calm.model.build import load_config
+from calm.model.pretrained import resolve_dtype
 from calm.model.released import CARD, WEIGHTS, write_released
 from calm.params import Params, load_params
 from calm.report.stage import render, table_cell
@@ -58,6 +60,7 @@ def write_card(folder: Path, params: Params, results: Sequence[Section]) -> None
         "publics": [{"title": cards[public["name"]].title, **public} for public in config.publics],
         "cards": list(cards.values()),
         "roles": roles,
+        "verdicts": params.instructions.verdicts,
         "spoilt": round(100 * params.instructions.spoilt.share),
         "seed": params.seed,
         "level": f"{100 * params.evaluation.bootstrap.level:g} %",
@@ -66,15 +69,17 @@ def write_card(folder: Path, params: Params, results: Sequence[Section]) -> None
         "size": f"{weights.stat().st_size / 1e6:.1f}",
         "sha256": sha256_file(weights),
         "parts": dict(sorted(config.provenance.items())),
-        "machine": ", ".join(_machine()),
+        "machine": ", ".join(_machine(params)),
     }
     with atomic_file(folder / CARD) as part:
         part.write_text(render("card.md.j2", page), encoding="utf-8")
 
 
-def _machine() -> tuple[str, ...]:
-    """What decides in which order sums are added up, and so a training's last bits."""
-    return f"torch {torch.__version__}", torch.backends.cpu.get_cpu_capability(), f"{torch.get_num_threads()} threads"
+def _machine(params: Params) -> tuple[str, ...]:
+    """What decides how sums are rounded and in which order they are added up, and so a training's last bits."""
+    processor = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    rounded = str(resolve_dtype(params.runtime)).removeprefix("torch.")
+    return f"torch {torch.__version__}", processor, f"frozen parts in {rounded}"
 
 
 def results_table(found: Sequence[Section], params: Params) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from calm.evaluation.tasks import attributes
 from calm.io import read_table, write_table
 from calm.seeds import stream
 from calm.settings import ParamsError
-from tests.evaluation.calm_world import DATASET, PHOTOS, TRAIN, VIEWS, FakeCalm, World, with_settings
+from tests.evaluation.calm_world import DATASET, PHOTOS, TRAIN, VIEWS, FakeCalm, World, pixel_hash, with_settings
 
 TASKS = ("attributes", "scoring", "commenting", "personalised", "suggesting")
 
@@ -181,6 +182,27 @@ def test_commenting_rewards_the_right_comment_on_the_right_photograph(world: Wor
     guessed = judged(world, "commenting", world.blind())
     assert guessed["bleu_4"]["value"] < 0.1 and guessed["names_an_edit"]["state"]["value"] == 0
     assert guessed["meteor"]["value"] == guessed["meteor"]["shuffled"]
+
+
+def test_verdicts_are_held_against_peoples_scores(world: World) -> None:
+    class Judge(FakeCalm):
+        def comment(self, images: Sequence[Image.Image], batch_size: int = 16, max_new_tokens: int = 40) -> list[str]:
+            return [self._said(self.world.scores[pixel_hash(image)], image) for image in images]
+
+        def _said(self, score: float, image: Image.Image) -> str:
+            low, high = np.quantile(list(self.world.scores.values()), (0.3, 0.6))
+            if not self.knows:
+                return comment([], self._rng(image), standing=("low", "middle", "high")[self._rng(image).integers(3)])
+            edits = [Edit("sharpness", "blurred", 0.9, 1)] if score < low else []
+            return comment(edits, self._rng(image), standing="high" if score > high else "middle")
+
+    asked = dataclasses.replace(world, params=with_settings(world.params, "commenting", verdicts=1000))
+    known, guessed = (judged(asked, "commenting", Judge(asked, knows=knows))["verdicts"] for knows in (True, False))
+    assert known["given"]["value"] == pytest.approx(0.7, abs=0.15) and known["srcc"]["value"] > 0.75
+    assert set(known["scores"]) == set(known["named"]) == {"middle", "high"}
+    assert known["scores"]["middle"] < known["scores"]["high"]
+    assert guessed["given"]["value"] == 1 and guessed["srcc"]["low"] < 0 < guessed["srcc"]["high"]
+    assert "verdicts" not in judged(world, "commenting", world.oracle())
 
 
 def test_most_comments_of_the_grammar_name_their_edit_and_praise_names_none() -> None:

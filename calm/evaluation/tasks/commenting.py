@@ -7,14 +7,15 @@ nothing about the photograph in front of them score that much.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import chain
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from calm.attributes.edits import edit_labels
-from calm.attributes.grammar import Rules, naming_rules, states_named
+from calm.attributes.grammar import Rules, Standing, naming_rules, standing_of, states_named
 from calm.attributes.taxonomy import taxonomy
 from calm.data.store.tables import comments
 from calm.data.store.text import critiques
@@ -34,7 +35,8 @@ from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics.captions import BLEU, CaptionScores, scored, tokenised
 from calm.evaluation.statistics.decisions import KINDS, elsewhere, figures, hits
 from calm.evaluation.statistics.jars import spice
-from calm.evaluation.statistics.metrics import Bootstrap, Estimate, Vector, mean
+from calm.evaluation.statistics.metrics import SRCC, Bootstrap, Estimate, Vector, estimate, mean
+from calm.evaluation.tasks.scoring import rated
 from calm.settings import PositiveInt
 
 METRICS = {
@@ -69,15 +71,13 @@ class CommentingSettings(TaskSettings):
 
     max_items: PositiveInt
     max_new_tokens: PositiveInt
+    verdicts: PositiveInt | None = None  # rated photographs, at most, whose verdicts are held against their scores
 
 
 def run(bench: Bench[CommentingSettings]) -> Outcome:
     """Comment on at most max_items test photographs of role `comments`."""
     rows = commented(bench)
-    size, length = bench.params.evaluation.batch_size, bench.settings.max_new_tokens
-    texts: list[str] = []
-    for images in bench.batches(rows):
-        texts += bench.model.comment(images, batch_size=size, max_new_tokens=length)
+    texts = _comments(bench, rows)
     others = [texts[i] for i in elsewhere(group_keys(rows), bench.rng("shuffle"))]
     tokens = tokenised([texts, others], list(rows["references"]))
     weights = bench.bootstrap.weights(group_keys(rows))
@@ -98,7 +98,16 @@ def run(bench: Bench[CommentingSettings]) -> Outcome:
     gain = own.per_photo["cider"] - shuffled.per_photo["cider"]
     metrics["cider"]["over_shuffled"] = mean(gain, group_keys(rows), bench.bootstrap).to_json()
     metrics["names_an_edit"] = _naming(predictions, rules, bench.bootstrap)
+    if bench.settings.verdicts:
+        metrics["verdicts"] = _verdicts(bench, bench.settings.verdicts)
     return Outcome(metrics, predictions, PREDICTIONS)
+
+
+def _comments(bench: Bench[CommentingSettings], rows: pd.DataFrame) -> list[str]:
+    """What the model says of each photograph."""
+    size, length = bench.params.evaluation.batch_size, bench.settings.max_new_tokens
+    batches = (bench.model.comment(images, batch_size=size, max_new_tokens=length) for images in bench.batches(rows))
+    return list(chain.from_iterable(batches))
 
 
 def commented(bench: Bench[CommentingSettings]) -> pd.DataFrame:
@@ -175,6 +184,26 @@ def _naming(predictions: pd.DataFrame, rules: Rules, bootstrap: Bootstrap) -> di
     return result | {name: pooled[name] for name in ("precision", "recall")}
 
 
+def _verdicts(bench: Bench[CommentingSettings], most: int) -> dict[str, Any]:
+    """Whether verdicts follow people's scores, on test photographs that the first public rated.
+
+    `given` is the share of comments with a verdict; the others name flaws. `srcc` is that of low, middle, high with the
+    score, over comments with a verdict, and `scores` the mean score on 1..10 beside each.
+    """
+    rows = rated(bench, "test")
+    rows = bench.at_most(rows[rows["dataset"] == bench.params.data.roles.scores[0]].reset_index(drop=True), most)
+    standings = list(get_args(Standing))
+    ranks = pd.Series([standing_of(text) for text in _comments(bench, rows)]).map(standings.index, na_action="ignore")
+    given = ranks.notna()
+    said, scores, groups = ranks[given].astype(int), rows["score"][given], group_keys(rows[given])
+    return {
+        "given": mean(given.astype(float), group_keys(rows), bench.bootstrap).to_json(),
+        "srcc": estimate(SRCC, said, scores, groups, bench.bootstrap).to_json(),
+        "scores": {standings[rank]: round(float(part.mean()), 6) for rank, part in scores.groupby(said)},
+        "named": {standings[rank]: len(part) for rank, part in scores.groupby(said)},
+    }
+
+
 def compared(first: pd.DataFrame, second: pd.DataFrame, bootstrap: Bootstrap) -> list[Pair]:
     """Comments of two models: is a real edit named, and how near do they come to the references?"""
     edited = first["edits"].notna().to_numpy()
@@ -202,6 +231,8 @@ TASK = Task(
         ),
         Headline("states named that are there (precision)", "names_an_edit.precision"),
         Headline("states there that are named (recall)", "names_an_edit.recall"),
+        Headline("comments of rated photographs with a verdict", "verdicts.given"),
+        Headline("SRCC of these verdicts with the score", "verdicts.srcc"),
     ),
     run=run,
     settings=CommentingSettings,
