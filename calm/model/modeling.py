@@ -153,6 +153,7 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         visual_tokens: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         digit_targets: torch.Tensor | None = None,
+        decimal_targets: torch.Tensor | None = None,
         logits_to_keep: int = 0,
         score_positions: torch.Tensor | None = None,
         publics: torch.Tensor | None = None,
@@ -167,6 +168,7 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             visual_tokens: (photographs, tokens, D), the MFAM's output; beside `inputs_embeds`, for the score alone.
             labels: (B, L), -100 where nothing is learned.
             digit_targets: (B, 9), shares of 1 to 9 as an answer's first digit; NaN, the default: as the label says.
+            decimal_targets: (B, 10), shares of 0 to 9 as its second one, beside `digit_targets`; the same.
             logits_to_keep: last positions to give logits for; 0 means all.
             score_positions: (B,) where the score is read; the last position by default, as left padding has it.
             publics: (B,) whose score it is, as numbers of `config.publics`; the first by default.
@@ -182,7 +184,7 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         outputs = self.language_model.model(inputs_embeds=inputs_embeds, **where, **kwargs)
         scored = self._scored(states := outputs.last_hidden_state, shown, score_positions, publics)
         if labels is not None:
-            return CalmOutput(loss=self._language_loss(states, labels, digit_targets), **scored)
+            return CalmOutput(loss=self._language_loss(states, labels, digit_targets, decimal_targets), **scored)
         # contiguous, or torch copies the head once for every row of the batch
         kept = states[:, -logits_to_keep:].contiguous() if logits_to_keep else states
         logits = self.language_model.lm_head(kept)
@@ -240,6 +242,7 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         states: torch.Tensor,
         labels: torch.Tensor,
         digit_targets: torch.Tensor | None,
+        decimal_targets: torch.Tensor | None,
     ) -> torch.Tensor:
         """Cross-entropy, mean over each answer's tokens and then over answers: a score counts as much as a comment.
 
@@ -253,9 +256,11 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if digit_targets is not None:
             digits = torch.tensor(list(self.config.digit_token_ids), device=labels.device)
             is_digit = torch.isin(labels[:, 1:], digits) & ~digit_targets[:, :1].isnan()
-            first = is_digit & (is_digit.cumsum(1) == 1)
-            log_p = logits[first[learned]].log_softmax(-1)[:, digits[1:]]
-            losses[first[learned]] = -(digit_targets[first.any(1)] * log_p).sum(-1)
+            first, second = (is_digit & (is_digit.cumsum(1) == number) for number in (1, 2))
+            for at, targets, ids in ((first, digit_targets, digits[1:]), (second, decimal_targets, digits)):
+                if targets is not None:
+                    log_p = logits[at[learned]].log_softmax(-1)[:, ids]
+                    losses[at[learned]] = -(targets[at.any(1)] * log_p).sum(-1)
             # Points and the end are soon learnt, and the decimal is hardly to be known: the first digit counts as much
             # as all that follows it.
             counts = torch.where(first, learned.sum(1, keepdim=True) - 1.0, counts)

@@ -45,6 +45,17 @@ def digit_targets(scores: torch.Tensor, spread: float) -> torch.Tensor:
     return (-0.5 * away.square()).softmax(-1).masked_fill((scores >= 9.95).unsqueeze(1), torch.nan)
 
 
+def decimal_targets(scores: torch.Tensor, wholes: torch.Tensor, spread: float) -> torch.Tensor:
+    """Shares (B, 10) of the decimals 0 to 9 after the whole numbers (B,), which need not be those of the scores (B,).
+
+    A normal distribution of deviation `spread` around each score: after the 6 of 6.3 the decimal is about 3, after a 5
+    rather 9, after a 7 rather 0. NaN where there is no score.
+    """
+    decimals = torch.arange(10, device=scores.device, dtype=torch.float32) / 10
+    away = (wholes.unsqueeze(1) + decimals - scores.unsqueeze(1)) / spread
+    return (-0.5 * away.square()).softmax(-1)
+
+
 def distribution(shares: torch.Tensor) -> torch.Tensor:
     """Shares (B, 10) of the steps 1 to 10 of the scale, from `digit_shares`; their mean is the expectation.
 

@@ -107,6 +107,7 @@ class FinetuneScores(Optimisation):
     """S: image-score pairs."""
 
     spread: NonNegative
+    decimal_spread: NonNegative
     balance: Share  # of publics of unlike size: `calm.training.tuning`
     regression: Regression
     visual: VisualScores

@@ -25,8 +25,9 @@ from calm.layout import Layout
 from calm.model.build import ADAPTER, TRAINED, Assembly, read_trained, save_trained
 from calm.model.modeling import IGNORED, CalmForConditionalGeneration
 from calm.model.processing import CalmProcessor, is_score, number_prefix
-from calm.model.readouts import digit_targets
+from calm.model.readouts import decimal_targets, digit_targets
 from calm.params import Params
+from calm.seeds import stream
 from calm.training.features import Features, Key
 from calm.training.loop.engine import Run, finish, train
 from calm.training.loop.order import WHOLE, Order, Part
@@ -95,7 +96,7 @@ class InstructionObjective:
         self.assembly, self.model, self.features, self.parameters = assembly, assembly.model, features, parameters
         scores = options if isinstance(options, FinetuneScores) else None
         self.regression_weight = scores.regression.weight if scores else 0.0
-        self.spread = scores.spread if scores else 0.0
+        self.spread, self.decimal_spread = (scores.spread, scores.decimal_spread) if scores else (0.0, 0.0)
         self.rows = rows.reset_index(drop=True)
         self.keys, self.told = keys_of(rows), _told(rows, assembly.model.config.attribute_states)
         self._publics = torch.tensor([assembly.model.config.public(dataset) for dataset in rows["dataset"]])
@@ -114,14 +115,13 @@ class InstructionObjective:
         model, everyone = self.model, self.order(step)
         picked = everyone[part.slice(len(everyone))]
         chosen = self.rows.iloc[picked]
-        batch = collate(
-            self.assembly.processor, [list(messages) for messages in chosen["messages"]], list(chosen["answer"])
-        )
+        answers, targets = self._answers(chosen, self._draws(step)[part.slice(len(everyone))])
+        batch = collate(self.assembly.processor, [list(messages) for messages in chosen["messages"]], answers)
         keys = [key for i in picked for key in self.keys[i]]
         tokens = self.features(keys) if read is None else self.assembly.encode(read)
         output = model(
             **batch.inputs(model.device),
-            digit_targets=digit_targets(_numbers(chosen["score"], model.device), self.spread) if self.spread else None,
+            **targets,
             visual_tokens=model.mfam(tokens, told=[rows for i in picked for rows in self.told[i]]),
             score_positions=batch.prompt_ends.to(model.device),
             publics=self._publics[picked],
@@ -134,6 +134,30 @@ class InstructionObjective:
             total = total + self.regression_weight * losses["regression"]
         padding = 1 - batch.attention_mask.to(total).mean()
         return {"loss": total, **losses, "padding": padding / part.of}
+
+    def _draws(self, step: int) -> np.ndarray:
+        """Numbers from 0 to 1, one for each row of a step, (B,)."""
+        return stream(self.order.seed, self.order.name, "whole numbers", step).random(self.order.batch_size)
+
+    def _answers(self, rows: pd.DataFrame, draws: np.ndarray) -> tuple[list[str], dict[str, torch.Tensor]]:
+        """The rows' answers, and what digits of scores are taught beside what the answers say.
+
+        A decimal is taught after whole numbers that are drawn (by `draws`, (B,) in 0..1) as they are taught themselves:
+        asked by people, the model has to go on from its own whole number, which need not be the true one.
+        """
+        answers, scores = list(rows["answer"]), _numbers(rows["score"], self.model.device)
+        if not self.spread:
+            return answers, {}
+        shares = digit_targets(scores, self.spread)
+        if not self.decimal_spread:
+            return answers, {"digit_targets": shares}
+        wholes = (1 + (shares.cumsum(1) < torch.from_numpy(draws).to(shares).unsqueeze(1)).sum(1)).clamp_max(9)
+        told = zip(answers, wholes.tolist(), shares[:, 0].isnan().tolist(), strict=True)
+        answers = [answer if other else f"{whole}{answer[answer.index('.') :]}" for answer, whole, other in told]
+        return answers, {
+            "digit_targets": shares,
+            "decimal_targets": decimal_targets(scores, wholes, self.decimal_spread),
+        }
 
     def _regression(self, predicted: torch.Tensor, scores: pd.Series, count: int) -> torch.Tensor:
         """Squared error in half-scales of each part (B, parts) over the rows that have a score.

@@ -101,7 +101,7 @@ def test_kept_features_are_those_of_encoding_again(assembly: Assembly, tiny_temp
 
 
 def objective(
-    assembly: Assembly, world: Any, use: str, weight: float = 0.0, spread: float = 0.0
+    assembly: Assembly, world: Any, use: str, weight: float = 0.0, spread: float = 0.0, decimal_spread: float = 0.0
 ) -> InstructionObjective:
     rows = tables.instructions(world.layout, use)
     features = Features(assembly, Photographs(world.layout, rows["dataset"]), keep=True)
@@ -111,6 +111,7 @@ def objective(
         changes = OPTIONS.model_dump() | {
             "regression": Regression(weight=weight, visual=0.5, mirrored=False),
             "spread": spread,
+            "decimal_spread": decimal_spread,
         }
         options = scores.model_copy(update=changes)
     return InstructionObjective(assembly, features, rows, {}, options, 17, "test")
@@ -150,6 +151,45 @@ def test_with_a_spread_the_first_digit_is_taught_its_neighbours_too(assembly: As
         change += (digit + np.mean(said[1:])) / 2 - np.mean(said)
     found = spread.losses(0)["language"] - plain.losses(0)["language"]
     assert found.item() == pytest.approx(change / len(chosen), rel=1e-3)
+
+
+@torch.no_grad()
+def test_with_a_spread_of_the_decimal_it_is_taught_after_drawn_whole_numbers(
+    assembly: Assembly, tiny_template: Any
+) -> None:
+    settings = {"weight": 1.0, "spread": 0.8}
+    found = objective(assembly, tiny_template, "scores", **settings, decimal_spread=0.5)
+    chosen, many = found.rows.iloc[found.order(0)], 200
+    rated = chosen[chosen["score"].notna()].iloc[[0] * many]
+    score, given = rated["score"].iloc[0], rated["answer"].iloc[0]
+    answers, targets = found._answers(rated, (np.arange(many) + 0.5) / many)
+    wholes = pd.Series([int(answer[0]) for answer in answers])
+    assert all(answer[1:] == given[1:] for answer in answers)
+    shares = targets["digit_targets"][0]
+    assert wholes.value_counts().reindex(range(1, 10), fill_value=0).to_numpy() / many == pytest.approx(
+        shares, abs=0.01
+    )
+    for whole, decimals in zip(wholes, targets["decimal_targets"], strict=True):
+        expected = np.exp(-0.5 * ((whole + np.arange(10) / 10 - score) / 0.5) ** 2)
+        assert decimals.numpy() == pytest.approx(expected / expected.sum(), abs=1e-5)
+    # The loss of a step: as of a label that says the drawn number, but for the two digits.
+    answers, targets = found._answers(chosen, found._draws(0))
+    batch = collate(assembly.processor, [list(m) for m in chosen["messages"]], answers)
+    visual = assembly.model.mfam(found.features([key for row in found.order(0) for key in found.keys[row]]))
+    read = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "visual_tokens": visual}
+    log_p = assembly.model(**read).logits.float().log_softmax(-1)[..., assembly.model.config.digit_token_ids]
+    own, sharp = (
+        assembly.model(**read, labels=batch.labels, **told).loss
+        for told in (targets, {"digit_targets": targets["digit_targets"]})
+    )
+    change = 0.0
+    for row, (score, answer) in enumerate(zip(chosen["score"], answers, strict=True)):
+        if not np.isnan(score):
+            place, length = int(batch.prompt_ends[row]) + 2, int((batch.labels[row] >= 0).sum())
+            soft = -float(targets["decimal_targets"][row] @ log_p[row, place])
+            change += (soft + float(log_p[row, place, int(answer[2])])) / (2 * (length - 1))
+    assert change and float(own - sharp) == pytest.approx(change / len(chosen), rel=1e-3)
+    assert found.losses(0)["language"].item() == pytest.approx(own.item(), rel=1e-5)
 
 
 @torch.no_grad()
