@@ -12,9 +12,10 @@ import torch
 from PIL import Image, ImageOps
 
 from calm.assistant import Calm, Score
-from calm.assistant.answers import BEAMS
+from calm.assistant.answers import BEAMS, consistent
 from calm.assistant.personal import ContextError, read_last
 from calm.attributes import LEVELS
+from calm.attributes.grammar import STANDINGS, openings
 from calm.attributes.taxonomy import taxonomy
 from calm.data.store.images import read_image
 from calm.instructions import COMMENT_PROMPT, parse_score, personal_messages
@@ -108,6 +109,36 @@ def test_a_comment_is_likelier_than_what_greedy_decoding_writes(calm: Calm, monk
     prompt = calm._prompt(COMMENT_PROMPT, calm.observe(picture).tokens)
     greedy, found = answer_log_likelihood(calm.model, prompt, [ids[0].tolist() for ids in written])
     assert found > greedy
+
+
+def test_a_verdict_does_not_contradict_the_score(calm: Calm) -> None:
+    tokenizer = calm._speaker.tokenizer
+    begun = {one: tokenizer(openings(one)).input_ids for one in STANDINGS}
+    for so_far in [ids[:-1] for of_one in begun.values() for ids in of_one]:
+        # The beams of three photographs have begun with the same words: what may follow depends on a standing alone.
+        ids = torch.tensor([so_far] * len(STANDINGS) * BEAMS)
+        shares = consistent(STANDINGS, tokenizer)(ids, torch.zeros(len(ids), len(tokenizer)))
+        for standing, beams in zip(STANDINGS, shares.split(BEAMS), strict=True):
+            others = [other for one in STANDINGS if one != standing for other in begun[one]]
+            ended = {other[-1] for other in others if other[:-1] == so_far[len(so_far) - len(other) + 1 :]}
+            assert all(set(beam.isinf().nonzero().flatten().tolist()) == ended for beam in beams)
+
+
+def test_comments_keep_to_the_score_where_the_model_has_learnt_verdicts(
+    calm: Calm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures, asked = tiny.pictures(3), []
+    monkeypatch.setattr(
+        "calm.assistant.assistant.consistent",
+        lambda standings, tokenizer: asked.append(standings) or consistent(standings, tokenizer),
+    )
+    assert calm.comment(pictures, max_new_tokens=2) and not asked
+    monkeypatch.setattr(calm.model.config, "verdicts", True)
+    shares = [10.0, 50.0, 90.0]
+    told = [replace(one, percentile=share) for one, share in zip(calm.score(pictures), shares, strict=True)]
+    monkeypatch.setattr(calm, "score", lambda *_, **__: told)
+    assert len(calm.comment(pictures, batch_size=2, max_new_tokens=2)) == 3
+    assert asked == [["low", "middle"], ["high"]]
 
 
 def test_suggestions_are_what_is_recognised_with_a_remedy_of_that_state(

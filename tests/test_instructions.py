@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from calm.attributes.edits import EMPTY, SPOILT
-from calm.attributes.grammar import standing_of
+from calm.attributes.grammar import BOUNDS, standing_of
 from calm.data.leakage.stage import filter_leakage
 from calm.data.prepare import prepare
 from calm.data.sources import fetch
@@ -29,7 +29,7 @@ from calm.instructions import (
     rescale,
     safe_answer,
 )
-from calm.instructions.stage import VERDICT_BOUNDS, build_instructions
+from calm.instructions.stage import build_instructions
 from calm.io import write_table
 from calm.layout import Layout
 from calm.model.settings import Runtime
@@ -173,7 +173,7 @@ def test_verdicts_of_rated_photographs_follow_their_scores(
     found = comments[comments["origin"] == "synthetic_verdict"].set_index("item")
     given = scores[(scores["task"] == "score") & (scores["split"] == "train")].set_index("item")["score"]
     assert len(found) == round(0.5 * len(given)) > 8 and set(found["split"]) == {"train"}
-    low, high = given.quantile(VERDICT_BOUNDS)
+    low, high = given.quantile(BOUNDS)
     for item, answer in found["answer"].items():
         score = given[item]
         standing = "low" if score < low else "high" if score > high else "middle"

@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from calm.attributes.grammar import STANDINGS, Standing, openings, standing_at
 from calm.instructions import COMMENT_PROMPT, SCORE_PROMPT, SUGGESTION_PROMPT, as_public
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
     from calm.assistant.assistant import Calm
+    from calm.assistant.inputs import Photographs
 
+SUGGESTION_FORM = "I would {remedy}."
+LEAVE = "Leave it as it is."
 BEAMS = 3  # of a comment: greedy decoding names fewer edits, and five beams no more (docs/experiments.md)
 
 
@@ -74,6 +79,31 @@ class Remedy:
     state: str
     text: str
     log_odds: float
+
+
+def own_standings(calm: Calm, images: Photographs, batch_size: int) -> list[Standing]:
+    """Where each photograph's score puts it among others; empty for a model that has learnt no verdicts."""
+    if not calm.model.config.verdicts:
+        return []
+    scores = calm.score(images, batch_size, written=False)
+    return [standing_at((score.percentile or 0) / 100) for score in scores]
+
+
+def consistent(standings: Sequence[Standing], tokenizer: PreTrainedTokenizerBase) -> LogitsProcessor:
+    """Bars, from each photograph's beams, openings of comments whose verdict is not its standing."""
+    import torch
+    from transformers import LogitsProcessor, NoBadWordsLogitsProcessor
+
+    begun = {one: tokenizer(openings(one), add_special_tokens=False).input_ids for one in STANDINGS}
+    others = {one: [ids for other in STANDINGS if other != one for ids in begun[other]] for one in set(standings)}
+    barred = {one: NoBadWordsLogitsProcessor(ids, tokenizer.eos_token_id) for one, ids in others.items()}
+
+    class Consistent(LogitsProcessor):
+        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            beams = zip(standings, input_ids.split(BEAMS), scores.split(BEAMS), strict=True)
+            return torch.cat([barred[standing](said, of_beam) for standing, said, of_beam in beams])
+
+    return Consistent()
 
 
 def in_words(calm: Calm, public: str | None = None) -> Mapping[str, Callable[[Sequence[Image]], list[str]]]:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from calm import uncollected
-from calm.assistant.answers import BEAMS, Remedy, Score, Suggestion
+from calm.assistant.answers import BEAMS, LEAVE, SUGGESTION_FORM, Remedy, Score, Suggestion, consistent, own_standings
 from calm.assistant.inputs import MAX_SIDE, Photographs, listed, opened
 from calm.assistant.personal import InContext, Observed, encoded, mirrored_tokens, read_last
 from calm.attributes import LEVELS
@@ -37,9 +37,6 @@ from calm.model.readouts import ANSWER_TOKENS, answer_log_likelihood, distributi
 from calm.model.released import FOLDER, is_released, load_released, metadata
 from calm.model.settings import Runtime
 from calm.sharing import fetch, is_name, revision_of
-
-SUGGESTION_FORM = "I would {remedy}."
-LEAVE = "Leave it as it is."
 
 
 class Calm:
@@ -169,9 +166,11 @@ class Calm:
 
     @torch.inference_mode()
     def comment(self, images: Photographs, batch_size: int = 16, max_new_tokens: int = 40) -> list[str]:
-        """One comment on each photograph, by beam search."""
+        """One comment on each photograph, by beam search; a verdict in it does not contradict the score."""
         texts: list[str] = []
+        standings = own_standings(self, images := listed(images), batch_size)
         for tokens in self._encoded(images, batch_size):
+            here, standings = standings[: len(tokens.high)], standings[len(tokens.high) :]
             embeddings = self._prompt(COMMENT_PROMPT, self.model.mfam(tokens))
             mask = torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
             ids = self.model.generate(
@@ -182,6 +181,7 @@ class Calm:
                 do_sample=False,
                 # A number is no comment; a photograph like those that only scores were learnt from would get one.
                 begin_suppress_tokens=self.model.config.digit_token_ids,
+                logits_processor=[consistent(here, self._speaker.tokenizer)] if here else [],
             )
             texts += [text.strip() for text in self._speaker.tokenizer.batch_decode(ids, skip_special_tokens=True)]
         return texts

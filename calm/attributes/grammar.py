@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from itertools import product
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 from ruamel.yaml import YAML
@@ -20,6 +20,8 @@ from calm.attributes.taxonomy import Attribute, State, Taxonomy, taxonomy
 Choice = TypeVar("Choice")
 Rules = dict[str, list[frozenset[str]]]
 Standing = Literal["low", "middle", "high"]  # of a photograph among those that people scored
+STANDINGS: tuple[Standing, ...] = get_args(Standing)
+BOUNDS = 0.25, 0.75  # shares of the photographs between which one is neither weak nor fine
 
 GRAMMAR = "grammar-4"  # raised whenever the same seed would give other texts
 
@@ -116,15 +118,28 @@ def _verdict(sound: Sequence[Attribute], standing: Standing, rng: np.random.Gene
     return _within(f"{verdict}.", [_pick(_WORDS["closings"][standing], rng)])
 
 
+def standing_at(share: float) -> Standing:
+    """What to call a photograph that scores higher than this share of the others."""
+    low, high = BOUNDS
+    return "low" if share < low else "high" if share > high else "middle"
+
+
+def openings(standing: Standing) -> list[str]:
+    """How comments with this verdict begin, up to where other texts go on differently: "A weak", "This photo works"."""
+    begun = []
+    for pattern in _WORDS["verdicts"][standing]:
+        before, after = pattern.split("{kind}")
+        if len(before.split()) > 1:
+            begun.append(before.strip())
+        else:
+            verb = re.split(r"[:,]", after)[0]
+            begun += [f"{before}{kind}{verb}" for kind in _WORDS["kinds"]]
+    return begun
+
+
 def standing_of(text: str) -> Standing | None:
     """The verdict that a comment of the grammar begins with; None where it is another text, or names flaws."""
-    kind = f"(?:{'|'.join(_WORDS['kinds'])})"
-    for standing, patterns in _WORDS["verdicts"].items():
-        if any(
-            re.match(re.escape(pattern).replace(r"\{kind\}", kind).split(r"\{reasons")[0], text) for pattern in patterns
-        ):
-            return standing
-    return None
+    return next((one for one in STANDINGS if text.startswith(tuple(openings(one)))), None)
 
 
 def _within(text: str, extras: Sequence[str]) -> str:

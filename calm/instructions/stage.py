@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from calm.attributes.edits import EMPTY, SPOILT
-from calm.attributes.grammar import Rules, Standing, naming_rules, sound_named, states_named
+from calm.attributes.grammar import BOUNDS, Rules, Standing, naming_rules, sound_named, states_named
 from calm.attributes.grammar import comment as composed
 from calm.attributes.taxonomy import taxonomy
 from calm.data.settings import Spoilt
@@ -39,7 +39,6 @@ from calm.seeds import derive, stream
 Row = dict[str, Any]  # of INSTRUCTION
 Label = Mapping[Any, Any]  # a row of another table, with the split of its item
 MOST_TURNS = 4  # of a conversation in the prompt, before the one to answer: the last ones
-VERDICT_BOUNDS = 0.25, 0.75  # quantiles of the training scores between which a photograph is neither weak nor fine
 _LABELS, _LABEL_PROBABILITY = 3, 0.1  # ImageNet classes named in a caption: at most, at least
 
 
@@ -136,7 +135,7 @@ def _verdict_rows(scores: Sequence[Row], publics: Sequence[str], share: float, s
     train = [row for row in scores if row["split"] == "train" and row["dataset"] == publics[0]]
     if not (drawn := _drawn_share(train, share, seed, "verdicts")):
         return []
-    low, high = np.quantile([row["score"] for row in train], VERDICT_BOUNDS)
+    low, high = np.quantile([row["score"] for row in train], BOUNDS)
     found, rules = [], naming_rules(taxonomy())
     for row in drawn:
         standing: Standing = "low" if row["score"] < low else "high" if row["score"] > high else "middle"

@@ -89,6 +89,7 @@ class CalmConfig(PreTrainedConfig):
     # Publics whose mean scores were learnt, the one to be asked by default first: `name`, `origin` of their scores, and
     # `steps`, the 0th, 1st, ..., 100th percentile of those learnt from. Empty: there is one, without a name.
     publics: list[dict[str, Any]] = field(default_factory=list)
+    verdicts: bool = False  # comments begin with one that follows the first public's score, where they name no flaw
     score_mean: bool = False  # of its parts is the score; of a checkpoint by an earlier calm it was their sum
     score_visual: float = 0.5  # what the visual part counts in that mean
     score_mirrored: bool = False  # and whether it looks at the mirrored photograph too, which costs the encoder's time

@@ -164,7 +164,7 @@ def assemble_from(start: Sequence[Path], params: Params, publics: Sequence[dict[
         publics: whose scores are to be learnt (`CalmConfig.publics`).
     """
     config = load_config(start[0])
-    config.publics = list(publics)
+    config.publics, config.verdicts = list(publics), bool(publics) and params.instructions.verdicts > 0
     if publics:  # a run that learns scores
         read = params.finetune.scores.regression
         config.score_visual, config.score_mirrored = read.visual, read.mirrored

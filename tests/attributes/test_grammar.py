@@ -5,7 +5,16 @@ import re
 import pytest
 
 from calm.attributes.edits import Edit, draw_edits
-from calm.attributes.grammar import MAX_WORDS, all_guidance, comment, degree
+from calm.attributes.grammar import (
+    MAX_WORDS,
+    STANDINGS,
+    all_guidance,
+    comment,
+    degree,
+    openings,
+    standing_at,
+    standing_of,
+)
 from calm.attributes.taxonomy import Attribute, State, taxonomy
 from calm.seeds import stream
 
@@ -101,6 +110,19 @@ def test_unedited_photographs_are_praised_only() -> None:
     for index in range(100):
         text = comment([], stream(4, "praise", index))
         assert not [label for label in labels if names(label, text)], text
+
+
+def test_a_verdict_is_read_off_its_comment_and_no_opening_serves_two() -> None:
+    begun = [(standing, opening) for standing in STANDINGS for opening in openings(standing)]
+    for standing, opening in begun:
+        assert [one for one, other in begun if other.startswith(opening) or opening.startswith(other)] == [standing]
+    for index in range(200):
+        rng = stream(7, "verdict", index)
+        for standing in STANDINGS:
+            text = comment([], rng, standing=standing)
+            assert well_formed(text) and standing_of(text) == standing, text
+        assert standing_of(comment(draw_edits(rng, 1 + index % 3, taxonomy()), rng)) is None
+    assert [standing_at(share) for share in (0.0, 0.24, 0.25, 0.75, 0.76)] == ["low", "low", "middle", "middle", "high"]
 
 
 def test_praise_beside_a_flaw_never_concerns_what_an_edit_touched() -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from calm.attributes.edits import edit_labels
-from calm.attributes.grammar import Rules, Standing, naming_rules, standing_of, states_named
+from calm.attributes.grammar import STANDINGS, Rules, naming_rules, standing_of, states_named
 from calm.attributes.taxonomy import taxonomy
 from calm.data.store.tables import comments
 from calm.data.store.text import critiques
@@ -192,15 +192,14 @@ def _verdicts(bench: Bench[CommentingSettings], most: int) -> dict[str, Any]:
     """
     rows = rated(bench, "test")
     rows = bench.at_most(rows[rows["dataset"] == bench.params.data.roles.scores[0]].reset_index(drop=True), most)
-    standings = list(get_args(Standing))
-    ranks = pd.Series([standing_of(text) for text in _comments(bench, rows)]).map(standings.index, na_action="ignore")
+    ranks = pd.Series([standing_of(text) for text in _comments(bench, rows)]).map(STANDINGS.index, na_action="ignore")
     given = ranks.notna()
     said, scores, groups = ranks[given].astype(int), rows["score"][given], group_keys(rows[given])
     return {
         "given": mean(given.astype(float), group_keys(rows), bench.bootstrap).to_json(),
         "srcc": estimate(SRCC, said, scores, groups, bench.bootstrap).to_json(),
-        "scores": {standings[rank]: round(float(part.mean()), 6) for rank, part in scores.groupby(said)},
-        "named": {standings[rank]: len(part) for rank, part in scores.groupby(said)},
+        "scores": {STANDINGS[rank]: round(float(part.mean()), 6) for rank, part in scores.groupby(said)},
+        "named": {STANDINGS[rank]: len(part) for rank, part in scores.groupby(said)},
     }
 
 

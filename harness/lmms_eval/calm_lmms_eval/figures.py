@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from calm.assistant.assistant import SUGGESTION_FORM
+from calm.assistant.answers import SUGGESTION_FORM
 from calm.attributes.grammar import Rules, naming_rules, states_named
 from calm.attributes.taxonomy import taxonomy
 from calm.evaluation.statistics import captions, decisions
