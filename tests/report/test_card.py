@@ -12,6 +12,7 @@ import torch
 from calm.data.sources import source_type
 from calm.io import sha256_file
 from calm.layout import Layout
+from calm.model.pretrained import resolve_dtype
 from calm.model.released import FOLDER, WEIGHTS, metadata
 from calm.params import Params
 from calm.report import tables
@@ -40,7 +41,9 @@ def test_a_card_says_whose_taste_it_is_and_how_well_it_does(
     assert measured and all(row.label in card and f"{row.value} | {row.interval}" in card for row in measured)
     assert sha256_file(tmp_path / "released" / WEIGHTS) in card
     assert metadata(tmp_path / "released")["name"] in card
-    assert f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}" in card
+    rounded = str(resolve_dtype(world.params.runtime)).removeprefix("torch.")
+    assert f"torch {torch.__version__}, " in card and torch.backends.cpu.get_cpu_capability() in card
+    assert f"frozen parts in {rounded}" in card
 
 
 def test_without_results_it_is_told_what_to_run(world: World, tmp_path: Path) -> None:
