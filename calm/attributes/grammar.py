@@ -125,15 +125,14 @@ def standing_at(share: float) -> Standing:
 
 
 def openings(standing: Standing) -> list[str]:
-    """How comments with this verdict begin, up to where other texts go on differently: "A weak", "This photo works"."""
+    """How comments with this verdict begin, up to the word that tells: "A weak", "This photo works"."""
     begun = []
     for pattern in _WORDS["verdicts"][standing]:
         before, after = pattern.split("{kind}")
         if len(before.split()) > 1:
             begun.append(before.strip())
         else:
-            verb = re.split(r"[:,]", after)[0]
-            begun += [f"{before}{kind}{verb}" for kind in _WORDS["kinds"]]
+            begun += [f"{before}{kind} {after.split()[0]}" for kind in _WORDS["kinds"]]
     return begun
 
 
