@@ -91,14 +91,13 @@ def blur(images: Tensor, strength: Sequence[float], _seeds: Sequence[int] = ()) 
 
 def shake(images: Tensor, strength: Sequence[float], seeds: Sequence[int]) -> Tensor:
     """Smear each image over `strength` pixels at the design size, along a line of seeded direction."""
-    # Half a turn of a line is all directions there are. One image at a time, as in `blur`.
-    angles = [float(stream(seed, "shake").uniform(0, 180)) for seed in seeds]
-    sides = [2 * round(length * scale(images) / 2) + 1 for length in strength]
-    smeared = [
-        motion_blur(image, side, angle, 0.0, border_type="replicate", mode="bilinear")
-        for image, side, angle in zip(images.split(1), sides, angles, strict=True)
-    ]
-    return torch.cat(smeared).clamp(0, 1)
+    told = zip(images.split(1), strength, seeds, strict=True)  # one image at a time, as in `blur`
+    return torch.cat([_smeared(image, length, stream(seed, "shake").uniform(0, 180)) for image, length, seed in told])
+
+
+def _smeared(image: Tensor, length: float, degrees: float) -> Tensor:
+    side = 2 * round(length * scale(image) / 2) + 1
+    return motion_blur(image, side, degrees, 0.0, border_type="replicate", mode="bilinear").clamp(0, 1)
 
 
 def sharpen(images: Tensor, strength: Sequence[float], _seeds: Sequence[int]) -> Tensor:
@@ -339,20 +338,13 @@ def paint(images: Tensor, strength: Sequence[float], _seeds: Sequence[int]) -> T
 
 def _kuwahara(image: Tensor, radius: int) -> Tensor:
     """Each pixel takes the mean of that one of its four neighbouring squares which varies least."""
-    grey = luma(image)
-    stacked = torch.cat((image, grey, grey * grey), dim=1)
-    padded = F.pad(stacked, (radius, radius, radius, radius), mode="replicate")
-    means = F.avg_pool2d(padded, radius + 1, stride=1)
+    stacked = torch.cat((image, grey := luma(image), grey * grey), dim=1)
+    means = F.avg_pool2d(F.pad(stacked, (radius,) * 4, mode="replicate"), radius + 1, stride=1)
     height, width = image.shape[-2:]
-    best, least = None, None
-    for top in (0, radius):
-        for left in (0, radius):
-            corner = means[:, :, top : top + height, left : left + width]
-            variance = corner[:, 4:5] - corner[:, 3:4] * corner[:, 3:4]
-            if best is None or least is None:
-                best, least = corner[:, :3], variance
-                continue
-            best = torch.where(variance < least, corner[:, :3], best)
-            least = torch.minimum(variance, least)
-    assert best is not None
+    corners = [means[:, :, top : top + height, left : left + width] for top in (0, radius) for left in (0, radius)]
+    variances = [corner[:, 4:5] - corner[:, 3:4] * corner[:, 3:4] for corner in corners]
+    best, least = corners[0][:, :3], variances[0]
+    for corner, variance in zip(corners[1:], variances[1:], strict=True):
+        best = torch.where(variance < least, corner[:, :3], best)
+        least = torch.minimum(variance, least)
     return best.clamp(0, 1)

@@ -235,7 +235,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
 def test_files_named_in_pages_exist(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    examples = ("shake.py", "diary/__init__.py", "mirrored.py", "distinct.py")  # of docs/extending.md
+    examples = ("exposures.py", "diary/__init__.py", "mirrored.py", "distinct.py")  # of docs/extending.md
     for name in re.findall(r"`((?:calm|tests|docs|workflow|profiles|requirements)/[\w./-]+\.\w+)`", text):
         if not name.endswith(examples):
             assert (REPOSITORY / name).is_file(), f"{page.name}: {name}"
