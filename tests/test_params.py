@@ -75,6 +75,7 @@ def test_unknown_mistyped_and_impossible_values_name_their_key(raw: Any, key: st
         ("pretrain.attributes.language.samples", 0, "pretrain.attributes.language"),
         ("mfam.cross_attention_every", 99, "mfam.cross_attention_every"),
         ("mfam.heads", 7, "mfam.heads"),
+        ("finetune.scores.spread", 0.0, "finetune.scores.decimal_spread"),
     ],
 )
 def test_keys_without_effect_beside_the_others_are_errors(raw: Any, key: str, value: Any, named: str) -> None:

@@ -112,6 +112,12 @@ class FinetuneScores(Optimisation):
     regression: Regression
     visual: VisualScores
 
+    @model_validator(mode="after")
+    def _decimals_follow_taught_digits(self) -> FinetuneScores:
+        if self.decimal_spread and not self.spread:
+            raise ValueError("finetune.scores.decimal_spread has no effect where spread is 0: set it to 0 too")
+        return self
+
 
 class FinetuneParams(Section):
     """The two processes of fine-tuning: C, then S."""
