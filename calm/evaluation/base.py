@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics.metrics import Bootstrap, Estimate, mean
+from calm.instructions import rescale
 from calm.layout import Layout
 from calm.params import Params
 from calm.seeds import stream
@@ -166,6 +167,35 @@ def load_model(folder: Path, params: Params) -> Calm:
     from calm.assistant import Calm
 
     return Calm.from_pretrained(folder, device=params.runtime.device, dtype=params.runtime.dtype)
+
+
+def rated(bench: Bench, split: str) -> pd.DataFrame:
+    """Items of a split with the crowd's score on 1..10: columns of ITEM, and score, cut, origin, votes and their ends.
+
+    Raises:
+        EvaluationError: an item has no crowd score, or several.
+    """
+    from calm.data.store.tables import ratings
+    from calm.evaluation.statistics.calibration import cut
+
+    rows = bench.items("scores", split)
+    tables = [ratings(bench.layout, dataset) for dataset in sorted(rows["dataset"].unique())]
+    kept = ["dataset", "item_id", "score", "score_min", "score_max", "votes", "origin"]
+    crowd = pd.concat(tables).loc[lambda t: t["rater_id"].isna(), kept]
+    merged = rows.merge(crowd, on=["dataset", "item_id"], how="left")
+    if merged["score"].isna().any():
+        row = merged[merged["score"].isna()].iloc[0]
+        raise EvaluationError(f"{row['dataset']}: item '{row['item_id']}' is in the list of role 'scores' but unrated")
+    if len(merged) > len(rows):
+        row = merged[merged.duplicated(["dataset", "item_id"])].iloc[0]
+        raise EvaluationError(f"{row['dataset']}: item '{row['item_id']}' has more than one crowd score")
+    ends = list(zip(merged["score_min"], merged["score_max"], strict=True))
+    return merged.assign(
+        score=[rescale(score, *scale) for score, scale in zip(merged["score"], ends, strict=True)],
+        cut=[cut(*scale) for scale in ends],
+        # A histogram's steps lie evenly from end to end of its scale, which is 1..10 now.
+        votes=pd.Series([None if votes is None else list(votes) for votes in merged["votes"]], dtype=object),
+    )
 
 
 def item_keys(rows: pd.DataFrame) -> list[tuple[str, str]]:

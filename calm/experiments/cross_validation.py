@@ -20,11 +20,11 @@ from sklearn.model_selection import GroupKFold
 
 from calm.assistant import Calm
 from calm.data.store import tables
-from calm.evaluation.base import ROW, Bench, Outcome, group_keys, item_keys, origin_of_labels
+from calm.evaluation.base import ROW, Bench, Outcome, group_keys, item_keys, origin_of_labels, rated
 from calm.evaluation.stage import write_outcome
 from calm.evaluation.statistics.metrics import PLCC, SRCC, Bootstrap, mean_over_seeds
 from calm.evaluation.statistics.ridge import RIDGE, ridge_scores
-from calm.evaluation.tasks.scoring import READOUTS, rated
+from calm.evaluation.tasks.scoring import READOUTS
 from calm.io import atomic_file, sha256_file, sha256_text
 from calm.layout import Layout
 from calm.model.build import TRAINED

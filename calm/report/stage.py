@@ -13,10 +13,9 @@ from calm import __version__
 from calm.attributes import LEVELS
 from calm.attributes.edits import edit_labels
 from calm.data.store.text import clean
-from calm.evaluation.base import Bench, group_keys, item_keys, load_model
+from calm.evaluation.base import Bench, group_keys, item_keys, load_model, rated
 from calm.evaluation.settings import ReportParams
 from calm.evaluation.stage import settings
-from calm.evaluation.tasks.scoring import rated
 from calm.io import atomic_file
 from calm.layout import Layout
 from calm.params import Params

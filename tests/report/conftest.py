@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from calm.evaluation.base import Bench
+from calm.evaluation.base import Bench, rated
 from calm.evaluation.stage import evaluate, settings
 from calm.evaluation.statistics import captions
 from calm.evaluation.tasks import commenting
-from calm.evaluation.tasks.scoring import PREDICTIONS, predict, rated
+from calm.evaluation.tasks.scoring import PREDICTIONS, predict
 from calm.io import write_json, write_table
 from calm.layout import Layout
 from tests.evaluation.calm_world import World, build_world, with_settings

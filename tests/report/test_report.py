@@ -119,8 +119,7 @@ def test_text_of_a_model_cannot_break_the_page(world: World) -> None:
 
 
 def test_examples_pair_a_photograph_with_a_view_of_it(world: World) -> None:
-    from calm.evaluation.base import Bench
-    from calm.evaluation.tasks.scoring import rated
+    from calm.evaluation.base import Bench, rated
 
     bench = Bench("report", world.params, world.layout, world.oracle(), world.params.report)
     rows = chosen(rated(bench, "test"), bench)

@@ -30,13 +30,13 @@ from calm.evaluation.base import (
     group_keys,
     origin_of_labels,
     paired_means,
+    rated,
 )
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics.captions import BLEU, CaptionScores, scored, tokenised
 from calm.evaluation.statistics.decisions import KINDS, elsewhere, figures, hits
 from calm.evaluation.statistics.jars import spice
 from calm.evaluation.statistics.metrics import SRCC, Bootstrap, Estimate, Vector, estimate, mean
-from calm.evaluation.tasks.scoring import rated
 from calm.settings import PositiveInt
 
 METRICS = {
@@ -71,7 +71,7 @@ class CommentingSettings(TaskSettings):
 
     max_items: PositiveInt
     max_new_tokens: PositiveInt
-    verdicts: PositiveInt | None = None  # rated photographs, at most, whose verdicts are held against their scores
+    verdicts: PositiveInt | None  # rated photographs, at most, whose verdicts are held against their scores
 
 
 def run(bench: Bench[CommentingSettings]) -> Outcome:
