@@ -23,7 +23,7 @@ Standing = Literal["low", "middle", "high"]  # of a photograph among those that 
 STANDINGS: tuple[Standing, ...] = get_args(Standing)
 BOUNDS = 0.25, 0.75  # shares of the photographs between which one is neither weak nor fine
 
-GRAMMAR = "grammar-4"  # raised whenever the same seed would give other texts
+GRAMMAR = "grammar-5"  # raised whenever the same seed would give other texts
 
 MAX_WORDS = 35  # of a comment
 MIN_WORDS = 12
@@ -118,10 +118,9 @@ def _verdict(sound: Sequence[Attribute], standing: Standing, rng: np.random.Gene
     return _within(f"{verdict}.", [_pick(_WORDS["closings"][standing], rng)])
 
 
-def standing_at(share: float) -> Standing:
-    """What to call a photograph that scores higher than this share of the others."""
-    low, high = BOUNDS
-    return "low" if share < low else "high" if share > high else "middle"
+def standing_at(place: float, low: float = BOUNDS[0], high: float = BOUNDS[1]) -> Standing:
+    """What to call a photograph by the share of others that score lower; or by its score, with the scores at BOUNDS."""
+    return "low" if place < low else "high" if place > high else "middle"
 
 
 def openings(standing: Standing) -> list[str]:

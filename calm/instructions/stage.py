@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from calm.attributes.edits import EMPTY, SPOILT
-from calm.attributes.grammar import BOUNDS, Rules, Standing, naming_rules, sound_named, states_named
+from calm.attributes.grammar import BOUNDS, Rules, naming_rules, sound_named, standing_at, states_named
 from calm.attributes.grammar import comment as composed
 from calm.attributes.taxonomy import taxonomy
 from calm.data.settings import Spoilt
@@ -135,11 +135,11 @@ def _verdict_rows(scores: Sequence[Row], publics: Sequence[str], share: float, s
     train = [row for row in scores if row["split"] == "train" and row["dataset"] == publics[0]]
     if not (drawn := _drawn_share(train, share, seed, "verdicts")):
         return []
-    low, high = np.quantile([row["score"] for row in train], BOUNDS)
+    bounds = np.quantile([row["score"] for row in train], BOUNDS)
     found, rules = [], naming_rules(taxonomy())
     for row in drawn:
-        standing: Standing = "low" if row["score"] < low else "high" if row["score"] > high else "middle"
-        answer = composed([], stream(seed, "verdict", row["dataset"], *row["item_ids"]), standing=standing)
+        rng = stream(seed, "verdict", row["dataset"], *row["item_ids"])
+        answer = composed([], rng, standing=standing_at(row["score"], *bounds))
         label = {**row, "item_id": row["item_ids"][0], "origin": "synthetic_verdict"}
         made = instruction("comment", label, messages(COMMENT_PROMPT), answer)
         found.append({**made, "told": _told(answer, rules)})
