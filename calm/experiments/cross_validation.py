@@ -33,7 +33,7 @@ from calm.model.mfam import MFAM
 from calm.params import Params
 from calm.seeds import derive
 from calm.training.features import Features, Key
-from calm.training.finetune import assemble_from, head_beside_language, open_for_training, open_language_model
+from calm.training.finetune import RUNS, assemble_from, head_beside_language, open_for_training, open_language_model
 from calm.training.loop.engine import Objective, Run, finish, train
 from calm.training.settings import CrossValidation, Optimisation, Recipe, Strategy
 from calm.training.tuning import (
@@ -214,17 +214,18 @@ class Learner:
 
     def __init__(self, params: Params, layout: Layout, rows: pd.DataFrame) -> None:
         self.params, self.layout = params, layout
-        start = layout.finetuned("comments")  # from which stage finetune learns scores too
-        self.assembly = assemble_from([start], params, learnt_publics(rows, params.data.roles.scores))
-        open_language_model(self.assembly, start, params)
+        start = [layout.pretrained("attributes"), layout.pretrained("alignment")]
+        self.assembly = assemble_from(start, params, learnt_publics(rows, params.data.roles.scores))
+        open_language_model(self.assembly, start[-1], params)
         self.parameters = self._open("language", "visual")
         state = self.assembly.model.state_dict()
         self._begun: dict[str, torch.Tensor] = {
             name: tensor.clone() for name, tensor in state.items() if self._set_back(name)
         }
-        self._said, self._rated = tables.instructions(layout, "scores"), set(rows["dataset"])
-        self._inputs = [sha256_file(start / TRAINED), sha256_file(layout.instructions / "scores.parquet")]
-        datasets = {*self._rated, *self._said["dataset"]}
+        self._said, self._rated = {run: tables.instructions(layout, run) for run in RUNS}, set(rows["dataset"])
+        read = [*(folder / TRAINED for folder in start), *(layout.instructions / f"{run}.parquet" for run in RUNS)]
+        self._inputs = [sha256_file(path) for path in read]
+        datasets = self._rated.union(*(said["dataset"] for said in self._said.values()))
         self.features = Features.of(self.assembly, datasets, params.runtime, layout)
         self.features.prepare(_keys(rows))
 
@@ -239,13 +240,18 @@ class Learner:
         return self.assembly.model.mfam.pooled_features(self.features(_keys(rows))).cpu().numpy()
 
     def learn(self, recipe: Recipe, rows: pd.DataFrame, seed: int, label: str) -> None:
-        """Train on `rows` (columns as above) from the recipe's start: the visual phase, then the language model's."""
+        """Train on `rows` (columns as above) from the recipe's start: the visual phase, then the language model's.
+
+        Comments may tell scores, so before a language model learns scores it learns comments anew in each fold.
+        """
         model, options = self.assembly.model, self.params.finetune.scores
         model.load_state_dict(self._begun, strict=False)
         if recipe.self_supervision == "none":
             self._renew(_keys(rows), seed)
         model.config.reads = list(recipe.reads)
-        said = balanced(self._learnt(rows), options.balance)
+        if recipe.steps:
+            self._tune(self._learnt("comments", rows), (), self.params.finetune.comments, seed, f"{label}-words", rows)
+        said = balanced(self._learnt("scores", rows), options.balance)
         scored = said[said["score"].notna()]
         keys, visual = [first for first, *_ in keys_of(scored)], options.visual
         self._open("visual")
@@ -256,15 +262,23 @@ class Learner:
         self._train(objective, visual, seed, f"{label}-visual", rows)
         if recipe.steps:
             language = options.model_copy(update={"steps": recipe.steps})
-            trained = self._open(*head_beside_language(language))
-            answers = InstructionObjective(self.assembly, self.features, said, trained, language, seed, label)
-            self._train(answers, language, seed, label, rows)
+            self._tune(said, head_beside_language(language), language, seed, label, rows)
 
-    def _learnt(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Instructions about these photographs, and about those of datasets that nobody's scores are asked of."""
-        known = set(_keys(rows))
-        about = [(dataset, ids[0]) for dataset, ids in zip(self._said["dataset"], self._said["item_ids"], strict=True)]
-        return self._said[[key in known or key[0] not in self._rated for key in about]]
+    def _learnt(self, run: str, rows: pd.DataFrame) -> pd.DataFrame:
+        """Instructions about these photographs, and about training ones of datasets without scores to find."""
+        known, said = set(_keys(rows)), self._said[run]
+        about = zip(said["dataset"], said["item_ids"], said["split"], strict=True)
+        return said[
+            [(name, ids[0]) in known or (name not in self._rated and split == "train") for name, ids, split in about]
+        ]
+
+    def _tune(
+        self, said: pd.DataFrame, head: Sequence[str], options: Optimisation, seed: int, label: str, rows: pd.DataFrame
+    ) -> None:
+        """The language model, and these parts of the score head, on these instructions."""
+        trained = self._open(*head)
+        answers = InstructionObjective(self.assembly, self.features, said, trained, options, seed, label)
+        self._train(answers, options, seed, label, rows)
 
     def fingerprint(self, recipe: Recipe, rows: pd.DataFrame, seed: int, label: str) -> str:
         """Hash of everything that decides what `learn` learns."""

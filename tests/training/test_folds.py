@@ -57,6 +57,15 @@ def test_with_the_language_model_there_are_all_readouts_and_its_own_weights_stay
         assert torch.equal(model.get_parameter(name), before), name
 
 
+def test_what_comments_say_of_held_out_photographs_is_not_learnt(learner: Learner) -> None:
+    said, first = learner._said["comments"], learnt(learner, SPEAKING)
+    held_out = said["item_ids"].map(lambda ids: ids[0] in set(ROWS["item_id"][4:]))
+    assert held_out.any() and not held_out.all()
+    for changed, same in ((held_out, True), (~held_out, False)):
+        learner._said["comments"] = said.assign(answer=said["answer"].mask(changed, "A stunning photo."))
+        assert np.array_equal(learnt(learner, SPEAKING), first) == same
+
+
 def test_without_it_there_is_the_regression_alone(learner: Learner) -> None:
     learner.learn(FRESH, ROWS[:4], 1, "test")
     found = learner.scores(ROWS[4:], language=False)
