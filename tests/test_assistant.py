@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 
 from calm.assistant import Calm, Score
-from calm.assistant.answers import BEAMS, consistent
+from calm.assistant.answers import BEAMS, barred, consistent
 from calm.assistant.personal import ContextError, read_last
 from calm.attributes import LEVELS
 from calm.attributes.grammar import STANDINGS, openings
@@ -111,6 +111,15 @@ def test_a_comment_is_likelier_than_what_greedy_decoding_writes(calm: Calm, monk
     assert found > greedy
 
 
+def test_no_comment_says_a_clause_twice(calm: Calm) -> None:
+    said = calm._speaker.tokenizer(
+        "the scene is tidy and the scene is", add_special_tokens=False, return_tensors="pt"
+    ).input_ids
+    (once,) = barred([], calm._speaker.tokenizer)
+    shares = once(said, torch.zeros(1, len(calm._speaker.tokenizer)))
+    assert shares[0].isinf().nonzero().flatten().tolist() == [int(said[0, 3])]
+
+
 def test_a_verdict_does_not_contradict_the_score(calm: Calm) -> None:
     tokenizer = calm._speaker.tokenizer
     begun = {one: tokenizer(openings(one)).input_ids for one in STANDINGS}
@@ -129,7 +138,7 @@ def test_comments_keep_to_the_score_where_the_model_has_learnt_verdicts(
 ) -> None:
     pictures, asked = tiny.pictures(3), []
     monkeypatch.setattr(
-        "calm.assistant.assistant.consistent",
+        "calm.assistant.answers.consistent",
         lambda standings, tokenizer: asked.append(standings) or consistent(standings, tokenizer),
     )
     assert calm.comment(pictures, max_new_tokens=2) and not asked

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SUGGESTION_FORM = "I would {remedy}."
 LEAVE = "Leave it as it is."
 BEAMS = 3  # of a comment: greedy decoding names fewer edits, and five beams no more (docs/experiments.md)
+ONCE = 4  # tokens in a row that stand once in a comment: or a clause comes back in one of six (docs/experiments.md)
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,14 @@ def own_standings(calm: Calm, images: Photographs, batch_size: int) -> list[Stan
         return []
     scores = calm.score(images, batch_size, written=False)
     return [standing_at((score.percentile or 0) / 100) for score in scores]
+
+
+def barred(standings: Sequence[Standing], tokenizer: PreTrainedTokenizerBase) -> list[LogitsProcessor]:
+    """What no comment may say: a clause twice; where there are standings, another verdict than the photograph's."""
+    from transformers import NoRepeatNGramLogitsProcessor
+
+    once = NoRepeatNGramLogitsProcessor(ONCE)
+    return [once, consistent(standings, tokenizer)] if standings else [once]
 
 
 def consistent(standings: Sequence[Standing], tokenizer: PreTrainedTokenizerBase) -> LogitsProcessor:

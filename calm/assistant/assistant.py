@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from calm import uncollected
-from calm.assistant.answers import BEAMS, LEAVE, SUGGESTION_FORM, Remedy, Score, Suggestion, consistent, own_standings
+from calm.assistant.answers import BEAMS, LEAVE, SUGGESTION_FORM, Remedy, Score, Suggestion, barred, own_standings
 from calm.assistant.inputs import MAX_SIDE, Photographs, listed, opened
 from calm.assistant.personal import InContext, Observed, encoded, mirrored_tokens, read_last
 from calm.attributes import LEVELS
@@ -166,7 +166,7 @@ class Calm:
 
     @torch.inference_mode()
     def comment(self, images: Photographs, batch_size: int = 16, max_new_tokens: int = 40) -> list[str]:
-        """One comment on each photograph, by beam search; a verdict in it does not contradict the score."""
+        """One comment on each photograph, by beam search; no clause stands twice, no verdict contradicts the score."""
         texts: list[str] = []
         standings = own_standings(self, images := listed(images), batch_size)
         for tokens in self._encoded(images, batch_size):
@@ -181,7 +181,7 @@ class Calm:
                 do_sample=False,
                 # A number is no comment; a photograph like those that only scores were learnt from would get one.
                 begin_suppress_tokens=self.model.config.digit_token_ids,
-                logits_processor=[consistent(here, self._speaker.tokenizer)] if here else [],
+                logits_processor=barred(here, self._speaker.tokenizer),
             )
             texts += [text.strip() for text in self._speaker.tokenizer.batch_decode(ids, skip_special_tokens=True)]
         return texts
