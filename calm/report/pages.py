@@ -77,7 +77,8 @@ def write_card(folder: Path, params: Params, results: Sequence[Section]) -> None
 
 def _machine(params: Params) -> tuple[str, ...]:
     """What decides how sums are rounded and in which order they are added up, and so a training's last bits."""
-    processor = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    units = torch.backends.cpu.get_cpu_capability() + (" AMX" if torch.cpu.get_capabilities().get("amx_bf16") else "")
+    processor = f"{platform.machine()} {units}, {torch.get_num_threads()} threads"
     rounded = str(resolve_dtype(params.runtime)).removeprefix("torch.")
     return f"torch {torch.__version__}", processor, f"frozen parts in {rounded}"
 
