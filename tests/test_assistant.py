@@ -111,13 +111,19 @@ def test_a_comment_is_likelier_than_what_greedy_decoding_writes(calm: Calm, monk
     assert found > greedy
 
 
-def test_no_comment_says_a_clause_twice(calm: Calm) -> None:
+def test_no_comment_says_a_clause_twice(calm: Calm, monkeypatch: pytest.MonkeyPatch) -> None:
     said = calm._speaker.tokenizer(
         "the scene is tidy and the scene is", add_special_tokens=False, return_tensors="pt"
     ).input_ids
     (once,) = barred([], calm._speaker.tokenizer)
     shares = once(said, torch.zeros(1, len(calm._speaker.tokenizer)))
     assert shares[0].isinf().nonzero().flatten().tolist() == [int(said[0, 3])]
+    generate, written = calm.model.generate, []
+    monkeypatch.setattr(calm.model, "generate", lambda **options: written.append(generate(**options)) or written[-1])
+    for tokens in (1, 100):  # single tokens come once; then nothing is barred, and this untrained model repeats itself
+        monkeypatch.setattr("calm.assistant.answers.ONCE", tokens)
+        calm.comment(tiny.picture(0), max_new_tokens=20)
+    assert [len(set(ids[0].tolist())) == len(ids[0]) for ids in written] == [True, False]
 
 
 def test_a_verdict_does_not_contradict_the_score(calm: Calm) -> None:
