@@ -17,7 +17,7 @@ from PIL import Image
 from calm import uncollected
 from calm.assistant.answers import BEAMS, LEAVE, SUGGESTION_FORM, Remedy, Score, Suggestion, barred, own_standings
 from calm.assistant.inputs import MAX_SIDE, Photographs, listed, opened
-from calm.assistant.personal import InContext, Observed, encoded, mirrored_tokens, read_last
+from calm.assistant.personal import InContext, Observed, encoded, read_last
 from calm.attributes import LEVELS
 from calm.attributes.taxonomy import taxonomy
 from calm.instructions import (
@@ -153,8 +153,8 @@ class Calm:
         ends = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(".")
         told = partial(score_answer, self.model, public=number, max_tokens=ANSWER_TOKENS if written else 0)
         scores = []
-        for pixels in self._pixels(images, batch_size):
-            visual, mirrored = self.model.mfam(encoded(self.model, pixels)), mirrored_tokens(self.model, pixels)
+        for tokens in self._encoded(images, batch_size):
+            visual, mirrored = self.model.shown(tokens)
             embeddings = self._prompt(prompt, visual, score=True)
             shares, regressed, ids = told(embeddings, visual, *ends, mirrored_tokens=mirrored)
             numbers = zip(expectation(shares).tolist(), regressed.tolist(), distribution(shares).tolist(), strict=True)
@@ -277,7 +277,7 @@ class Calm:
     def attention(self, images: Photographs, batch_size: int = 32) -> dict[str, np.ndarray]:
         """Where each level's queries looked: level -> (B, h, w), each map summing to 1."""
         maps: dict[str, list[np.ndarray]] = {level: [] for level in LEVELS}
-        for tokens in self._encoded(images, batch_size):
+        for tokens in self._encoded(images, batch_size, mirrored=False):
             for level in LEVELS:
                 weights = self.model.mfam.level(level).attention(tokens[level])
                 side = round(weights.shape[1] ** 0.5)
@@ -287,17 +287,17 @@ class Calm:
     @torch.inference_mode()
     def pooled_features(self, images: Photographs, batch_size: int = 32) -> np.ndarray:
         """What content reads of photographs, pooled over the places: (B, F) float32 (`MFAM.pooled_features`)."""
-        parts = [self.model.mfam.pooled_features(tokens) for tokens in self._encoded(images, batch_size)]
-        return torch.cat(parts).cpu().numpy()
+        few = self._encoded(images, batch_size, mirrored=False)
+        return torch.cat([self.model.mfam.pooled_features(tokens) for tokens in few]).cpu().numpy()
 
     @torch.inference_mode()
     def observe(self, images: Photographs, batch_size: int = 16) -> Observed:
         """Everything that personal scores are made of, each photograph looked at once; no text is written."""
         parts = []
-        for pixels in self._pixels(images, batch_size):
-            visual = self.model.mfam(tokens := encoded(self.model, pixels))
+        for tokens in self._encoded(images, batch_size):
+            visual, mirrored = self.model.shown(tokens)
             prompts = self._prompt(SCORE_PROMPT, visual, score=True)
-            read = read_last(self.model, prompts, visual, mirrored_tokens(self.model, pixels), use_cache=False)
+            read = read_last(self.model, prompts, visual, mirrored, use_cache=False)
             parts.append(
                 Observed(
                     visual,
@@ -321,8 +321,8 @@ class Calm:
             )
         return self._processor
 
-    def _encoded(self, images: Photographs, batch_size: int) -> Iterator[LevelTokens]:
-        return (encoded(self.model, pixels) for pixels in self._pixels(images, batch_size))
+    def _encoded(self, images: Photographs, batch_size: int, *, mirrored: bool = True) -> Iterator[LevelTokens]:
+        return (encoded(self.model, pixels, mirrored=mirrored) for pixels in self._pixels(images, batch_size))
 
     def _pixels(self, images: Photographs, batch_size: int) -> Iterator[torch.Tensor]:
         """Batches of photographs as the encoder wants them, (B, 3, S, S)."""

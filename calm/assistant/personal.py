@@ -62,19 +62,10 @@ class Read:
     regression: torch.Tensor
 
 
-def encoded(model: CalmForConditionalGeneration, pixels: torch.Tensor) -> LevelTokens:
-    """As `model.encode_images`, of normalised pixels (B, 3, S, S)."""
-    return LevelTokens.concatenate([model.encode_images(few) for few in _few(pixels)])
-
-
-def mirrored_tokens(model: CalmForConditionalGeneration, pixels: torch.Tensor) -> torch.Tensor | None:
-    """As `model.mirrored`: (B, T, D), or None where the score reads no mirrored photographs."""
-    found = [tokens for few in _few(pixels) if (tokens := model.mirrored(few)) is not None]
-    return torch.cat(found) if found else None
-
-
-def _few(pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return pixels.split(AT_ONCE if pixels.device.type == "cpu" else len(pixels))
+def encoded(model: CalmForConditionalGeneration, pixels: torch.Tensor, *, mirrored: bool = True) -> LevelTokens:
+    """As `model.look`, of normalised pixels (B, 3, S, S); without the mirrored photographs as `model.encode_images`."""
+    read = model.look if mirrored else model.encode_images
+    return LevelTokens.concatenate([read(few) for few in pixels.split(AT_ONCE if pixels.is_cpu else len(pixels))])
 
 
 @torch.inference_mode()

@@ -67,6 +67,7 @@ class State(Words):
             or contradict the other.
         step: when the edit is applied, one of `STEPS`.
         measure, direction: a quantity that the edit moves up (+1) or down (-1), by which tests prove it.
+        mirrored: the state in which the mirrored photograph is; None: the same.
     """
 
     name: str
@@ -80,6 +81,7 @@ class State(Words):
     step: Step = "tone"
     measure: str | None = None
     direction: Literal[-1, 1] | None = None
+    mirrored: str | None = None
 
     @model_validator(mode="after")
     def _edit_is_described(self) -> State:
@@ -116,6 +118,9 @@ class Attribute(Words):
             raise ValueError("the unchanged state must be called 'unchanged' and have no edit")
         if len(set(names)) < len(names) or any(state.edit is None for state in self.states):
             raise ValueError(f"each state needs a name and an edit of its own: {', '.join(names)}")
+        for state in self.states:
+            if state.mirrored and self.state(state.mirrored).mirrored != state.name:
+                raise ValueError(f"'{state.name}' is mirrored as '{state.mirrored}': that one needs mirrored: {state.name}")
         return self
 
     @property

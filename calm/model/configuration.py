@@ -77,6 +77,9 @@ class CalmConfig(PreTrainedConfig):
     text_width: int = 384  # of the sentence encoder's embeddings
     attribute_states: list[list[str]] = field(default_factory=list)  # [level, attribute, state] of every prototype row
     unpraised: list[str] = field(default_factory=list)  # attributes that nobody is told of while they are unchanged
+    # Of every row of `attribute_states`, that of the mirrored photograph's state: recognition looks at both. Empty: a
+    # checkpoint of an earlier calm, which looks at the photograph alone.
+    mirrored_rows: list[int] = field(default_factory=list)
     recognition: dict[str, Any] = field(default_factory=dict)  # `calm.model.heads.Calibration`, once learnt
     told_states: int = 0  # states that the language model is told of in its own words, at most; 0: none
     told_probability: float = 0.5  # of the likeliest state, from which on it is told, and suggested to be undone

@@ -15,7 +15,7 @@ cannot read query tokens (chosen here: docs/paper.md).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt, log
 
 import torch
@@ -41,18 +41,22 @@ class LevelTokens:
     middle: torch.Tensor
     high: torch.Tensor
     content: torch.Tensor  # `MFAM.whole`
+    mirrored: LevelTokens | None = None  # those of the mirrored photographs, where these were looked at too
 
     def __getitem__(self, name: str) -> torch.Tensor:
         return getattr(self, name)
 
     def rows(self, index: torch.Tensor | slice) -> LevelTokens:
         """The same features for some of the photographs."""
-        return LevelTokens(*(self[name][index] for name in FEATURES))
+        mirrored = None if self.mirrored is None else self.mirrored.rows(index)
+        return LevelTokens(*(self[name][index] for name in FEATURES), mirrored)
 
     @staticmethod
     def concatenate(parts: Sequence[LevelTokens]) -> LevelTokens:
         """One batch out of several."""
-        return LevelTokens(*(torch.cat([part[name] for part in parts]) for name in FEATURES))
+        mirrored = [part.mirrored for part in parts if part.mirrored is not None]
+        whole = LevelTokens.concatenate(mirrored) if mirrored else None
+        return LevelTokens(*(torch.cat([part[name] for part in parts]) for name in FEATURES), whole)
 
 
 def level_tokens(
@@ -296,7 +300,14 @@ class MFAM(nn.Module):
         return {level: self.level(level)(tokens[level]).mean(1) for level in LEVELS}
 
     def similarities(self, tokens: LevelTokens) -> torch.Tensor:
-        """`similarity` of each photograph with every attribute state's mean guidance text: (B, S)."""
+        """`similarity` of each photograph with every attribute state's mean guidance text: (B, S).
+
+        The mean of the photograph and the mirrored one, where that was looked at: what one of them is mistaken for, the
+        other often is not (docs/experiments.md).
+        """
+        if tokens.mirrored is not None and (rows := self.config.mirrored_rows):
+            own, mirrored = self.similarities(replace(tokens, mirrored=None)), self.similarities(tokens.mirrored)
+            return (own + mirrored[:, rows]) / 2
         pooled, table = self.pooled(tokens), self.config.attribute_states
         found = torch.empty(len(tokens.high), len(table), device=tokens.high.device)
         for level in LEVELS:

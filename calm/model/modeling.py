@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -172,7 +172,7 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             logits_to_keep: last positions to give logits for; 0 means all.
             score_positions: (B,) where the score is read; the last position by default, as left padding has it.
             publics: (B,) whose score it is, as numbers of `config.publics`; the first by default.
-            mirrored_tokens: as `visual_tokens`, of the mirrored photographs (`mirrored`); with `pixel_values`, its own.
+            mirrored_tokens: as `visual_tokens`, of the mirrored photographs (`shown`); with `pixel_values`, their own.
         """
         self._warn_of_adapters()
         shown = (visual_tokens, mirrored_tokens)
@@ -201,14 +201,17 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
                     stacklevel=3,
                 )
 
-    def look(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Visual tokens (B, tokens, D) of photographs (B, 3, S, S)."""
-        tokens: torch.Tensor = self.mfam(self.encode_images(pixel_values))
-        return tokens
+    def look(self, pixel_values: torch.Tensor) -> LevelTokens:
+        """As `encode_images`, with the mirrored photographs beside them where recognition or the score reads these."""
+        tokens = self.encode_images(pixel_values)
+        if self.training or not (self.config.mirrored_rows or self.config.score_mirrored):
+            return tokens
+        return replace(tokens, mirrored=self.encode_images(pixel_values.flip(-1)))
 
-    def mirrored(self, pixel_values: torch.Tensor) -> torch.Tensor | None:
-        """Visual tokens of the mirrored photographs, where the score reads them (`config.score_mirrored`)."""
-        return self.look(pixel_values.flip(-1)) if self.config.score_mirrored and not self.training else None
+    def shown(self, tokens: LevelTokens) -> Shown:
+        """Visual tokens (B, tokens, D) of photographs (`look`), and of the mirrored ones where the score reads them."""
+        mirrored = tokens.mirrored if self.config.score_mirrored else None
+        return self.mfam(tokens), None if mirrored is None else self.mfam(mirrored)
 
     def _read(
         self, input_ids: torch.Tensor | None, pixel_values: torch.Tensor | None, shown: Shown
@@ -217,7 +220,7 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if input_ids is None:
             raise ValueError("give input_ids or inputs_embeds")
         if shown[0] is None and pixel_values is not None:
-            shown = (self.look(pixel_values), self.mirrored(pixel_values))
+            shown = self.shown(self.look(pixel_values))
         return self.embed_prompt(input_ids, shown[0]), shown
 
     def _scored(
