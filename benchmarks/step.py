@@ -124,7 +124,7 @@ def plain_visual_tokens(assembly: Assembly, pixels: torch.Tensor, told: Sequence
         states_of = part.qformer(query_embeds=queries, encoder_hidden_states=placed).last_hidden_state
         parts.append(part.to_language(states_of))
     content = model.mfam.whole(seen.pooler_output, seen.hidden_states[-1], seen.logits)
-    whole = LevelTokens(**tokens, content=content)
+    whole = LevelTokens(tokens["low"], tokens["middle"], tokens["high"], content)
     parts.append(model.mfam.thematic_tokens(whole))
     if config.told_tokens:
         parts.append(model.mfam.worded(whole, told))

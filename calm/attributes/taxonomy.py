@@ -120,7 +120,7 @@ class Attribute(Words):
             raise ValueError(f"each state needs a name and an edit of its own: {', '.join(names)}")
         for state in self.states:
             if state.mirrored and self.state(state.mirrored).mirrored != state.name:
-                raise ValueError(f"'{state.name}' is mirrored as '{state.mirrored}': that one needs mirrored: {state.name}")
+                raise ValueError(f"'{state.mirrored}' of '{self.name}' has to have mirrored: {state.name}")
         return self
 
     @property
@@ -169,6 +169,12 @@ class Taxonomy:
             TaxonomyError: there is none; the message lists those there are.
         """
         return _named(name, self.attributes, f"unknown attribute '{name}'; attributes are")
+
+    def mirrored_rows(self, table: Sequence[Sequence[str]]) -> list[int]:
+        """For each row of a table of (level, attribute, state), that of the state that the mirrored photograph has."""
+        rows = {(attribute, state): row for row, (_, attribute, state) in enumerate(table)}
+        states = ((name, self.attribute(name).state(state)) for name, state in rows)
+        return [rows[name, state.mirrored or state.name] for name, state in states]
 
 
 def _named(name: str, among: Sequence[Named], otherwise: str) -> Named:

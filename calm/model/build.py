@@ -106,15 +106,8 @@ def calm_config(
         score_mean=True,
         attribute_states=[list(state) for state in attribute_states],
         unpraised=[attribute.name for attribute in taxonomy().attributes if not attribute.praised],
-        mirrored_rows=mirrored_rows(attribute_states),
+        mirrored_rows=taxonomy().mirrored_rows(attribute_states),
     )
-
-
-def mirrored_rows(table: Sequence[Sequence[str]]) -> list[int]:
-    """`CalmConfig.mirrored_rows` of a table of (level, attribute, state)."""
-    rows = {(attribute, state): row for row, (_, attribute, state) in enumerate(table)}
-    named = ((name, taxonomy().attribute(name).state(state)) for name, state in rows)
-    return [rows[name, state.mirrored or state.name] for name, state in named]
 
 
 def assemble(params: Params, attribute_states: Sequence[Sequence[str]] = ()) -> Assembly:

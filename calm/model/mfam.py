@@ -15,7 +15,7 @@ cannot read query tokens (chosen here: docs/paper.md).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import isqrt, log
 
 import torch
@@ -41,7 +41,7 @@ class LevelTokens:
     middle: torch.Tensor
     high: torch.Tensor
     content: torch.Tensor  # `MFAM.whole`
-    mirrored: LevelTokens | None = None  # those of the mirrored photographs, where these were looked at too
+    mirrored: LevelTokens | None = field(default=None, kw_only=True)  # of the mirrored photographs, if looked at too
 
     def __getitem__(self, name: str) -> torch.Tensor:
         return getattr(self, name)
@@ -49,14 +49,14 @@ class LevelTokens:
     def rows(self, index: torch.Tensor | slice) -> LevelTokens:
         """The same features for some of the photographs."""
         mirrored = None if self.mirrored is None else self.mirrored.rows(index)
-        return LevelTokens(*(self[name][index] for name in FEATURES), mirrored)
+        return LevelTokens(*(self[name][index] for name in FEATURES), mirrored=mirrored)
 
     @staticmethod
     def concatenate(parts: Sequence[LevelTokens]) -> LevelTokens:
         """One batch out of several."""
         mirrored = [part.mirrored for part in parts if part.mirrored is not None]
         whole = LevelTokens.concatenate(mirrored) if mirrored else None
-        return LevelTokens(*(torch.cat([part[name] for part in parts]) for name in FEATURES), whole)
+        return LevelTokens(*(torch.cat([part[name] for part in parts]) for name in FEATURES), mirrored=whole)
 
 
 def level_tokens(

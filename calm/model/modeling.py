@@ -102,7 +102,7 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         levels = level_tokens(outputs.hidden_states, self.config.levels, self.config.grid, self.config.side)
         logits = getattr(outputs, "logits", None)
         content = self.mfam.whole(outputs.pooler_output, outputs.hidden_states[-1], logits)
-        return LevelTokens(**levels, content=content)
+        return LevelTokens(levels["low"], levels["middle"], levels["high"], content)
 
     def embed_prompt(self, input_ids: torch.Tensor, visual_tokens: torch.Tensor | None) -> torch.Tensor:
         """Token ids (B, L) with placeholders to embeddings (B, L, D), visual tokens in the placeholders' places.
@@ -208,7 +208,7 @@ class CalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             return tokens
         return replace(tokens, mirrored=self.encode_images(pixel_values.flip(-1)))
 
-    def shown(self, tokens: LevelTokens) -> Shown:
+    def shown(self, tokens: LevelTokens) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Visual tokens (B, tokens, D) of photographs (`look`), and of the mirrored ones where the score reads them."""
         mirrored = tokens.mirrored if self.config.score_mirrored else None
         return self.mfam(tokens), None if mirrored is None else self.mfam(mirrored)
