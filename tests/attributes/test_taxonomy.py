@@ -78,6 +78,24 @@ def test_strength_runs_from_mild_to_strong() -> None:
     assert [state.strength_at(severity) for severity in (0.0, 0.5, 1.0)] == [15, 9.5, 4]
 
 
+def test_a_mirrored_photograph_has_the_mirror_images_of_its_states() -> None:
+    """An edit mirrored is the state's own edit, or that of its mirror image, of the mirrored photograph."""
+    known = taxonomy()
+    images = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    for attribute in known.attributes:
+        for state in attribute.states:
+            image = state.mirrored or state.name
+            assert attribute.state(image).mirrored == (state.name if state.mirrored else None)
+            if state.touches != {"rotation"}:  # the other edits lean to no side, or draw one by their seeds
+                assert image == state.name
+                continue
+            edited = [[Edit(attribute.name, name, 0.5, 1)] for name in (state.name, image)]
+            once, other = apply_edits(images, edited[:1]).flip(-1), apply_edits(images.flip(-1), edited[1:])
+            torch.testing.assert_close(once, other, rtol=0, atol=1e-4)
+    table = [("middle", "tilt", "clockwise"), ("low", "noise", "noisy"), ("middle", "tilt", "counter_clockwise")]
+    assert known.mirrored_rows(table) == [2, 1, 0] and known.mirrored_rows([]) == []
+
+
 def test_unknown_names_list_what_there_is() -> None:
     with pytest.raises(TaxonomyError, match="unknown attribute 'moon'; attributes are: brightness"):
         taxonomy().attribute("moon")
@@ -116,6 +134,7 @@ def test_adding_an_attribute_is_adding_one_file(folder: Path) -> None:
         ("edit: blur", "edit: moon", "moon.yaml:\n.*operations has no function 'moon'"),
         ("harm:", "harms:", "moon.yaml:\n  states.0.harms: unknown key"),
         ("states:", "states: [", "moon.yaml: "),
+        ("harm:", "mirrored: oversharpened\n    harm:", "(?s)moon.yaml.*'oversharpened' of 'moon' has to"),
     ],
 )
 def test_a_faulty_file_of_words_is_named(folder: Path, old: str, new: str, message: str) -> None:

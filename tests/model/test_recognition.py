@@ -8,6 +8,7 @@ import torch
 from calm.attributes.taxonomy import taxonomy
 from calm.model.build import Assembly, word_ids
 from calm.model.heads import Calibration, Recogniser, attribute_rows, fit, passing
+from calm.model.mfam import LevelTokens
 from calm.training.pretrain import log_priors, state_table
 
 TABLE = state_table(taxonomy())
@@ -85,6 +86,27 @@ def test_states_over_the_threshold_are_told_and_where_none_is_what_is_sound(
         assert (rows[:, 0] < len(config.attribute_states)).all()
         states = [config.attribute_states[row][2] for row in rows[rows < len(config.attribute_states)].tolist()]
         assert all((name != "unchanged") == changed for name in states)
+
+
+def test_a_photograph_and_the_mirrored_one_are_recognised_alike(
+    assembly: Assembly, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, config = assembly.model, assembly.model.config
+    assert config.mirrored_rows == taxonomy().mirrored_rows(config.attribute_states)
+    monkeypatch.setattr(config, "mirrored_rows", rows := [1, 0, 2])  # as if the first two were a tilt's
+    monkeypatch.setattr(model.mfam, "prototypes", torch.randn_like(model.mfam.prototypes))
+    photographs = torch.rand(3, 3, config.image_size, config.image_size)
+    alone, other = (model.mfam.similarities(model.encode_images(one)) for one in (photographs, photographs.flip(-1)))
+    both = model.mfam.similarities(model.look(photographs))
+    torch.testing.assert_close(both, (alone + other[:, rows]) / 2)
+    assert not torch.allclose(both, alone, atol=1e-4)
+    again = model.mfam.similarities(model.look(photographs.flip(-1)))
+    torch.testing.assert_close(again[:, rows], both, rtol=1e-4, atol=1e-4)
+    one = model.mfam.similarities(LevelTokens.concatenate([model.look(photographs).rows(slice(1, 2))]))
+    torch.testing.assert_close(one, both[1:2], rtol=1e-4, atol=1e-4)
+    monkeypatch.setattr(config, "mirrored_rows", [])  # as in checkpoints of an earlier calm
+    assert model.look(photographs).mirrored is None
+    torch.testing.assert_close(model.mfam.similarities(model.look(photographs)), alone)
 
 
 def test_words_are_the_language_models_own_and_too_long_ones_are_told(assembly: Assembly) -> None:

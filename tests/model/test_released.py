@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from calm.assistant import Calm
+from calm.attributes.taxonomy import taxonomy
 from calm.model.build import CheckpointError, load_complete
 from calm.model.released import FOLDER, WEIGHTS, load_released, write_released
 from calm.model.settings import Runtime
@@ -109,6 +110,8 @@ def test_calm_comes_with_a_model_that_answers(own: Calm) -> None:
     low, high = own.score_range
     assert low <= score.regression <= high and score.text is not None and said
     assert own.publics[0] == "para" and own.provenance["publics"]["para"] == "human"
+    config = own.model.config
+    assert config.mirrored_rows == taxonomy().mirrored_rows(config.attribute_states) != []
 
 
 # A cold command whose every way out is closed, and what it took.
