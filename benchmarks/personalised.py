@@ -63,7 +63,7 @@ def one_by_one(calm: Calm, rater: Rater) -> np.ndarray:
         for query in rater.queries(shown):
             images = [rater.images[i] for i in (*shown, query)]
             pixels = processor.image_processor(images, return_tensors="pt")["pixel_values"]
-            tokens = calm.model.mfam(calm.model.encode_images(pixels.to(calm.model.device)))
+            tokens = calm.model.mfam(calm.model.look(pixels.to(calm.model.device)))
             read = read_last(calm.model, calm.model.embed_prompt(ids, tokens), tokens[-1:], use_cache=False)
             found.append((read.expectation.item(), read.regression.item()))
     return np.array(found)

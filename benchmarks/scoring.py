@@ -76,7 +76,7 @@ def generate_loop(calm: Calm, images: Sequence[Image]) -> list[str]:
         text = processor.prompt(messages(SCORE_PROMPT), score=True)
         inputs = processor.tokenizer(text, return_tensors="pt").to(calm.model.device)
         pixels = processor.image_processor([image], return_tensors="pt")["pixel_values"].to(calm.model.device)
-        tokens = calm.model.mfam(calm.model.encode_images(pixels))
+        tokens = calm.model.mfam(calm.model.look(pixels))
         embeddings = calm.model.embed_prompt(inputs.input_ids, tokens)
         ids = calm.model.generate(
             inputs_embeds=embeddings,
