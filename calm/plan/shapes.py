@@ -263,7 +263,7 @@ def read_prompts(model: CalmForConditionalGeneration, samples: int, lengths: Len
     pixels = torch.empty(samples, 3, side, side, device=META)
     trace = Trace([*model.parameters(), *model.buffers(), pixels])
     with trace:
-        visual = model.mfam(model.encode_images(pixels))
+        visual = model.mfam(model.look(pixels))
         embeddings, mask = _embedded(model, visual, lengths.prompt)
         # What the cache holds is counted apart, as it outlives this.
         outputs = model.language_model.model(inputs_embeds=embeddings, attention_mask=mask, use_cache=False)
