@@ -6,7 +6,7 @@ The encoder is frozen, so nothing here builds a graph.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -116,7 +116,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What was drawn for one level of one view: an attribute and its state, changed or not."""
+    """What was drawn for one level of one view: an attribute and its state, changed or not, and by which edit."""
 
     attribute: str
     state: str
@@ -154,10 +154,16 @@ def draw_view(rng: np.random.Generator, known: Taxonomy, without: frozenset[str]
     return drawn
 
 
-class Views:
-    """The n-th view of a photograph is a function of (seed, photograph, n).
+def mirror(view: View, known: Taxonomy) -> View:
+    """What the mirrored view is: a tilt to the left for one to the right."""
+    states = {level: known.attribute(one.attribute).state(one.state) for level, one in view.items()}
+    return {level: replace(one, state=states[level].mirrored or one.state) for level, one in view.items()}
 
-    With `kept` > 0 a photograph has that many views, all encoded once the first is asked for, and later epochs meet
+
+class Views:
+    """The n-th view of a photograph is a function of (seed, photograph, n); every second one is mirrored once edited.
+
+    So an edit that turns a picture to one side is seen to both. With `kept` > 0 a photograph has that many views, all encoded once the first is asked for, and later epochs meet
     them again; the encoder is then no longer what training waits for. With 0 every epoch draws and encodes new ones.
     """
 
@@ -168,7 +174,8 @@ class Views:
 
     def drawn(self, visits: Sequence[Visit]) -> list[View]:
         """What is done to each photograph at that visit."""
-        return [self._drawn(self._kept(visit)) for visit in visits]
+        views = [(visit, self._drawn(visit)) for visit in map(self._kept, visits)]
+        return [mirror(view, self.known) if self._mirrored(visit) else view for visit, view in views]
 
     def pixels(self, visits: Sequence[Visit]) -> torch.Tensor | None:
         """Each photograph as it is edited at that visit: (B, 3, S, S), normalised; None where views are kept."""
@@ -197,6 +204,10 @@ class Views:
             self._without[key] = absent(self.photographs.unit_pixels(key).unsqueeze(0))[0]
         return draw_view(stream(self.seed, "view", *key, visit.epoch), self.known, self._without[key])
 
+    @staticmethod
+    def _mirrored(visit: Visit) -> bool:
+        return visit.epoch % 2 == 1
+
     def _encode_all(self, visits: Sequence[Visit]) -> LevelTokens:
         chunks = [visits[start : start + ENCODED_AT_ONCE] for start in range(0, len(visits), ENCODED_AT_ONCE)]
         return LevelTokens.concatenate([self.assembly.encode(self._rendered(chunk)) for chunk in chunks])
@@ -205,4 +216,7 @@ class Views:
         edits = [[drawn.edit for drawn in self._drawn(visit).values() if drawn.edit] for visit in visits]
         pixels = [self.photographs.unit_pixels(self.keys[visit.sample]) for visit in visits]
         with torch.no_grad():
-            return render(pixels, edits, self.assembly.preprocessing)
+            rendered = render(pixels, edits, self.assembly.preprocessing)
+        mirrored = torch.tensor([self._mirrored(visit) for visit in visits])
+        rendered[mirrored] = rendered[mirrored].flip(-1)
+        return rendered

@@ -13,7 +13,7 @@ from calm.attributes.taxonomy import taxonomy
 from calm.model.build import assemble
 from calm.model.processing import byte_pixels
 from calm.seeds import stream
-from calm.training.features import Photographs, Views, draw_view
+from calm.training.features import Photographs, Views, draw_view, mirror, render
 from calm.training.loop.order import Order, Visit
 from tests import tiny
 
@@ -57,6 +57,30 @@ def test_what_a_photograph_lacks_is_not_edited() -> None:
     for i in range(300):
         for drawn in draw_view(stream(17, "views", i), taxonomy(), without).values():
             assert not taxonomy().attribute(drawn.attribute).touches & without
+
+
+def test_every_second_view_is_mirrored_and_so_is_what_is_known_of_it(tiny_template: Any) -> None:
+    known, seen = taxonomy(), views(tiny_template, 0)
+    visits = [Visit(number, epoch) for number in range(tiny.PICTURES) for epoch in range(40)]
+    straight = [draw_view(stream(17, "view", *KEYS[visit.sample], visit.epoch), known) for visit in visits]
+    told, odd = seen.drawn(visits), [visit.epoch % 2 == 1 for visit in visits]
+    assert told == [mirror(view, known) if turned else view for view, turned in zip(straight, odd, strict=True)]
+    sides = {"clockwise": "counter_clockwise", "counter_clockwise": "clockwise"}
+    turned = [
+        (before[level].state, after[level].state)
+        for before, after, other in zip(straight, told, odd, strict=True)
+        for level in before
+        if other
+    ]
+    assert {before for before, after in turned if before != after} == set(sides)
+    assert all(after == sides.get(before, before) for before, after in turned)
+    edits = [[one.edit for one in view.values() if one.edit] for view in straight[:2]]
+    pictures = [seen.photographs.unit_pixels(KEYS[0])] * 2
+    even, mirrored = render(pictures, edits, seen.assembly.preprocessing)
+    pixels = seen.pixels(visits[:2])
+    assert pixels is not None
+    assert torch.equal(pixels[0], even)
+    assert torch.equal(pixels[1], mirrored.flip(-1))
 
 
 @pytest.mark.parametrize("kept", [0, 2])
