@@ -163,8 +163,9 @@ def mirror(view: View, known: Taxonomy) -> View:
 class Views:
     """The n-th view of a photograph is a function of (seed, photograph, n); every second one is mirrored once edited.
 
-    So an edit that turns a picture to one side is seen to both. With `kept` > 0 a photograph has that many views, all encoded once the first is asked for, and later epochs meet
-    them again; the encoder is then no longer what training waits for. With 0 every epoch draws and encodes new ones.
+    So an edit that turns a picture to one side is seen to both. With `kept` > 0 a photograph has that many views, all
+    encoded once the first is asked for, and later epochs meet them again; the encoder is then no longer what training
+    waits for. With 0 every epoch draws and encodes new ones.
     """
 
     def __init__(self, assembly: Assembly, photographs: Photographs, keys: Sequence[Key], seed: int, kept: int) -> None:
