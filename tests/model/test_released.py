@@ -112,6 +112,7 @@ def test_calm_comes_with_a_model_that_answers(own: Calm) -> None:
     assert own.publics[0] == "para" and own.provenance["publics"]["para"] == "human"
     config = own.model.config
     assert config.mirrored_rows == taxonomy().mirrored_rows(config.attribute_states) != []
+    assert {*config.unpraised} == {attribute.name for attribute in taxonomy().attributes if not attribute.praised}
 
 
 # A cold command whose every way out is closed, and what it took.
