@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 import json
 import os
 import subprocess
@@ -18,6 +19,8 @@ from safetensors.torch import load_file, save_file
 
 from calm.assistant import Calm
 from calm.attributes.taxonomy import taxonomy
+from calm.data.obtain.ways import package_folder
+from calm.data.sources import photos
 from calm.model.build import CheckpointError, load_complete
 from calm.model.released import FOLDER, WEIGHTS, load_released, write_released
 from calm.model.settings import Runtime
@@ -178,9 +181,25 @@ def test_a_photograph_has_one_score_in_any_batch(own: Calm) -> None:
     assert own.comment(pictures, batch_size=3) == [said for one in pictures for said in own.comment(one)]
 
 
-def test_frames_that_show_nothing_lie_below_nearly_every_photograph(own: Calm) -> None:
+def test_frames_that_show_nothing_lie_below_every_photograph(own: Calm) -> None:
     grain = np.random.default_rng(2).integers(256, size=(480, 640, 3), dtype=np.uint8)
-    empty = [Image.new("RGB", (640, 480), tone) for tone in ("black", "white", "grey")]
+    empty = [*(Image.new("RGB", (640, 480), tone) for tone in ("black", "white", "grey")), Image.fromarray(grain)]
+    photographs = demo_photographs(every=3)
     for public in own.publics:
-        for score in own.score([*empty, Image.fromarray(grain)], public=public):
-            assert score.percentile is not None and score.percentile <= 1
+        lowest = min(score.regression for score in own.score(photographs, public=public, written=False))
+        assert max(score.regression for score in own.score(empty, public=public, written=False)) < lowest
+    # People's own lowest ratings are farther out than a model's: only the default public's are reached.
+    assert max(score.percentile or 0 for score in own.score(empty)) <= 1
+
+
+def demo_photographs(every: int) -> list[Path]:
+    """Those of the demo as its wheels bring them, one of so many."""
+    with photos.LIST.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))[::every]
+    found: list[Path] = []
+    for row in rows:
+        package, inside = photos.FOLDERS[row["package"]]
+        folder = package_folder(package)
+        assert folder is not None, f"{package} is not installed: make env"
+        found.append(folder / inside / row["file"])
+    return found
