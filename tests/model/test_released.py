@@ -187,9 +187,11 @@ def test_frames_that_show_nothing_lie_below_every_photograph(own: Calm) -> None:
     photographs = demo_photographs(every=3)
     for public in own.publics:
         lowest = min(score.regression for score in own.score(photographs, public=public, written=False))
-        assert max(score.regression for score in own.score(empty, public=public, written=False)) < lowest
-    # People's own lowest ratings are farther out than a model's: only the default public's are reached.
-    assert max(score.percentile or 0 for score in own.score(empty)) <= 1
+        frames = own.score(empty, public=public, written=False)
+        assert max(score.regression for score in frames) < lowest
+        # OASIS' lowest means are lower than what the model says of a frame: docs/benchmarks/spoilt.md
+        most = 2 if public == "oasis" else 1
+        assert all(score.percentile is not None and score.percentile <= most for score in frames)
 
 
 def demo_photographs(every: int) -> list[Path]:
