@@ -126,7 +126,7 @@ def large(
     @torch.inference_mode()
     def encoder() -> None:
         for batch in read:
-            for pixels in calm._pixels(batch, batch_size):
+            for pixels, _ in calm._pixels(batch, batch_size):
                 encoded(calm.model, pixels)
 
     times, before = timed(at_full_size)

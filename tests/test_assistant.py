@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from calm.assistant import Calm, Score
-from calm.assistant.answers import BEAMS, barred, consistent
+from calm.assistant import Calm, Score, recognition
+from calm.assistant.answers import BEAMS, barred, consistent, truthful
 from calm.assistant.personal import ContextError, read_last
+from calm.assistant.recognition import Flaw
 from calm.attributes import LEVELS
 from calm.attributes.grammar import STANDINGS, openings
 from calm.attributes.taxonomy import taxonomy
@@ -115,7 +116,7 @@ def test_no_comment_says_a_clause_twice(calm: Calm, monkeypatch: pytest.MonkeyPa
     said = calm._speaker.tokenizer(
         "the scene is tidy and the scene is", add_special_tokens=False, return_tensors="pt"
     ).input_ids
-    (once,) = barred([], calm._speaker.tokenizer)
+    (once,) = barred([], [()], calm._speaker.tokenizer)
     shares = once(said, torch.zeros(1, len(calm._speaker.tokenizer)))
     assert shares[0].isinf().nonzero().flatten().tolist() == [int(said[0, 3])]
     generate, written = calm.model.generate, []
@@ -156,11 +157,78 @@ def test_comments_keep_to_the_score_where_the_model_has_learnt_verdicts(
     assert asked == [["low", "middle"], ["high"]]
 
 
+HARSH, NOISY = Flaw("contrast", "harsh", 0.9), Flaw("noise", "noisy", 0.6)
+ASIDE = Flaw("orientation", "sideways", 0.8, turn=-90.0)
+
+
+def free(calm: Calm, told: list[list[Flaw]], said: str) -> list[list[str]]:
+    """For each photograph, the tokens that its first beam may go on with; none where all may."""
+    tokenizer = calm._speaker.tokenizer
+    ids = tokenizer(said, add_special_tokens=False, return_tensors="pt").input_ids
+    scores = truthful(told, tokenizer)(
+        ids.expand(len(told) * BEAMS, -1), torch.zeros(len(told) * BEAMS, len(tokenizer))
+    )
+    left = [beams[0].isfinite().nonzero().flatten().tolist() for beams in scores.split(BEAMS)]
+    return [[] if len(one) > 100 else [tokenizer.decode(token) for token in one] for one in left]
+
+
+@pytest.mark.parametrize(
+    ("told", "said", "next_words"),
+    [
+        ([HARSH, NOISY], "What I see first is", ["harsh contrast", "visible noise"]),
+        ([HARSH, NOISY], "What I see first is harsh contrast. I also notice", ["visible noise"]),
+        ([HARSH, NOISY], "For me, the noise is clearly visible, and I see", ["harsh contrast"]),
+        (
+            [HARSH],
+            "I notice harsh contrast. It would help to",
+            taxonomy().attribute("contrast").state("harsh").remedies,
+        ),
+        ([ASIDE], "It suffers from a sideways picture. I would", ["turn the picture by 90 degrees to the left"]),
+    ],
+)
+def test_a_comment_goes_on_with_its_photographs_flaws_and_remedies(
+    calm: Calm, told: list[Flaw], said: str, next_words: list[str]
+) -> None:
+    tokenizer = calm._speaker.tokenizer
+    words = [tokenizer(f" {one}", add_special_tokens=False).input_ids for one in next_words]
+    assert free(calm, [told, []], said) == [sorted({tokenizer.decode(one[0]) for one in words}, key=ranks(calm)), []]
+    for ids in words:  # and so to its end
+        for count in range(1, len(ids)):
+            assert tokenizer.decode(ids[count]) in free(calm, [told], said + tokenizer.decode(ids[:count]))[0]
+
+
+def ranks(calm: Calm) -> Any:
+    """Tokens in the order of the vocabulary."""
+    tokenizer = calm._speaker.tokenizer
+    return lambda text: tokenizer(text, add_special_tokens=False).input_ids[0]
+
+
+def test_once_all_flaws_are_named_a_comment_names_no_more(calm: Calm) -> None:
+    tokenizer = calm._speaker.tokenizer
+
+    def barred_after(told: list[Flaw], said: str, word: str) -> bool:
+        before, ids = (tokenizer(text, add_special_tokens=False).input_ids for text in (said, word))
+        barred = []
+        for count, token in enumerate(ids):
+            beams = torch.tensor([[*before, *ids[:count]]] * BEAMS)
+            barred.append(truthful([told], tokenizer)(beams, torch.zeros(BEAMS, len(tokenizer)))[0, token].isinf())
+        return any(barred)
+
+    for word in (",", " and", ". Besides", ". I also notice", ". I see"):
+        assert barred_after([HARSH], "It suffers from harsh contrast", word)
+        assert not barred_after([HARSH, NOISY], "It suffers from harsh contrast", word)
+    for word in (". I would", ". Try this:"):
+        assert not barred_after([HARSH], "It suffers from harsh contrast", word)
+    (ends,) = free(calm, [[HARSH]], "It suffers from harsh contrast.")
+    assert tokenizer.eos_token in ends
+
+
 def test_suggestions_are_what_is_recognised_with_a_remedy_of_that_state(
     calm: Calm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calm.model.config, "told_probability", 1e-6)
     monkeypatch.setattr(calm.model.config, "told_further", 1e-6)
+    monkeypatch.setattr(recognition, "_doubted", lambda _: {})  # all of it stands
     pictures = tiny.pictures(2)
     for suggestions, states in zip(calm.suggest(pictures, top=4), calm.recognise(pictures), strict=True):
         assert [(one.attribute, one.state, one.probability) for one in suggestions] == states[:4]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calm.attributes.grammar import STANDINGS, Standing, openings, standing_at
+from calm.attributes.grammar import STANDINGS, Standing, leads, naming_rules, openings, standing_at, states_named
+from calm.attributes.taxonomy import taxonomy
 from calm.instructions import COMMENT_PROMPT, SCORE_PROMPT, SUGGESTION_PROMPT, as_public
 
 if TYPE_CHECKING:
@@ -17,11 +18,15 @@ if TYPE_CHECKING:
 
     from calm.assistant.assistant import Calm
     from calm.assistant.inputs import Photographs
+    from calm.assistant.recognition import Flaw
 
 SUGGESTION_FORM = "I would {remedy}."
 LEAVE = "Leave it as it is."
 BEAMS = 3  # of a comment: greedy decoding names fewer edits, and five beams no more (docs/experiments.md)
 ONCE = 4  # tokens in a row that stand once in a comment: or a clause comes back in one of six (docs/experiments.md)
+NOUN_LEADS = (*leads("noun"), "I also notice", "and I see", ", I see", ". I see")  # a flaw's noun follows
+REMEDY_LEADS = leads("remedy")  # what undoes a flaw follows
+FURTHER = (",", "and")  # something more follows in a sentence
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,20 @@ class Remedy:
     log_odds: float
 
 
+def remedies_of(attribute: str, state: str, turn: float | None = None) -> Sequence[str]:
+    """What undoes a state; for a picture that has to be turned, by how many degrees, to the right if above 0."""
+    if turn is None:
+        return taxonomy().attribute(attribute).state(state).remedies
+    side = "" if abs(turn) == 180 else " to the right" if turn > 0 else " to the left"
+    about = "" if turn % 90 == 0 else "some "
+    return [f"turn the picture by {about}{abs(turn):g} degrees{side}"]
+
+
+def suggested(attribute: str, state: str, turn: float | None = None) -> list[str]:
+    """What can be suggested for a state (`remedies_of`)."""
+    return [SUGGESTION_FORM.format(remedy=remedy) for remedy in remedies_of(attribute, state, turn)]
+
+
 def own_standings(calm: Calm, images: Photographs, batch_size: int) -> list[Standing]:
     """Where each photograph's score puts it among others; empty for a model that has learnt no verdicts."""
     if not calm.model.config.verdicts:
@@ -90,12 +109,91 @@ def own_standings(calm: Calm, images: Photographs, batch_size: int) -> list[Stan
     return [standing_at((score.percentile or 0) / 100) for score in scores]
 
 
-def barred(standings: Sequence[Standing], tokenizer: PreTrainedTokenizerBase) -> list[LogitsProcessor]:
-    """What no comment may say: a clause twice; where there are standings, another verdict than the photograph's."""
+def barred(
+    standings: Sequence[Standing], told: Sequence[Sequence[Flaw]], tokenizer: PreTrainedTokenizerBase
+) -> list[LogitsProcessor]:
+    """What no comment may say: a clause twice, flaws and remedies that are not the photograph's, another's verdict."""
     from transformers import NoRepeatNGramLogitsProcessor
 
-    once = NoRepeatNGramLogitsProcessor(ONCE)
-    return [once, consistent(standings, tokenizer)] if standings else [once]
+    found: list[LogitsProcessor] = [NoRepeatNGramLogitsProcessor(ONCE)]
+    if standings:
+        found.append(consistent(standings, tokenizer))
+    return [*found, truthful(told, tokenizer)] if any(told) else found
+
+
+def truthful(told: Sequence[Sequence[Flaw]], tokenizer: PreTrainedTokenizerBase) -> LogitsProcessor:
+    """Leaves each photograph's beams what `Speech` does."""
+    import torch
+    from transformers import LogitsProcessor
+
+    speeches = [Speech(flaws, tokenizer) if flaws else None for flaws in told]
+
+    class Truthful(LogitsProcessor):
+        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            scores = scores.clone()
+            for beam, said in enumerate(input_ids.tolist()):
+                if said and (speech := speeches[beam // BEAMS]):
+                    few, ended = speech.next_tokens(said)
+                    kept = scores[beam, few]
+                    scores[beam, slice(None) if few else ended] = -torch.inf
+                    scores[beam, few] = kept
+            return scores
+
+    return Truthful()
+
+
+class Speech:
+    """A comment on one photograph with flaws: it names these alone, each once, and goes on with what undoes one.
+
+    A small language model says "Try this: turn the contrast over" of harsh contrast (docs/experiments.md).
+    """
+
+    def __init__(self, flaws: Sequence[Flaw], tokenizer: PreTrainedTokenizerBase) -> None:
+        self._flaws, self._tokenizer, self._rules = flaws, tokenizer, naming_rules(taxonomy())
+        (self._stop,) = self._ids(["."])
+        self._noun_leads, self._remedy_leads, self._further = (
+            self._ids(f"{space}{lead}" for lead in of for space in ("", " "))
+            for of in (NOUN_LEADS, REMEDY_LEADS, FURTHER)
+        )
+        remedies = [one for flaw in flaws for one in remedies_of(flaw.attribute, flaw.state, flaw.turn)]
+        self._remedies = self._ids(f" {one}." for one in remedies)
+
+    def next_tokens(self, said: list[int]) -> tuple[list[int], list[int]]:
+        """The tokens that alone may follow (none: any may), and those that may not."""
+        if few := self._going_on(said):
+            return few, []
+        if self._unnamed(said):
+            return [], []
+        rest = said[_end(said, self._stop) :]  # of the sentence; a new one says what to do
+        few = _next(rest, self._remedy_leads) + [self._tokenizer.eos_token_id] * (not rest)
+        return few, [one[-1] for one in self._further if said[len(said) + 1 - len(one) :] == one[:-1]]
+
+    def _going_on(self, said: list[int]) -> list[int]:
+        """Tokens by which a noun or a remedy that was begun can go on; none where none was."""
+        ends = [(_end(said, lead), True) for lead in self._noun_leads]
+        end, with_noun = max(ends + [(_end(said, lead), False) for lead in self._remedy_leads])
+        whole = self._unnamed(said[:end]) if with_noun else self._remedies
+        return _next(said[end:], whole) if end else []
+
+    def _unnamed(self, said: list[int]) -> list[list[int]]:
+        """Nouns of the flaws that were not named."""
+        named = states_named(self._tokenizer.decode(said), self._rules)
+        left = [flaw for flaw in self._flaws if f"{flaw.attribute}: {flaw.state}" not in named]
+        return self._ids(f" {taxonomy().attribute(one.attribute).state(one.state).nouns[0]}" for one in left)
+
+    def _ids(self, texts: Iterable[str]) -> list[list[int]]:
+        return [self._tokenizer(text, add_special_tokens=False).input_ids for text in texts]
+
+
+def _next(rest: Sequence[int], whole: Sequence[Sequence[int]]) -> list[int]:
+    """Tokens by which what was begun goes on to one of several."""
+    return sorted({one[len(rest)] for one in whole if len(rest) < len(one) and one[: len(rest)] == rest})
+
+
+def _end(said: Sequence[int], lead: Sequence[int]) -> int:
+    """Where a lead ends that was said last; 0 where it was not."""
+    starts = range(len(said) - len(lead), -1, -1)
+    return next((start + len(lead) for start in starts if said[start : start + len(lead)] == lead), 0)
 
 
 def consistent(standings: Sequence[Standing], tokenizer: PreTrainedTokenizerBase) -> LogitsProcessor:

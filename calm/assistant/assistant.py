@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 
 from calm import uncollected
-from calm.assistant.answers import BEAMS, LEAVE, SUGGESTION_FORM, Remedy, Score, Suggestion, barred, own_standings
+from calm.assistant.answers import BEAMS, LEAVE, Remedy, Score, Suggestion, barred, own_standings, suggested
 from calm.assistant.inputs import MAX_SIDE, Photographs, listed, opened
 from calm.assistant.personal import InContext, Observed, encoded, read_last
+from calm.assistant.recognition import Checked, Flaw, named, shares
 from calm.attributes import LEVELS
 from calm.attributes.taxonomy import taxonomy
 from calm.instructions import (
@@ -29,7 +30,7 @@ from calm.instructions import (
     parse_score,
 )
 from calm.model.build import checkpoint_sha256, load_complete, load_pretrained_mfam
-from calm.model.heads import Recogniser, attribute_rows, passing
+from calm.model.heads import Recogniser
 from calm.model.mfam import LevelTokens
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.model.processing import CalmImageProcessor, CalmProcessor
@@ -169,9 +170,14 @@ class Calm:
         """One comment on each photograph, by beam search; no clause stands twice, no verdict contradicts the score."""
         texts: list[str] = []
         standings = own_standings(self, images := listed(images), batch_size)
-        for tokens in self._encoded(images, batch_size):
+        for tokens, pictures in self._looked_at(images, batch_size):
             here, standings = standings[: len(tokens.high)], standings[len(tokens.high) :]
-            embeddings = self._prompt(COMMENT_PROMPT, self.model.mfam(tokens))
+            visual = self.model.mfam(tokens)
+            told: Sequence[Sequence[Flaw]] = [()] * len(pictures)
+            if self.model.config.told_states and self.model.config.recognition:
+                settled = self._checked.settled(tokens, pictures)
+                visual, told = self._checked.telling(tokens, settled), settled.told
+            embeddings = self._prompt(COMMENT_PROMPT, visual)
             mask = torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
             ids = self.model.generate(
                 inputs_embeds=embeddings,
@@ -181,7 +187,7 @@ class Calm:
                 do_sample=False,
                 # A number is no comment; a photograph like those that only scores were learnt from would get one.
                 begin_suppress_tokens=self.model.config.digit_token_ids,
-                logits_processor=barred(here, self._speaker.tokenizer),
+                logits_processor=barred(here, told, self._speaker.tokenizer),
             )
             texts += [text.strip() for text in self._speaker.tokenizer.batch_decode(ids, skip_special_tokens=True)]
         return texts
@@ -191,49 +197,46 @@ class Calm:
         """What to change, likeliest flaw first; a single `LEAVE` where no flaw is likely enough.
 
         The Q-formers' calibrated recognition decides what: states of at least `config.told_probability`, and others of
-        at least `config.told_further` beside them. How it is said is the language model's choice among the remedies of
-        that state.
+        at least `config.told_further` beside them; rare ones and turns, if they stand (`calm.assistant.recognition`).
+        How it is said is the language model's choice among the remedies of that state; of a turn, how far.
 
         Raises:
             UncalibratedError: the checkpoint was trained by an earlier calm.
         """
-        first, further = self.model.config.told_probability, self.model.config.told_further
         suggestions = []
-        for tokens in self._encoded(images, batch_size):
-            prompts = self._prompt(SUGGESTION_PROMPT, self.model.mfam(tokens)).split(1)
-            for prompt, states in zip(prompts, self._recognised(tokens), strict=True):
-                probabilities = [probability for *_, probability in states]
-                chosen = states[: min(top, int(passing(torch.tensor(probabilities), first, further)))]
-                sound = float(np.prod([1 - probability for probability in probabilities]))
-                suggestions.append(self._said(prompt, chosen) if chosen else [Suggestion(None, None, LEAVE, sound)])
+        for tokens, pictures in self._looked_at(images, batch_size):
+            settled = self._checked.settled(tokens, pictures)
+            prompts = self._prompt(SUGGESTION_PROMPT, self._checked.telling(tokens, settled)).split(1)
+            for prompt, flaws, sound in zip(prompts, settled.told, settled.sound, strict=True):
+                alone = [Suggestion(None, None, LEAVE, sound)]
+                suggestions.append(self._said(prompt, flaws[:top]) if flaws else alone)
         return suggestions
 
     @torch.inference_mode()
     def recognise(self, images: Photographs, batch_size: int = 32) -> list[list[tuple[str, str, float]]]:
         """(attribute, state, calibrated probability) of each attribute's likeliest change, likeliest first.
 
+        Whether it stands is not asked: `suggest` and `comment` do.
+
         Raises:
             UncalibratedError: the checkpoint was trained by an earlier calm.
         """
-        return [states for tokens in self._encoded(images, batch_size) for states in self._recognised(tokens)]
+        recogniser, similarities = Recogniser.of(self.model.config), self.model.mfam.similarities
+        batches = self._encoded(images, batch_size)
+        return [states for tokens in batches for states in named(recogniser, similarities(tokens))]
 
-    def _recognised(self, tokens: LevelTokens) -> list[list[tuple[str, str, float]]]:
-        rows, values = Recogniser.of(self.model.config).likeliest(self.model.mfam.similarities(tokens))
-        table = self.model.config.attribute_states
-        return [
-            [(table[row][1], table[row][2], value) for row, value in zip(*photograph, strict=True)]
-            for photograph in zip(rows.tolist(), values.tolist(), strict=True)
-        ]
+    @property
+    def _checked(self) -> Checked:
+        return Checked(self.model, lambda pictures: next(self._encoded(pictures, len(pictures))))
 
-    def _said(self, prompt: torch.Tensor, states: Sequence[tuple[str, str, float]]) -> list[Suggestion]:
-        """Each state's remedy that the language model finds likeliest after the prompt (1, L, D)."""
-        remedies = [taxonomy().attribute(attribute).state(state).remedies for attribute, state, _ in states]
-        texts = [SUGGESTION_FORM.format(remedy=remedy) for of_state in remedies for remedy in of_state]
-        likely = answer_log_likelihood(self.model, prompt, self._answers(texts)).split([*map(len, remedies)])
-        said = [of_state[int(scores.argmax())] for of_state, scores in zip(remedies, likely, strict=True)]
+    def _said(self, prompt: torch.Tensor, flaws: Sequence[Flaw]) -> list[Suggestion]:
+        """Of what can be suggested for each flaw, what the language model finds likeliest after a prompt (1, L, D)."""
+        texts = [suggested(flaw.attribute, flaw.state, flaw.turn) for flaw in flaws]
+        answers = self._answers([text for of_flaw in texts for text in of_flaw])
+        likely = answer_log_likelihood(self.model, prompt, answers).split([*map(len, texts)])
         return [
-            Suggestion(attribute, state, SUGGESTION_FORM.format(remedy=remedy), probability)
-            for (attribute, state, probability), remedy in zip(states, said, strict=True)
+            Suggestion(flaw.attribute, flaw.state, of_flaw[int(scores.argmax())], flaw.probability)
+            for flaw, of_flaw, scores in zip(flaws, texts, likely, strict=True)
         ]
 
     @torch.inference_mode()
@@ -242,18 +245,16 @@ class Calm:
 
         By how much likelier its text is per token after the photograph than after the same question without one.
         """
-        states = [(attribute.name, state) for attribute in taxonomy().attributes for state in attribute.states]
-        remedies = [(name, state.name, SUGGESTION_FORM.format(remedy=state.remedies[0])) for name, state in states]
-        answers = self._answers([text for _, _, text in remedies])
+        states = [(attribute.name, state.name) for attribute in taxonomy().attributes for state in attribute.states]
+        remedies = [(name, state, suggested(name, state)[0]) for name, state in states]
+        answers = self._answers([text for *_, text in remedies])
         unseen = answer_log_likelihood(self.model, self._without_photograph(SUGGESTION_PROMPT), answers)
         ranked = []
         for tokens in self._encoded(images, batch_size):
             for prompt in self._prompt(SUGGESTION_PROMPT, self.model.mfam(tokens)).split(1):
                 odds = answer_log_likelihood(self.model, prompt, answers) - unseen
-                judged = [
-                    (*remedies[row], odds[row].item()) for row in odds.argsort(descending=True, stable=True).tolist()
-                ]
-                ranked.append([Remedy(*remedy) for remedy in judged])
+                order: list[int] = odds.argsort(descending=True, stable=True).tolist()
+                ranked.append([Remedy(*remedies[row], odds[row].item()) for row in order])
         return ranked
 
     @torch.inference_mode()
@@ -262,16 +263,8 @@ class Calm:
 
         Shares sum to 1 within an attribute, as if its states were equally common; `recognise` knows how common each is.
         """
-        table = self.model.config.attribute_states
-        photographs: list[dict[str, dict[str, float]]] = []
-        for tokens in self._encoded(images, batch_size):
-            for similarities in self.model.mfam.similarities(tokens):
-                shares: dict[str, dict[str, float]] = {}
-                for rows in attribute_rows(table):
-                    names = [table[row][2] for row in rows]
-                    shares[table[rows[0]][1]] = dict(zip(names, similarities[rows].softmax(-1).tolist(), strict=True))
-                photographs.append(shares)
-        return photographs
+        table, batches = self.model.config.attribute_states, self._encoded(images, batch_size)
+        return [shares(table, row) for tokens in batches for row in self.model.mfam.similarities(tokens)]
 
     @torch.inference_mode()
     def attention(self, images: Photographs, batch_size: int = 32) -> dict[str, np.ndarray]:
@@ -322,15 +315,18 @@ class Calm:
         return self._processor
 
     def _encoded(self, images: Photographs, batch_size: int, *, mirrored: bool = True) -> Iterator[LevelTokens]:
-        return (encoded(self.model, pixels, mirrored=mirrored) for pixels in self._pixels(images, batch_size))
+        return (encoded(self.model, pixels, mirrored=mirrored) for pixels, _ in self._pixels(images, batch_size))
 
-    def _pixels(self, images: Photographs, batch_size: int) -> Iterator[torch.Tensor]:
-        """Batches of photographs as the encoder wants them, (B, 3, S, S)."""
+    def _looked_at(self, images: Photographs, batch_size: int) -> Iterator[tuple[LevelTokens, list[Image.Image]]]:
+        return ((encoded(self.model, pixels), pictures) for pixels, pictures in self._pixels(images, batch_size))
+
+    def _pixels(self, images: Photographs, batch_size: int) -> Iterator[tuple[torch.Tensor, list[Image.Image]]]:
+        """Batches of photographs as the encoder wants them, (B, 3, S, S), and as pictures."""
         photographs = listed(images)
         for start in range(0, len(photographs), batch_size):
-            chunk = [opened(photograph, self.max_side) for photograph in photographs[start : start + batch_size]]
-            pixels = self._images(chunk, return_tensors="pt")["pixel_values"]
-            yield pixels.to(self.model.mfam.thematic.weight.device)
+            pictures = [opened(one, self.max_side) for one in photographs[start : start + batch_size]]
+            pixels = self._images(pictures, return_tensors="pt")["pixel_values"]
+            yield pixels.to(self.model.mfam.thematic.weight.device), pictures
 
     def _prompt(self, prompt: str, visual_tokens: torch.Tensor, *, score: bool = False) -> torch.Tensor:
         """Embeddings (B, L, D) of one prompt for every photograph; `score` as in `CalmProcessor.prompt`."""

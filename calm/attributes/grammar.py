@@ -135,6 +135,13 @@ def openings(standing: Standing) -> list[str]:
     return begun
 
 
+def leads(slot: Literal["noun", "remedy"]) -> list[str]:
+    """How sentences that name a flaw, or what undoes it, begin before its words: "It suffers from"."""
+    patterns = _WORDS["noticed" if slot == "noun" else "suggestions"]
+    begun = [pattern.split("{" + slot + "}")[0].strip() for pattern in patterns if "{" + slot + "}" in pattern]
+    return [lead for lead in begun if lead]
+
+
 def standing_of(text: str) -> Standing | None:
     """The verdict that a comment of the grammar begins with; None where it is another text, or names flaws."""
     return next((one for one in STANDINGS if text.startswith(tuple(openings(one)))), None)

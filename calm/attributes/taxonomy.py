@@ -68,6 +68,9 @@ class State(Words):
         step: when the edit is applied, one of `STEPS`.
         measure, direction: a quantity that the edit moves up (+1) or down (-1), by which tests prove it.
         mirrored: the state in which the mirrored photograph is; None: the same.
+        rare: whether people's photographs are hardly ever in this state: they are told of it only if it is sure.
+        turned_back: degrees clockwise; turned by one of them, a photograph in this state is as it should be.
+        turned_on: degrees clockwise; turned by any of them, it is in this state still.
     """
 
     name: str
@@ -82,6 +85,9 @@ class State(Words):
     measure: str | None = None
     direction: Literal[-1, 1] | None = None
     mirrored: str | None = None
+    rare: bool = False
+    turned_back: tuple[float, ...] = ()
+    turned_on: tuple[float, ...] = ()
 
     @model_validator(mode="after")
     def _edit_is_described(self) -> State:
@@ -89,6 +95,8 @@ class State(Words):
             raise ValueError(
                 f"state '{self.name}' has an edit: it needs at least 3 remedies, touches, a measure and a direction"
             )
+        if self.turned_on and not self.turned_back:
+            raise ValueError(f"state '{self.name}': turned_on needs turned_back")
         return self
 
     @property

@@ -103,6 +103,11 @@ class Recogniser:
         """(S,), false for unchanged states."""
         return torch.tensor([state != UNCHANGED for _, _, state in self.table])
 
+    def changes(self, row: int) -> list[int]:
+        """Rows of the states but "unchanged" of the attribute that this row is of."""
+        (attribute,) = [rows for rows in self.attributes if row in rows]
+        return [one for one in attribute if self.table[one][2] != UNCHANGED]
+
     def probabilities(self, similarities: torch.Tensor) -> torch.Tensor:
         """(B, S) similarities to probabilities (B, S) that sum to 1 within each attribute."""
         device = similarities.device

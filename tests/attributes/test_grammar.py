@@ -11,6 +11,7 @@ from calm.attributes.grammar import (
     all_guidance,
     comment,
     degree,
+    leads,
     openings,
     standing_at,
     standing_of,
@@ -110,6 +111,17 @@ def test_unedited_photographs_are_praised_only() -> None:
     for index in range(100):
         text = comment([], stream(4, "praise", index))
         assert not [label for label in labels if names(label, text)], text
+
+
+def test_a_flaw_and_what_undoes_it_follow_a_lead_of_the_grammar() -> None:
+    assert "It suffers from" in leads("noun") and "It would help to" in leads("remedy")
+    state = taxonomy().attribute("contrast").state("harsh")
+    for index in range(100):
+        said = comment([Edit("contrast", "harsh", 0.9, 0)], stream(7, "leads", index))
+        for slot, words in (("noun", state.nouns[:1]), ("remedy", state.remedies)):
+            for lead in leads(slot):
+                after = said.partition(f"{lead} ")[2]
+                assert not after or after.startswith(tuple(words)), said
 
 
 def test_a_verdict_is_read_off_its_comment_and_no_opening_serves_two() -> None:

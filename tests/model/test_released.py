@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from calm.assistant import Calm
+from calm.assistant.inputs import opened
 from calm.attributes.taxonomy import taxonomy
 from calm.data.obtain.ways import package_folder
 from calm.data.sources import photos
@@ -192,6 +193,15 @@ def test_frames_that_show_nothing_lie_below_every_photograph(own: Calm) -> None:
         # OASIS' lowest means are lower than what the model says of a frame: docs/benchmarks/spoilt.md
         most = 2 if public == "oasis" else 1
         assert all(score.percentile is not None and score.percentile <= most for score in frames)
+
+
+def test_a_photograph_on_its_side_is_turned_the_right_way(own: Calm) -> None:
+    upright = [opened(photograph) for photograph in demo_photographs(every=2)]
+    for degrees, side in ((90, "right"), (-90, "left")):  # counter-clockwise, as Pillow turns
+        lying = [photograph.rotate(degrees, expand=True) for photograph in upright]
+        texts = [one.text for told in own.suggest(lying) for one in told if one.state == "sideways"]
+        assert len(texts) >= 5
+        assert texts.count(f"I would turn the picture by 90 degrees to the {side}.") >= 0.9 * len(texts)
 
 
 def demo_photographs(every: int) -> list[Path]:
