@@ -74,6 +74,7 @@ def test_a_tilt_stands_if_it_goes_once_turned_back_and_stays_once_turned_on(copi
     settled = model.settled(cast(Any, torch.stack([LEVEL, TILTED])), tiny.pictures(2))
     assert seen == [5]  # copies of the second alone
     assert settled.told == [[], [Flaw("tilt", "clockwise", pytest.approx(0.95), turn=-4.0)] if stands else []]
+    assert len(settled.praised[0]) == 3 and settled.praised[1] == ([] if stands else settled.praised[0])
     assert settled.sound == pytest.approx([1.0, 0.05 if stands else 1.0], abs=1e-6)
 
 

@@ -172,11 +172,9 @@ class Calm:
         standings = own_standings(self, images := listed(images), batch_size)
         for tokens, pictures in self._looked_at(images, batch_size):
             here, standings = standings[: len(tokens.high)], standings[len(tokens.high) :]
-            visual = self.model.mfam(tokens)
-            told: Sequence[Sequence[Flaw]] = [()] * len(pictures)
-            if self.model.config.told_states and self.model.config.recognition:
-                settled = self._checked.settled(tokens, pictures)
-                visual, told = self._checked.telling(tokens, settled), settled.told
+            tells = self.model.config.told_states and self.model.config.recognition
+            settled = self._checked.settled(tokens, pictures) if tells else None
+            visual = self._checked.telling(tokens, settled) if settled else self.model.mfam(tokens)
             embeddings = self._prompt(COMMENT_PROMPT, visual)
             mask = torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
             ids = self.model.generate(
@@ -187,7 +185,7 @@ class Calm:
                 do_sample=False,
                 # A number is no comment; a photograph like those that only scores were learnt from would get one.
                 begin_suppress_tokens=self.model.config.digit_token_ids,
-                logits_processor=barred(here, told, self._speaker.tokenizer),
+                logits_processor=barred(here, settled, self._speaker.tokenizer),
             )
             texts += [text.strip() for text in self._speaker.tokenizer.batch_decode(ids, skip_special_tokens=True)]
         return texts

@@ -62,11 +62,13 @@ class Settled:
     Attributes:
         similarities: (B, S), in which an attribute is unchanged where its change does not stand.
         told: what each photograph is told of, likeliest first.
+        praised: attributes that are surest to be as they should be, of a photograph that is told of no flaw.
         sound: of each, the probability that nothing is wrong.
     """
 
     similarities: torch.Tensor
     told: Sequence[Sequence[Flaw]]
+    praised: Sequence[Sequence[str]]
     sound: Sequence[float]
 
 
@@ -109,7 +111,12 @@ class Checked:
             [Flaw(attribute, state, likely, of.get(attribute)) for attribute, state, likely in states[:count]]
             for states, count, of in zip(named(recogniser, similarities), counts, turns, strict=True)
         ]
-        return Settled(similarities, flaws, (1 - probabilities.double()).prod(-1).tolist())
+        rows = recogniser.told(similarities, config.told_states, config.told_probability, config.told_further)
+        praised = [
+            [] if of else [recogniser.table[row][1] for row in told if row < len(recogniser.table)]
+            for of, told in zip(flaws, rows.tolist(), strict=True)
+        ]
+        return Settled(similarities, flaws, praised, (1 - probabilities.double()).prod(-1).tolist())
 
     def _turn(self, state: State, row: int, picture: Image.Image) -> float | None:
         """By how many degrees the picture has to be turned back; None where copies do not show that it is turned."""

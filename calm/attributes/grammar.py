@@ -135,11 +135,19 @@ def openings(standing: Standing) -> list[str]:
     return begun
 
 
-def leads(slot: Literal["noun", "remedy"]) -> list[str]:
-    """How sentences that name a flaw, or what undoes it, begin before its words: "It suffers from"."""
-    patterns = _WORDS["noticed" if slot == "noun" else "suggestions"]
+def leads(slot: Literal["clause", "noun", "remedy"]) -> list[str]:
+    """How sentences that tell a flaw, name it, or undo it, begin before its words: "For me,", "It suffers from"."""
+    patterns = _WORDS[{"clause": "openers", "noun": "noticed", "remedy": "suggestions"}[slot]]
     begun = [pattern.split("{" + slot + "}")[0].strip() for pattern in patterns if "{" + slot + "}" in pattern]
     return [lead for lead in begun if lead]
+
+
+def clauses(state: State) -> list[str]:
+    """A state's phrases with every word of degree, and without."""
+    very, too = (["", *(word for band in _WORDS[kind] for word in band)] for kind in ("very", "too"))
+    degrees = [(very[index], too[index] or "too") for index in range(len(very))]
+    filled = (" ".join(phrase.format(very=v, too=t).split()) for phrase in state.phrases for v, t in degrees)
+    return list(dict.fromkeys(_ARTICLE.sub(r"\1n", clause) for clause in filled))
 
 
 def standing_of(text: str) -> Standing | None:

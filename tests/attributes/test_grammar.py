@@ -9,6 +9,7 @@ from calm.attributes.grammar import (
     MAX_WORDS,
     STANDINGS,
     all_guidance,
+    clauses,
     comment,
     degree,
     leads,
@@ -118,7 +119,7 @@ def test_a_flaw_and_what_undoes_it_follow_a_lead_of_the_grammar() -> None:
     state = taxonomy().attribute("contrast").state("harsh")
     for index in range(100):
         said = comment([Edit("contrast", "harsh", 0.9, 0)], stream(7, "leads", index))
-        for slot, words in (("noun", state.nouns[:1]), ("remedy", state.remedies)):
+        for slot, words in (("clause", clauses(state)), ("noun", state.nouns[:1]), ("remedy", state.remedies)):
             for lead in leads(slot):
                 after = said.partition(f"{lead} ")[2]
                 assert not after or after.startswith(tuple(words)), said
