@@ -224,6 +224,11 @@ def test_praise_is_of_what_is_told_each_once_in_the_catalogues_words(calm: Calm,
     assert not may(f" {clean} and {deep} and")
 
 
+def test_of_what_the_catalogue_does_not_have_a_comment_is_free(calm: Calm) -> None:
+    assert free(calm, [[Flaw("mood", "gloomy", 0.9)]], "It suffers from") == [[]]
+    assert free(calm, [[]], "A decent photo:", ("mood",)) == [[]]
+
+
 def test_suggestions_are_what_is_recognised_with_a_remedy_of_that_state(
     calm: Calm, monkeypatch: pytest.MonkeyPatch
 ) -> None:

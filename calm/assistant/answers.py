@@ -134,11 +134,17 @@ def barred(
 
 
 def truthful(settled: Settled, tokenizer: PreTrainedTokenizerBase) -> LogitsProcessor:
-    """Leaves each photograph's beams what `Blame` or `Praise` does."""
+    """Leaves each photograph's beams what `Blame` or `Praise` does.
+
+    Of attributes that a model was trained with elsewhere, and this catalogue does not have, they may say anything.
+    """
     import torch
     from transformers import LogitsProcessor
 
-    photographs = zip(settled.told, settled.praised, strict=True)
+    known = {(attribute.name, state.name) for attribute in taxonomy().attributes for state in attribute.all_states}
+    told = [[flaw for flaw in flaws if (flaw.attribute, flaw.state) in known] for flaws in settled.told]
+    sound = [[name for name in praised if any(name == one for one, _ in known)] for praised in settled.praised]
+    photographs = zip(told, sound, strict=True)
     speeches = [Blame(flaws, tokenizer) if flaws else Praise(praised, tokenizer) for flaws, praised in photographs]
 
     class Truthful(LogitsProcessor):
