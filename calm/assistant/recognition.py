@@ -60,13 +60,13 @@ class Settled:
     """What stands of what is recognised in B photographs.
 
     Attributes:
-        similarities: (B, S), in which an attribute is unchanged where its change does not stand.
+        rows: (B, told_states), of the states whose words the language model is shown (`Recogniser.told`).
         told: what each photograph is told of, likeliest first.
         praised: attributes that are surest to be as they should be, of a photograph that is told of no flaw.
         sound: of each, the probability that nothing is wrong.
     """
 
-    similarities: torch.Tensor
+    rows: torch.Tensor
     told: Sequence[Sequence[Flaw]]
     praised: Sequence[Sequence[str]]
     sound: Sequence[float]
@@ -116,7 +116,7 @@ class Checked:
             [] if of else [recogniser.table[row][1] for row in told if row < len(recogniser.table)]
             for of, told in zip(flaws, rows.tolist(), strict=True)
         ]
-        return Settled(similarities, flaws, praised, (1 - probabilities.double()).prod(-1).tolist())
+        return Settled(rows, flaws, praised, (1 - probabilities.double()).prod(-1).tolist())
 
     def _turn(self, state: State, row: int, picture: Image.Image) -> float | None:
         """By how many degrees the picture has to be turned back; None where copies do not show that it is turned."""
@@ -130,9 +130,7 @@ class Checked:
 
     def telling(self, tokens: LevelTokens, settled: Settled) -> torch.Tensor:
         """What the language model is shown of photographs, (B, N, D): its words are of what stands."""
-        config = self.model.config
-        wanted = config.told_states, config.told_probability, config.told_further
-        return self.model.mfam(tokens, Recogniser.of(config).told(settled.similarities, *wanted).tolist())
+        return self.model.mfam(tokens, settled.rows.tolist())
 
 
 def _doubted(table: Sequence[Row]) -> dict[int, State]:
