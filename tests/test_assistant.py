@@ -12,9 +12,9 @@ import torch
 from PIL import Image, ImageOps
 
 from calm.assistant import Calm, Score, recognition
-from calm.assistant.answers import BEAMS, barred, consistent, truthful
 from calm.assistant.personal import ContextError, read_last
 from calm.assistant.recognition import Flaw, Settled
+from calm.assistant.speech import BEAMS, Consistent, Truthful, barred
 from calm.attributes import LEVELS
 from calm.attributes.grammar import STANDINGS, openings
 from calm.attributes.taxonomy import taxonomy
@@ -122,7 +122,7 @@ def test_no_comment_says_a_clause_twice(calm: Calm, monkeypatch: pytest.MonkeyPa
     generate, written = calm.model.generate, []
     monkeypatch.setattr(calm.model, "generate", lambda **options: written.append(generate(**options)) or written[-1])
     for tokens in (1, 100):  # single tokens come once; then nothing is barred, and this untrained model repeats itself
-        monkeypatch.setattr("calm.assistant.answers.ONCE", tokens)
+        monkeypatch.setattr("calm.assistant.speech.ONCE", tokens)
         calm.comment(tiny.picture(0), max_new_tokens=20)
     assert [len(set(ids[0].tolist())) == len(ids[0]) for ids in written] == [True, False]
 
@@ -133,7 +133,7 @@ def test_a_verdict_does_not_contradict_the_score(calm: Calm) -> None:
     for so_far in [ids[:-1] for of_one in begun.values() for ids in of_one]:
         # The beams of three photographs have begun with the same words: what may follow depends on a standing alone.
         ids = torch.tensor([so_far] * len(STANDINGS) * BEAMS)
-        shares = consistent(STANDINGS, tokenizer)(ids, torch.zeros(len(ids), len(tokenizer)))
+        shares = Consistent(STANDINGS, tokenizer)(ids, torch.zeros(len(ids), len(tokenizer)))
         for standing, beams in zip(STANDINGS, shares.split(BEAMS), strict=True):
             others = [other for one in STANDINGS if one != standing for other in begun[one]]
             ended = {other[-1] for other in others if other[:-1] == so_far[len(so_far) - len(other) + 1 :]}
@@ -145,8 +145,8 @@ def test_comments_keep_to_the_score_where_the_model_has_learnt_verdicts(
 ) -> None:
     pictures, asked = tiny.pictures(3), []
     monkeypatch.setattr(
-        "calm.assistant.answers.consistent",
-        lambda standings, tokenizer: asked.append(standings) or consistent(standings, tokenizer),
+        "calm.assistant.speech.Consistent",
+        lambda standings, tokenizer: asked.append(standings) or Consistent(standings, tokenizer),
     )
     assert calm.comment(pictures, max_new_tokens=2) and not asked
     monkeypatch.setattr(calm.model.config, "verdicts", True)
@@ -166,7 +166,7 @@ def free(calm: Calm, told: list[list[Flaw]], said: str, praised: tuple[str, ...]
     tokenizer = calm._speaker.tokenizer
     settled = Settled(torch.empty(0), told, [praised] * len(told), [])
     ids = tokenizer(said, add_special_tokens=False, return_tensors="pt").input_ids.expand(len(told) * BEAMS, -1)
-    scores = truthful(settled, tokenizer)(ids, torch.zeros(len(ids), len(tokenizer)))
+    scores = Truthful(settled, tokenizer)(ids, torch.zeros(len(ids), len(tokenizer)))
     left = [beams[0].isfinite().nonzero().flatten().tolist() for beams in scores.split(BEAMS)]
     return [[] if len(one) == len(tokenizer) else [tokenizer.decode(token) for token in one] for one in left]
 

@@ -15,10 +15,11 @@ import torch
 from PIL import Image
 
 from calm import uncollected
-from calm.assistant.answers import BEAMS, LEAVE, Remedy, Score, Suggestion, barred, own_standings, suggested
+from calm.assistant.answers import LEAVE, Remedy, Score, Suggestion, own_standings, suggested
 from calm.assistant.inputs import MAX_SIDE, Photographs, listed, opened
 from calm.assistant.personal import InContext, Observed, encoded, read_last
 from calm.assistant.recognition import Checked, Flaw, named, shares
+from calm.assistant.speech import BEAMS, barred
 from calm.attributes import LEVELS
 from calm.attributes.taxonomy import taxonomy
 from calm.instructions import (

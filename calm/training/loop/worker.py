@@ -1,4 +1,4 @@
-"""One process of a run: `python -m calm.training.loop.worker JOB`, started by a launcher (launch.py)."""
+"""One process of a run: `python -m calm.training.loop.worker JOB`, started by a launcher (processes.py)."""
 
 from __future__ import annotations
 
