@@ -23,8 +23,8 @@ from calm.plan.shapes import STAGES
 from calm.training.features import Features
 from calm.training.finetune import open_for_training
 from calm.training.loop.engine import Objective, Run, train
+from calm.training.scores import VisualScoreObjective, visual_parameters
 from calm.training.settings import Strategy
-from calm.training.tuning import VisualScoreObjective, visual_parameters
 
 SECTION = "demo"
 VISUAL = "visual"  # how S begins where the score head has a visual part
@@ -120,8 +120,7 @@ class Ground:
         change = {"batch_size": BATCH, "steps": STEPS}
         options = params.finetune.scores.visual.model_copy(update=change)
         trained = visual_parameters(self.assembly.model)
-        of = (self.shown.keys, rows["score"].tolist(), options, params.seed, "gpu-visual")
-        return VisualScoreObjective(self.assembly, features, trained, *of)
+        return VisualScoreObjective(self.assembly, features, trained, rows, options, params.seed, "gpu-visual")
 
 
 def _copied(parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

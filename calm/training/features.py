@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 
@@ -30,6 +31,12 @@ Key = tuple[str, str] | tuple[str, str, str]  # dataset, item_id, and how it is 
 ENCODED_AT_ONCE = 32
 DECODED_KEPT = 512  # photographs kept decoded, a byte a channel: about 90 MB at 288 pixels
 SKIPPED = 0.25  # share of (view, level) pairs without a drawn attribute: views with fewer edits are seen too
+
+
+def keys_of(rows: pd.DataFrame) -> list[list[Key]]:
+    """The photographs of each training row (INSTRUCTION); `spoilt` is null where they are as they are."""
+    named = zip(rows["dataset"], rows["item_ids"], rows["spoilt"], strict=True)
+    return [[(name, item, how) if isinstance(how, str) else (name, item) for item in ids] for name, ids, how in named]
 
 
 class Photographs:
@@ -104,6 +111,13 @@ class Features:
         """Encode all `keys` now, in an order of their own, so that a resumed run keeps the very same bits."""
         if self.keep:
             self(sorted(set(keys)))
+
+    def pooled(self, keys: Sequence[Key]) -> np.ndarray:
+        """Every source of content of photographs, (B, F) float32: what a regression reads."""
+        self.prepare(keys)
+        starts = range(0, len(keys), ENCODED_AT_ONCE)
+        chunks = (self(keys[start : start + ENCODED_AT_ONCE]) for start in starts)
+        return torch.cat([self.assembly.model.mfam.pooled_features(chunk) for chunk in chunks]).cpu().numpy()
 
     def _encode(self, keys: Sequence[Key]) -> LevelTokens:
         return self.assembly.encode(self._pixels(keys))

@@ -108,7 +108,8 @@ class FinetuneScores(Optimisation):
 
     spread: NonNegative
     decimal_spread: NonNegative
-    balance: Share  # of publics of unlike size: `calm.training.tuning`
+    balance: Share  # of publics of unlike size: `calm.training.scores.balanced`
+    taught: Share  # of others' photographs, to publics but the largest: `calm.training.scores.taught`
     regression: Regression
     visual: VisualScores
 

@@ -1,39 +1,27 @@
 """Objectives on instructions: G (alignment) and the two processes of fine-tuning, C and S.
 
-A row of instructions is a prompt about photographs and its answer. Where it is a score, it is that of a public: each
-dataset's raters have a taste of their own, and some are few.
-
-S begins without the language model: the MFAM and the score head's visual part learn to score. Chosen here
-(docs/paper.md): a step takes milliseconds instead of seconds, and the language model then starts from visual tokens
-that tell good photographs from bad ones.
+A row of instructions is a prompt about photographs and its answer. Where it is a score, it is that of a public
+(`calm.training.scores`).
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from calm.io import sha256_file
-from calm.layout import Layout
-from calm.model.build import ADAPTER, TRAINED, Assembly, read_trained, save_trained
-from calm.model.modeling import IGNORED, CalmForConditionalGeneration
+from calm.model.build import Assembly
+from calm.model.configuration import CalmConfig
+from calm.model.modeling import IGNORED
 from calm.model.processing import CalmProcessor, is_score, number_prefix
 from calm.model.readouts import decimal_targets, digit_targets
-from calm.params import Params
 from calm.seeds import stream
-from calm.training.features import Features, Key
-from calm.training.loop.engine import Run, finish, train
+from calm.training.features import Features, keys_of
 from calm.training.loop.order import WHOLE, Order, Part
-from calm.training.settings import FinetuneScores, Optimisation, Strategy, VisualScores
-
-PERCENTILES = range(101)  # of the scores that a public gave
+from calm.training.settings import FinetuneScores, Optimisation
 
 
 @dataclass(frozen=True)
@@ -99,7 +87,7 @@ class InstructionObjective:
         self.spread, self.decimal_spread = (scores.spread, scores.decimal_spread) if scores else (0.0, 0.0)
         self.rows = rows.reset_index(drop=True)
         self.keys, self.told = keys_of(rows), _told(rows, assembly.model.config.attribute_states)
-        self._publics = torch.tensor([assembly.model.config.public(dataset) for dataset in rows["dataset"]])
+        self._publics = numbers_of_publics(rows, assembly.model.config)
         lengths = [len(answer) for answer in self.rows["answer"]]
         self.order = Order(len(self.rows), options.batch_size, seed, name, lengths)
         features.prepare(key for of_row in self.keys for key in of_row)
@@ -145,7 +133,7 @@ class InstructionObjective:
         A decimal is taught after whole numbers that are drawn (by `draws`, (B,) in 0..1) as they are taught themselves:
         asked by people, the model has to go on from its own whole number, which need not be the true one.
         """
-        answers, scores = list(rows["answer"]), _numbers(rows["score"], self.model.device)
+        answers, scores = list(rows["answer"]), numbers(rows["score"], self.model.device)
         if not self.spread:
             return answers, {}
         shares = digit_targets(scores, self.spread)
@@ -165,18 +153,12 @@ class InstructionObjective:
         The mean over parts and rows, as a share of the mean over `count` rows.
         """
         config = self.model.config
-        target = _numbers(scores, predicted.device)
+        target = numbers(scores, predicted.device)
         rated = ~target.isnan()
         if not rated.any():
             return predicted.sum() * 0
         half = (config.score_max - config.score_min) / 2
         return ((predicted[rated] - target[rated].unsqueeze(1)) / half).square().mean() * (int(rated.sum()) / count)
-
-
-def keys_of(rows: pd.DataFrame) -> list[list[Key]]:
-    """The photographs of each training row (INSTRUCTION); `spoilt` is null where they are as they are."""
-    named = zip(rows["dataset"], rows["item_ids"], rows["spoilt"], strict=True)
-    return [[(name, item, how) if isinstance(how, str) else (name, item) for item in ids] for name, ids, how in named]
 
 
 def _told(rows: pd.DataFrame, table: Sequence[Sequence[str]]) -> list[list[list[int] | None]]:
@@ -189,119 +171,12 @@ def _told(rows: pd.DataFrame, table: Sequence[Sequence[str]]) -> list[list[list[
     return found
 
 
-def learnt_publics(rows: pd.DataFrame, order: Sequence[str]) -> list[dict[str, Any]]:
-    """`CalmConfig.publics` of rated photographs or training rows (INSTRUCTION) of these datasets, in this order."""
-    given = rows[rows["score"].notna()]
-    if "spoilt" in given:  # scores set by rule
-        given = given[given["spoilt"].isna()]
-    return [
-        {
-            "name": name,
-            "origin": ", ".join(sorted(own["origin"].unique())),
-            "steps": np.percentile(own["score"], PERCENTILES).round(3).tolist(),
-        }
-        for name in order
-        if len(own := given[given["dataset"] == name])
-    ]
+def numbers_of_publics(rows: pd.DataFrame, config: CalmConfig) -> torch.Tensor:
+    """Place among `config.publics` of whom each row is about (B,): those it names, else its dataset's raters."""
+    whose = rows["public"].fillna(rows["dataset"]) if "public" in rows else rows["dataset"]
+    return torch.tensor([config.public(name) for name in whose])
 
 
-def balanced(rows: pd.DataFrame, balance: float) -> pd.DataFrame:
-    """Training rows (INSTRUCTION), the scores of smaller publics repeated so that they are seen more often.
-
-    Args:
-        balance: a public of n photographs is seen as often as n to this power says, to a whole number of times: 1 as
-            the rows are, 0 each public alike (the temperature by which multilingual models draw their languages).
-    """
-    scored = rows["score"].notna()
-    counts = rows.loc[scored, "dataset"].value_counts()
-    times = ((counts.max() / counts) ** (1 - balance)).round().astype(int) if len(counts) else counts
-    repeats = rows["dataset"].map(times).where(scored, 1).astype(int)
-    return rows.loc[rows.index.repeat(repeats)].reset_index(drop=True)
-
-
-def _numbers(column: pd.Series, device: torch.device) -> torch.Tensor:
+def numbers(column: pd.Series, device: torch.device) -> torch.Tensor:
+    """(B,) float32, there; NaN for what is null."""
     return torch.tensor(column.to_numpy(dtype="float32"), device=device)
-
-
-class VisualScoreObjective:
-    """Squared error of the visual part in half-scales.
-
-    Args:
-        parameters: what is trained.
-        keys, scores: of every training photograph, the scores on the score scale.
-    """
-
-    def __init__(
-        self,
-        assembly: Assembly,
-        features: Features,
-        parameters: Mapping[str, torch.nn.Parameter],
-        keys: Sequence[Key],
-        scores: Sequence[float],
-        options: VisualScores,
-        seed: int,
-        name: str,
-    ) -> None:
-        self.model, self.features, self.parameters, self.keys = assembly.model, features, parameters, list(keys)
-        config = assembly.model.config
-        half = (config.score_max - config.score_min) / 2
-        self.publics = torch.tensor([config.public(key[0]) for key in self.keys])
-        self.targets = (torch.tensor(scores, dtype=torch.float32) - config.score_min) / half - 1
-        self.order = Order(len(self.keys), options.batch_size, seed, name)
-        features.prepare(self.keys)
-
-    def read(self, step: int, part: Part) -> None:
-        """Nothing: features are kept."""
-
-    def losses(self, step: int, part: Part = WHOLE, read: None = None) -> dict[str, torch.Tensor]:
-        """Losses of one step; this phase is run by one process alone."""
-        assert part == WHOLE, "the visual phase is not shared out"
-        picked = self.order(step)
-        head = self.model.score_head
-        head.train()  # it forgets, in a model that is otherwise as it answers
-        seen = head.look(self.model.mfam(self.features([self.keys[i] for i in picked])))
-        head.eval()
-        seen = seen[torch.arange(len(picked)), self.publics[picked]]
-        error = (seen - self.targets[picked].to(seen.device)).square().mean()
-        return {"loss": error, "regression": error}
-
-
-def visual_parameters(model: CalmForConditionalGeneration) -> dict[str, torch.nn.Parameter]:
-    """Those that decide the visual part's score and are open for training."""
-    names = ("mfam.", "score_head.visual.")
-    return {n: p for n, p in model.named_parameters() if n.startswith(names) and p.requires_grad}
-
-
-def begin_visual_scores(
-    assembly: Assembly, rows: pd.DataFrame, start: Path, out: Path, params: Params, layout: Layout, label: str
-) -> pd.DataFrame:
-    """Train from the checkpoint `start` of C, loaded and opened in `assembly`, and write one like it to `out`.
-
-    Args:
-        rows: instructions to learn from; those with a score count.
-
-    Returns:
-        The learning curve.
-    """
-    options = params.finetune.scores.visual
-    model = assembly.model
-    trained = visual_parameters(model)
-    rows = balanced(rows[rows["score"].notna()], params.finetune.scores.balance)
-    keys = [first for first, *_ in keys_of(rows)]
-    features = Features.of(assembly, rows["dataset"], params.runtime, layout)
-    objective = VisualScoreObjective(
-        assembly, features, trained, keys, rows["score"].tolist(), options, params.seed, f"{label}-visual"
-    )
-    instructions = layout.instructions / "scores.parquet"
-    inputs = [params.runtime.model_dump(), sha256_file(start / TRAINED), sha256_file(instructions)]
-    # One process whatever the strategy: the whole phase is a matter of seconds.
-    alone = Strategy(kind="single")
-    run = Run(f"{label} scores, visual part", options, alone, params.seed, layout.state(f"{label}-visual"), inputs)
-    curve = train(objective, run)
-    assert curve is not None
-    head = [name for name in model.state_dict() if name.startswith("score_head.")]
-    save_trained(out, model, {*read_trained(start), *head})
-    if (start / ADAPTER).is_dir():
-        shutil.copytree(start / ADAPTER, out / ADAPTER)
-    finish(run)
-    return curve

@@ -20,8 +20,8 @@ from calm.settings import ParamsError
 from calm.training import finetune as finetune_stage
 from calm.training.features import Features, Photographs
 from calm.training.finetune import assemble_from, finetune, learnt_rows, open_for_training
+from calm.training.scores import VisualScoreObjective, begin_visual_scores
 from calm.training.settings import VisualScores
-from calm.training.tuning import VisualScoreObjective, begin_visual_scores
 from tests import tiny
 
 STEPS = 5
@@ -35,12 +35,13 @@ OPTIONS = VisualScores(
     checkpoint_every=2,
 )
 KEYS = [(tiny.DATASET, f"p{number}") for number in range(4)]
-SCORES = [1.0, 4.0, 7.0, 10.0]
+ROWS = pd.DataFrame({"dataset": tiny.DATASET, "item_ids": [[item] for _, item in KEYS], "spoilt": None})
+ROWS["score"] = [1.0, 4.0, 7.0, 10.0]
 
 
 def objective(assembly: Assembly, world: Any, options: VisualScores = OPTIONS) -> VisualScoreObjective:
     features = Features(assembly, Photographs(world.layout, [tiny.DATASET]), keep=True)
-    return VisualScoreObjective(assembly, features, {}, KEYS, SCORES, options, 17, "test")
+    return VisualScoreObjective(assembly, features, {}, ROWS, options, 17, "test")
 
 
 @torch.no_grad()
