@@ -35,7 +35,7 @@ from calm.seeds import derive
 from calm.training.features import Features, Key
 from calm.training.finetune import RUNS, assemble_from, head_beside_language, open_for_training, open_language_model
 from calm.training.loop.engine import Objective, Run, finish, train
-from calm.training.scores import VisualScoreObjective, learnt_publics, rows_about_scores, visual_parameters
+from calm.training.scores import VisualScoreObjective, balanced, learnt_publics, visual_parameters
 from calm.training.settings import CrossValidation, Optimisation, Recipe, Strategy
 from calm.training.tuning import InstructionObjective
 
@@ -231,7 +231,7 @@ class Learner:
 
     def pooled_features(self, rows: pd.DataFrame) -> np.ndarray:
         """All that content reads of photographs (B, F), for a ridge regression."""
-        return self.features.pooled(_keys(rows))
+        return self.assembly.model.mfam.pooled_features(self.features(_keys(rows))).cpu().numpy()
 
     def learn(self, recipe: Recipe, rows: pd.DataFrame, seed: int, label: str) -> None:
         """Train on `rows` (columns as above) from the recipe's start: the visual phase, then the language model's.
@@ -245,7 +245,7 @@ class Learner:
         model.config.reads = list(recipe.reads)
         if recipe.steps:
             self._tune(self._learnt("comments", rows), (), self.params.finetune.comments, seed, f"{label}-words", rows)
-        said = rows_about_scores(self._learnt("scores", rows), options, self.features, seed)
+        said = balanced(self._learnt("scores", rows), options.balance)
         scored, visual = said[said["score"].notna()], options.visual
         self._open("visual")
         trained = visual_parameters(model)

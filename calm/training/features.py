@@ -112,13 +112,6 @@ class Features:
         if self.keep:
             self(sorted(set(keys)))
 
-    def pooled(self, keys: Sequence[Key]) -> np.ndarray:
-        """Every source of content of photographs, (B, F) float32: what a regression reads."""
-        self.prepare(keys)
-        starts = range(0, len(keys), ENCODED_AT_ONCE)
-        chunks = (self(keys[start : start + ENCODED_AT_ONCE]) for start in starts)
-        return torch.cat([self.assembly.model.mfam.pooled_features(chunk) for chunk in chunks]).cpu().numpy()
-
     def _encode(self, keys: Sequence[Key]) -> LevelTokens:
         return self.assembly.encode(self._pixels(keys))
 

@@ -31,7 +31,7 @@ from calm.params import Params
 from calm.training.features import Features
 from calm.training.loop.engine import Run, finish, train, write_curve
 from calm.training.loop.processes import launch
-from calm.training.scores import begin_visual_scores, learnt_publics, rows_about_scores
+from calm.training.scores import balanced, begin_visual_scores, learnt_publics
 from calm.training.settings import FinetuneScores
 from calm.training.tuning import InstructionObjective
 
@@ -125,12 +125,11 @@ def tune(
     head: tuple[str, ...] = ()
     if isinstance(options, FinetuneScores):
         publics, head = learnt_publics(rows, params.data.roles.scores), head_beside_language(options)
+        rows = balanced(rows, options.balance)
     assembly = assemble_from(start, params, publics)
     adapter = open_language_model(assembly, start[-1], params)
     trainable = open_for_training(assembly, head=head, q_formers=params.finetune.q_formers)
     features = Features.of(assembly, rows["dataset"], params.runtime, layout)
-    if isinstance(options, FinetuneScores):
-        rows = rows_about_scores(rows, options, features, params.seed)
     objective = InstructionObjective(assembly, features, rows, trainable, options, params.seed, f"{label}-{run}")
     inputs = [
         params.runtime.model_dump(),

@@ -1,9 +1,6 @@
 """What S learns of scores: whose they are, how often each public is seen, and the phase before the language model's.
 
-Each dataset's raters are a public with a taste of their own, and some are few. A few hundred rated photographs are soon
-learnt by heart. What a small public thinks of photographs that it has not rated, nobody knows; but a ridge regression
-of the scores that it gave comes near, and is not so soon led astray. So the model is taught, beside them, what that
-says of others' photographs (distillation, Hinton et al. 2015; docs/experiments.md).
+Each dataset's raters are a public with a taste of their own, and some are few.
 
 S begins without the language model: the MFAM and the score head's visual part learn to score. Chosen here
 (docs/paper.md): a step takes milliseconds instead of seconds, and the language model then starts from visual tokens
@@ -20,27 +17,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.linear_model import RidgeCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from calm.attributes.edits import EMPTY
-from calm.instructions import format_score
 from calm.io import sha256_file
 from calm.layout import Layout
 from calm.model.build import ADAPTER, TRAINED, Assembly, read_trained, save_trained
 from calm.model.modeling import CalmForConditionalGeneration
 from calm.params import Params
-from calm.seeds import derive
 from calm.training.features import Features, keys_of
 from calm.training.loop.engine import Run, finish, train
 from calm.training.loop.order import WHOLE, Order, Part
-from calm.training.settings import FinetuneScores, Strategy, VisualScores
+from calm.training.settings import Strategy, VisualScores
 from calm.training.tuning import numbers, numbers_of_publics
 
 PERCENTILES = range(101)  # of the scores that a public gave
-PENALTIES = np.logspace(0, 6, 19)
-TAUGHT = "ridge_regression"  # origin of scores that no one gave
 
 
 def learnt_publics(rows: pd.DataFrame, order: Sequence[str]) -> list[dict[str, Any]]:
@@ -59,11 +48,6 @@ def learnt_publics(rows: pd.DataFrame, order: Sequence[str]) -> list[dict[str, A
     ]
 
 
-def rows_about_scores(rows: pd.DataFrame, options: FinetuneScores, features: Features, seed: int) -> pd.DataFrame:
-    """Training rows (INSTRUCTION) of the scores stage: what it learns from, as often as it is to be seen."""
-    return pd.concat([balanced(rows, options.balance), taught(rows, options.taught, features, seed)], ignore_index=True)
-
-
 def balanced(rows: pd.DataFrame, balance: float) -> pd.DataFrame:
     """Training rows (INSTRUCTION), the scores of smaller publics repeated so that they are seen more often.
 
@@ -76,49 +60,6 @@ def balanced(rows: pd.DataFrame, balance: float) -> pd.DataFrame:
     times = ((counts.max() / counts) ** (1 - balance)).round().astype(int) if len(counts) else counts
     repeats = rows["dataset"].map(times).where(scored, 1).astype(int)
     return rows.loc[rows.index.repeat(repeats)].reset_index(drop=True)
-
-
-def taught(rows: pd.DataFrame, share: float, features: Features, seed: int) -> pd.DataFrame:
-    """Rows about other publics' photographs, for every public but the largest, with the scores of a ridge regression.
-
-    What spoils a photograph costs it with every public what it costs it with its own; an empty frame is worth least.
-
-    Args:
-        rows: training rows (INSTRUCTION).
-        share: of the others' rows, drawn by seed.
-
-    Returns:
-        Rows like them, with a column `public`.
-    """
-    scored = rows[rows["score"].notna()]
-    plain = scored[scored["spoilt"].isna()]
-    counts = plain["dataset"].value_counts()
-    found = [rows.iloc[:0].assign(public=None)]
-    for public in sorted(counts.index, key=lambda name: (-counts[name], name))[1:] if share else ():
-        own = plain[plain["dataset"] == public]
-        drawn, asked = (derive(seed, "taught", what, public) % 2**32 for what in ("rows", "messages"))
-        others = scored[scored["dataset"] != public].sample(frac=share, random_state=drawn)
-        if others.empty:
-            continue
-        read = [features.pooled([first for first, *_ in keys_of(some.assign(spoilt=None))]) for some in (own, others)]
-        regression = make_pipeline(StandardScaler(), RidgeCV(PENALTIES)).fit(read[0], own["score"])
-        lost = _own_score(plain, others) - others["score"]
-        least, most = own["score"].min(), own["score"].max()
-        scores = (regression.predict(read[1]) - lost).where(~others["spoilt"].isin(EMPTY), least).clip(least, most)
-        ways = own["messages"].sample(len(others), replace=True, random_state=asked)
-        said = {"score": scores, "answer": scores.map(format_score), "messages": ways.to_list(), "origin": TAUGHT}
-        found.append(others.assign(public=public, **said))
-    return pd.concat(found, ignore_index=True)
-
-
-def _own_score(plain: pd.DataFrame, rows: pd.DataFrame) -> pd.Series:
-    """What a row's own public gave its photograph as it is."""
-    given = dict(zip(_items(plain), plain["score"], strict=True))
-    return pd.Series([given[item] for item in _items(rows)], index=rows.index, dtype="float64")
-
-
-def _items(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    return list(zip(rows["dataset"], rows["item_ids"].str[0], strict=True))
 
 
 class VisualScoreObjective:
@@ -185,12 +126,11 @@ def begin_visual_scores(
     model = assembly.model
     trained = visual_parameters(model)
     features = Features.of(assembly, rows["dataset"], params.runtime, layout)
-    rows = rows_about_scores(rows, params.finetune.scores, features, params.seed)
-    scored = rows[rows["score"].notna()]
+    scored = balanced(rows[rows["score"].notna()], params.finetune.scores.balance)
     objective = VisualScoreObjective(assembly, features, trained, scored, options, params.seed, f"{label}-visual")
     instructions = layout.instructions / "scores.parquet"
-    learnt = [params.finetune.scores.balance, params.finetune.scores.taught]
-    inputs = [params.runtime.model_dump(), *learnt, sha256_file(start / TRAINED), sha256_file(instructions)]
+    balance = params.finetune.scores.balance
+    inputs = [params.runtime.model_dump(), balance, sha256_file(start / TRAINED), sha256_file(instructions)]
     # One process whatever the strategy: the whole phase is a matter of seconds.
     alone = Strategy(kind="single")
     run = Run(f"{label} scores, visual part", options, alone, params.seed, layout.state(f"{label}-visual"), inputs)

@@ -109,7 +109,6 @@ class FinetuneScores(Optimisation):
     spread: NonNegative
     decimal_spread: NonNegative
     balance: Share  # of publics of unlike size: `calm.training.scores.balanced`
-    taught: Share  # of others' photographs, to publics but the largest: `calm.training.scores.taught`
     regression: Regression
     visual: VisualScores
 

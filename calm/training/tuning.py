@@ -172,9 +172,8 @@ def _told(rows: pd.DataFrame, table: Sequence[Sequence[str]]) -> list[list[list[
 
 
 def numbers_of_publics(rows: pd.DataFrame, config: CalmConfig) -> torch.Tensor:
-    """Place among `config.publics` of whom each row is about (B,): those it names, else its dataset's raters."""
-    whose = rows["public"].fillna(rows["dataset"]) if "public" in rows else rows["dataset"]
-    return torch.tensor([config.public(name) for name in whose])
+    """Place among `config.publics` of each row's raters (B,)."""
+    return torch.tensor([config.public(name) for name in rows["dataset"]])
 
 
 def numbers(column: pd.Series, device: torch.device) -> torch.Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,8 @@ from calm.data.store import tables
 from calm.data.store.tables import INSTRUCTION
 from calm.instructions import SCORE_PROMPT, as_public, format_score, messages
 from calm.io import write_table
-from calm.model.configuration import CalmConfig
-from calm.training.features import Key
 from calm.training.finetune import finetune, learnt_rows
-from calm.training.scores import TAUGHT, balanced, learnt_publics, taught
-from calm.training.tuning import numbers_of_publics
+from calm.training.scores import balanced, learnt_publics
 from tests import tiny
 
 CONTRARY = "contrary"  # a public that gives 11 - s where the other gives s
@@ -46,62 +42,6 @@ def test_small_publics_are_repeated_and_comments_are_not(balance: float, small: 
 def test_a_single_public_is_left_as_it_is() -> None:
     alone = rows(drawn=7)
     pd.testing.assert_frame_equal(balanced(alone, 0.5), alone)
-
-
-class Told:
-    """Features whose one channel is the photograph's number."""
-
-    def pooled(self, keys: Sequence[Key]) -> np.ndarray:
-        return np.array([[float(key[1])] for key in keys])
-
-
-def rated(name: str, scores: Sequence[float], **same: Any) -> pd.DataFrame:
-    """Instructions to score the photographs 0, 1, ... of a dataset."""
-    asked = [messages(as_public(SCORE_PROMPT, name))] * len(scores)
-    items = {"item_ids": [[str(number)] for number in range(len(scores))], "score": list(scores), "messages": asked}
-    answers = [format_score(score) for score in scores]
-    return pd.DataFrame({"dataset": name, **items, "answer": answers, "spoilt": None, "origin": "human", **same})
-
-
-def test_a_small_public_is_taught_its_line_on_others_photographs() -> None:
-    large, small = (
-        rated("large", [9 - number / 10 for number in range(40)]),
-        rated("small", [2 + n / 4 for n in range(20)]),
-    )
-    found = taught(pd.concat([large, small], ignore_index=True), 1.0, Told(), seed=17)  # type: ignore[arg-type]
-    assert set(found["public"]) == {"small"} and set(found["dataset"]) == {"large"}
-    assert set(found["origin"]) == {TAUGHT}
-    numbers = found["item_ids"].str[0].astype(int)
-    assert sorted(numbers) == list(range(40))
-    np.testing.assert_allclose(found["score"], np.minimum(2 + numbers / 4, 6.75), atol=0.2)  # no more than it ever gave
-    assert all(answer == format_score(score) for answer, score in zip(found["answer"], found["score"], strict=True))
-    assert all("as the raters of small would" in said[0]["content"] for said in found["messages"])
-    config = CalmConfig(publics=[{"name": "large"}, {"name": "small"}])
-    assert numbers_of_publics(found, config).tolist() == [1] * 40
-    assert numbers_of_publics(pd.concat([large, found]), config).tolist() == [0] * 40 + [1] * 40
-
-
-def test_a_share_of_them_is_drawn_by_seed_and_none_without_a_share() -> None:
-    rows = pd.concat([rated("large", [5.0, 6.0] * 20), rated("small", [3.0, 4.0] * 10)], ignore_index=True)
-    half, again, other = (taught(rows, 0.5, Told(), seed) for seed in (17, 17, 18))  # type: ignore[arg-type]
-    assert len(half) == 20
-    pd.testing.assert_frame_equal(half, again)
-    assert half["item_ids"].tolist() != other["item_ids"].tolist()
-    assert taught(rows, 0.0, Told(), 17).empty  # type: ignore[arg-type]
-
-
-def test_what_spoils_a_photograph_costs_every_public_as_much_and_empty_frames_are_worth_least() -> None:
-    large = rated("large", [7.0] * 10)
-    spoilt = [rated("large", [5.5], spoilt="noise.noisy"), rated("large", [1.0], spoilt="black")]
-    small = rated("small", [4 + number / 10 for number in range(10)])
-    found = taught(pd.concat([large, *spoilt, small], ignore_index=True), 1.0, Told(), 17)  # type: ignore[arg-type]
-    (least,) = found.loc[found["spoilt"] == "black", "score"]
-    assert least == 4.0
-    small["score"] += 2 * (small["item_ids"].str[0] == "9")  # a public that goes up to 6.9
-    found = taught(pd.concat([large, *spoilt, small], ignore_index=True), 1.0, Told(), 17)  # type: ignore[arg-type]
-    (noisy,) = found.loc[found["spoilt"] == "noise.noisy", "score"]
-    (plain,) = found.loc[(found["item_ids"].str[0] == "0") & found["spoilt"].isna(), "score"]
-    assert noisy == pytest.approx(max(4.0, plain - 1.5))
 
 
 def test_publics_stand_in_the_order_of_params_with_the_scores_that_they_gave() -> None:
