@@ -122,14 +122,13 @@ def begin_visual_scores(
     Returns:
         The learning curve.
     """
-    options = params.finetune.scores.visual
+    options, balance = params.finetune.scores.visual, params.finetune.scores.balance
     model = assembly.model
     trained = visual_parameters(model)
     features = Features.of(assembly, rows["dataset"], params.runtime, layout)
-    scored = balanced(rows[rows["score"].notna()], params.finetune.scores.balance)
+    scored = balanced(rows[rows["score"].notna()], balance)
     objective = VisualScoreObjective(assembly, features, trained, scored, options, params.seed, f"{label}-visual")
     instructions = layout.instructions / "scores.parquet"
-    balance = params.finetune.scores.balance
     inputs = [params.runtime.model_dump(), balance, sha256_file(start / TRAINED), sha256_file(instructions)]
     # One process whatever the strategy: the whole phase is a matter of seconds.
     alone = Strategy(kind="single")
