@@ -60,19 +60,20 @@ def checked(copies: list[torch.Tensor]) -> tuple[Checked, list[int]]:
 
 TILTED, LEVEL = recognised(("tilt", "clockwise", 0.95)), recognised()
 TILT = taxonomy().attribute("tilt").state("clockwise")
-LEVEL_ONCE_TURNED_BACK = torch.stack([LEVEL, LEVEL, TILTED, TILTED, TILTED])
-TILES = torch.stack([TILTED] * 5)
-LEVEL_IN_ANY_COPY = torch.stack([LEVEL] * 5)
+COPIES = len(TILT.turned_back) + 1
+LEVEL_ONCE_TURNED_BACK = torch.stack([LEVEL, LEVEL, *[TILTED] * (COPIES - 2)])
+TILES = torch.stack([TILTED] * COPIES)
+LEVEL_IN_ANY_COPY = torch.stack([LEVEL] * COPIES)
 
 
 @pytest.mark.parametrize(
     ("copies", "stands"), [(LEVEL_ONCE_TURNED_BACK, True), (TILES, False), (LEVEL_IN_ANY_COPY, False)]
 )
 def test_a_tilt_stands_if_it_goes_once_turned_back_and_stays_once_turned_on(copies: torch.Tensor, stands: bool) -> None:
-    assert len(TILT.turned_back) == 4 and len(TILT.turned_on) == 1
+    assert len(TILT.turned_on) == 1
     model, seen = checked([copies])
     settled = model.settled(cast(Any, torch.stack([LEVEL, TILTED])), tiny.pictures(2))
-    assert seen == [5]  # copies of the second alone
+    assert seen == [COPIES]  # copies of the second alone
     assert settled.told == [[], [Flaw("tilt", "clockwise", pytest.approx(0.95), turn=-4.0)] if stands else []]
     assert len(settled.praised[0]) == 3 and settled.praised[1] == ([] if stands else settled.praised[0])
     assert settled.sound == pytest.approx([1.0, 0.05 if stands else 1.0], abs=1e-6)
@@ -87,6 +88,17 @@ def test_a_rare_state_stands_if_it_is_sure(probability: float, stands: bool) -> 
     noisy = Flaw("noise", "noisy", pytest.approx(0.6))
     stretched = Flaw("aspect", "stretched_tall", pytest.approx(probability))
     assert settled.told == [[stretched, noisy] if stands else [noisy]] and seen == []
+
+
+def test_what_photographers_choose_is_neither_told_nor_is_its_absence_praised() -> None:
+    assert taxonomy().attribute("palette").state("monochrome").chosen
+    found = torch.stack([recognised(("palette", "monochrome", 0.95)), recognised()])
+    settled = checked([])[0].settled(cast(Any, found), tiny.pictures(2))
+    assert settled.told == [[], []] and settled.sound == pytest.approx([1.0, 1.0], abs=1e-6)
+    assert "palette" not in settled.praised[0] and len(settled.praised[0]) == 3
+    noisy = recognised(("palette", "monochrome", 0.95), ("noise", "noisy", 0.6)).unsqueeze(0)
+    (told,) = checked([])[0].settled(cast(Any, noisy), tiny.pictures(1)).told
+    assert [flaw.state for flaw in told] == ["noisy"]
 
 
 def test_the_language_model_is_told_of_what_stands_alone() -> None:

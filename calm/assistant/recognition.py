@@ -3,13 +3,13 @@
 Edits teach states that people's pictures seldom are in. The Q-formers take textures for stretched pictures, tiles and
 tracks for horizons that hang, what is seen from above for what lies on its side. So a rare state has to be sure, and a
 turned picture has to look as it should once it is turned back, and a tilted one to tilt still if it is turned on: tiles
-look much the same in any copy (docs/experiments.md).
+look much the same in any copy (docs/experiments.md). And black and white is no flaw: photographers choose it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import cos, radians, sin
 
 import torch
@@ -89,7 +89,7 @@ class Checked:
         Raises:
             UncalibratedError: the checkpoint was trained by an earlier calm.
         """
-        config, recogniser = self.model.config, Recogniser.of(self.model.config)
+        config, recogniser = self.model.config, self._recogniser
         doubted, turns = _doubted(recogniser.table), [dict[str, float]() for _ in pictures]
         similarities = self.model.mfam.similarities(tokens)
         rows, probabilities = recogniser.likeliest(similarities)
@@ -117,6 +117,13 @@ class Checked:
             for of, told in zip(flaws, rows.tolist(), strict=True)
         ]
         return Settled(rows, flaws, praised, (1 - probabilities.double()).prod(-1).tolist())
+
+    @property
+    def _recogniser(self) -> Recogniser:
+        recogniser = Recogniser.of(self.model.config)
+        chosen = {(one.name, state.name) for one in taxonomy().attributes for state in one.states if state.chosen}
+        rows = frozenset(row for row, (_, *name) in enumerate(recogniser.table) if tuple(name) in chosen)
+        return replace(recogniser, chosen=rows)
 
     def _turn(self, state: State, row: int, picture: Image.Image) -> float | None:
         """By how many degrees the picture has to be turned back; None where copies do not show that it is turned."""

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from kornia.filters import gaussian_blur2d, motion_blur
+from kornia.filters import gaussian_blur2d
 from PIL import Image
 from torch import Tensor
 
@@ -90,14 +90,29 @@ def blur(images: Tensor, strength: Sequence[float], _seeds: Sequence[int] = ()) 
 
 
 def shake(images: Tensor, strength: Sequence[float], seeds: Sequence[int]) -> Tensor:
-    """Smear each image over `strength` pixels at the design size, along a line of seeded direction."""
+    """What a hand-held camera sees that moves by about `strength` pixels at the design size during the exposure."""
     told = zip(images.split(1), strength, seeds, strict=True)  # one image at a time, as in `blur`
-    return torch.cat([_smeared(image, length, stream(seed, "shake").uniform(0, 180)) for image, length, seed in told])
+    return torch.cat([_shaken(image, length, stream(seed, "shake")) for image, length, seed in told])
 
 
-def _smeared(image: Tensor, length: float, degrees: float) -> Tensor:
-    side = 2 * round(length * scale(image) / 2) + 1
-    return motion_blur(image, side, degrees, 0.0, border_type="replicate", mode="bilinear").clamp(0, 1)
+def _shaken(image: Tensor, length: float, rng: np.random.Generator) -> Tensor:
+    """The mean of the image along a bent path, on which the camera also rolls and comes nearer or goes away.
+
+    Of squares, which are nearly proportional to light: lamps leave streaks.
+    """
+    height, width = image.shape[-2:]
+    reach, side = 2 * length / DESIGN_SIDE, min(height, width)  # of coordinates from -1 to 1 over the shorter side
+    direction, bend = rng.uniform(0, 2 * math.pi), reach * rng.uniform(-0.5, 0.5)
+    roll, nearer = reach * rng.uniform(-0.7, 0.7), reach * rng.uniform(-0.4, 0.4)
+    light, moments = torch.zeros_like(image), math.ceil(length * scale(image)) + 1
+    for moment in np.linspace(-0.5, 0.5, moments).tolist():
+        along, across = reach * moment, bend * (4 * moment * moment - 0.5)
+        x = along * math.cos(direction) - across * math.sin(direction)
+        y = along * math.sin(direction) + across * math.cos(direction)
+        a, b, _, d, e, _ = _rolled(roll * moment, width / height, 1 + nearer * moment)
+        seen = _warp(image, [(a, b, x * side / width, d, e, y * side / height)])
+        light = light + seen * seen
+    return (light / moments).sqrt()
 
 
 def sharpen(images: Tensor, strength: Sequence[float], _seeds: Sequence[int]) -> Tensor:
@@ -235,8 +250,13 @@ def rotate(images: Tensor, strength: Sequence[float], _seeds: Sequence[int]) -> 
 
 def _turned(angle: float, aspect: float) -> Affine:
     """Source coordinates of a turned picture, for a width of `aspect` times its height."""
+    cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
+    return _rolled(angle, aspect, max(cos + sin / aspect, cos + sin * aspect))
+
+
+def _rolled(angle: float, aspect: float, zoom: float) -> Affine:
+    """The same, enlarged by `zoom`."""
     cos, sin = math.cos(angle), math.sin(angle)
-    zoom = max(abs(cos) + abs(sin) / aspect, abs(cos) + abs(sin) * aspect)
     return cos / zoom, sin / zoom / aspect, 0.0, -sin / zoom * aspect, cos / zoom, 0.0
 
 

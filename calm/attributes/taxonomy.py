@@ -69,6 +69,7 @@ class State(Words):
         measure, direction: a quantity that the edit moves up (+1) or down (-1), by which tests prove it.
         mirrored: the state in which the mirrored photograph is; None: the same.
         rare: whether people's photographs are hardly ever in this state: they are told of it only if it is sure.
+        chosen: whether photographers choose it: nothing is wrong with a photograph in this state, nothing is told.
         turned_back: degrees clockwise; turned by one of them, a photograph in this state is as it should be.
         turned_on: degrees clockwise; turned by any of them, it is in this state still.
     """
@@ -86,6 +87,7 @@ class State(Words):
     direction: Literal[-1, 1] | None = None
     mirrored: str | None = None
     rare: bool = False
+    chosen: bool = False
     turned_back: tuple[float, ...] = ()
     turned_on: tuple[float, ...] = ()
 

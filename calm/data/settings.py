@@ -56,6 +56,7 @@ class DataParams(Section):
 
     datasets: dict[str, dict[str, Any]]
     roles: Roles
+    well_taken: Annotated[float, Field(gt=0, le=1)]
     image: ImageParams
     split: SplitParams
     leakage: LeakageParams

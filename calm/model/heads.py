@@ -75,6 +75,7 @@ class Recogniser:
     table: Sequence[Row]
     calibration: Calibration
     unpraised: frozenset[str] = frozenset()
+    chosen: frozenset[int] = frozenset()  # rows of the states that are no flaw either, though they are a change
 
     @staticmethod
     def of(config: CalmConfig) -> Recogniser:
@@ -120,12 +121,14 @@ class Recogniser:
         return shares
 
     def likeliest(self, similarities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Every attribute's likeliest state but "unchanged", likeliest first.
+        """Every attribute's likeliest state but "unchanged" and `chosen` ones, likeliest first.
 
         Returns:
             rows of the table (B, attributes) and their probabilities, of the same shape.
         """
-        shares = self.probabilities(similarities).masked_fill(~self.changed.to(similarities.device), -1)
+        flaws = self.changed
+        flaws[list(self.chosen)] = False
+        shares = self.probabilities(similarities).masked_fill(~flaws.to(similarities.device), -1)
         best = [shares[:, rows].max(-1) for rows in self.attributes]
         found = torch.stack(
             [
@@ -134,7 +137,8 @@ class Recogniser:
             ],
             dim=1,
         )
-        values, order = torch.stack([one.values for one in best], dim=1).sort(dim=1, descending=True, stable=True)
+        most = torch.stack([one.values.clamp_min(0) for one in best], dim=1)
+        values, order = most.sort(dim=1, descending=True, stable=True)
         return found.gather(1, order), values
 
     def soundest(self, similarities: torch.Tensor) -> torch.Tensor:

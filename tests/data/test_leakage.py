@@ -294,6 +294,22 @@ def test_lists_hold_what_their_role_needs(few_photos: Path, make_params: MakePar
         assert {"train", "test"} <= set(frame["split"])
 
 
+def test_photographs_that_people_score_low_are_no_examples_of_sound_ones(
+    scored: Path, scored_params: Params, tmp_path: Path
+) -> None:
+    data = scored_params.data.model_copy(update={"well_taken": 0.5})
+    params, layout = scored_params.model_copy(update={"data": data}), Layout(tmp_path)
+    filtered(params, layout)
+    ratings = tables.ratings(layout, "local")
+    scores = ratings[ratings["rater_id"].isna()].set_index("item_id")["score"]
+    everything, sound = tables.role_list(layout, "scores"), tables.role_list(layout, "unlabelled")
+    left_out = everything[~everything["item_id"].isin(sound["item_id"])]
+    assert len(left_out) == sum(len(part) // 2 for _, part in everything.groupby("split"))
+    for split_name, part in left_out.groupby("split"):
+        stay = sound.loc[sound["split"] == split_name, "item_id"]
+        assert scores[part["item_id"]].max() <= scores[stay].min()
+
+
 def test_a_role_that_a_dataset_cannot_serve_is_an_error(folder: Path, make_params: MakeParams, tmp_path: Path) -> None:
     settings = {"root": str(folder), "licence": "test"}
     params = make_params({"local": settings}, {"unlabelled": ["local"], "scores": ["local"]})

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from calm.assistant import Suggestion
 from calm.attributes.edits import Edit
 from calm.attributes.grammar import comment, naming_rules, sound_named, states_named
 from calm.attributes.taxonomy import taxonomy
@@ -229,6 +230,20 @@ def test_suggestions_of_an_oracle_name_the_edit_and_those_of_chance_seldom(world
         assert guessed[name]["value"] < known[name]["chance"] + 0.25
     assert known["unedited"]["sure_when_edited_auc"] == 1
     assert known["unedited"]["items"] == PHOTOS - TRAIN
+
+
+def test_flaws_are_told_of_photographs_as_they_are_held_against_peoples_scores(world: World) -> None:
+    class Critic(FakeCalm):
+        def suggest(self, images: Sequence[Image.Image], top: int = 3) -> list[list[Suggestion]]:
+            flaw, none = Suggestion("sharpness", "blurred", "Focus.", 0.9), Suggestion(None, None, "-", 1.0)
+            low = np.median([self.world.scores[key] for key in self.world.scores if not self.world.edits.get(key)])
+            return [[flaw if self.world.scores[pixel_hash(image)] < low else none] for image in images]
+
+    asked = dataclasses.replace(world, params=with_settings(world.params, "suggesting", rated=1000))
+    found = judged(asked, "suggesting", Critic(asked, knows=True))["rated"]
+    assert found["items"] == PHOTOS - TRAIN
+    assert found["lowest_tenth"]["value"] == 1 and found["upper_half"]["value"] < 0.4
+    assert "rated" not in judged(world, "suggesting", world.oracle())
 
 
 @pytest.mark.usefixtures("marked_copies")

@@ -117,6 +117,8 @@ def filter_leakage(params: Params, layout: Layout) -> None:
         removed, counts = [], {}
         for role, names in params.data.roles.model_dump().items():
             wanted = _role_items(role, sorted(names), corpus.items, layout)
+            if role == "unlabelled":
+                wanted = _well_taken(wanted, params.data.well_taken, layout)
             kept = wanted[~wanted.index.isin(leaks.index)]
             write_table(folder / f"{role}.parquet", kept[LIST.names].reset_index(drop=True), LIST)
             removed.append(leaks[leaks.index.isin(wanted.index)].assign(role=role))
@@ -228,6 +230,21 @@ def _role_items(role: str, names: list[str], items: pd.DataFrame, layout: Layout
             raise ValueError(f"data.roles.{role} names '{dataset}', which has nothing for it")
         parts.append(chosen)
     return pd.concat(parts)
+
+
+def _well_taken(items: pd.DataFrame, share: float, layout: Layout) -> pd.DataFrame:
+    """Those of each dataset and split that people scored best, and all that only a program scored, or nobody.
+
+    Self-supervision takes a photograph that it has not edited for one without the flaws that edits make. What people
+    score lowest is often shaken, dark or tilted as it was taken.
+    """
+    if share == 1:
+        return items
+    ratings = pd.concat([tables.ratings(layout, dataset) for dataset in sorted(set(items["dataset"]))])
+    crowd = ratings[ratings["rater_id"].isna() & (ratings["origin"] == HUMAN)].set_index(["dataset", "item_id"])
+    scores = items.join(crowd["score"], on=["dataset", "item_id"])
+    place = scores.groupby(["dataset", "split"])["score"].rank(pct=True, method="first")
+    return items[~(place <= 1 - share)]
 
 
 def _labelled(items: pd.DataFrame, dataset: str, role: str, layout: Layout) -> pd.DataFrame:

@@ -28,6 +28,7 @@ from calm.evaluation.base import (
     group_keys,
     item_keys,
     paired_means,
+    rated,
 )
 from calm.evaluation.settings import TaskSettings
 from calm.evaluation.statistics.decisions import KINDS, Labels, cross_fitted, elsewhere, figures, hits, key, keys
@@ -62,6 +63,7 @@ class SuggestingSettings(TaskSettings):
     """params.evaluation.tasks.suggesting."""
 
     max_items: PositiveInt
+    rated: PositiveInt | None  # rated photographs, at most, of which what is told is held against their scores
 
 
 def run(bench: Bench[SuggestingSettings]) -> Outcome:
@@ -86,6 +88,8 @@ def run(bench: Bench[SuggestingSettings]) -> Outcome:
         "groups": len(set(group_keys(edited))),
         "unedited": _unedited(predictions),
     }
+    if bench.settings.rated:
+        metrics["rated"] = _rated(bench, bench.settings.rated)
     return Outcome(metrics, predictions[PREDICTIONS.names], PREDICTIONS)
 
 
@@ -241,6 +245,25 @@ DECIDED = {
     "unedited_left_alone": "unedited left as they are",
     "edited_left_alone": "edited left as they are",
 }
+
+
+def _rated(bench: Bench[SuggestingSettings], most: int) -> dict[str, Any]:
+    """How often a flaw is told of test photographs as they are, which nobody has edited, by the first public's scores.
+
+    Nobody said what is wrong with them; but of those that people score lowest much is, of those above their median
+    little.
+    """
+    rows = rated(bench, "test")
+    rows = rows[(rows["dataset"] == bench.params.data.roles.scores[0]) & rows["synthetic_edits"].isna()]
+    rows = bench.at_most(rows.reset_index(drop=True), most)
+    answers = (one for images in bench.batches(rows) for one in bench.model.suggest(images, top=1))
+    told = pd.Series([float(answer[0].attribute is not None) for answer in answers])
+    place = rows["score"].rank(method="first")
+    parts = {"lowest_tenth": place <= max(1, len(rows) / 10), "upper_half": place > len(rows) / 2}
+    shares = {name: mean(told[part], group_keys(rows[part]), bench.bootstrap).to_json() for name, part in parts.items()}
+    return {"items": len(rows), **shares}
+
+
 TASK = Task(
     title="Suggesting",
     about="Is the remedy of a photograph's known edit suggested, and is a photograph without any left alone?",
@@ -270,6 +293,8 @@ TASK = Task(
             for figure, label in DECIDED.items()
             for way, name in WAYS.items()
         ),
+        Headline("told of a flaw, the tenth that people score lowest", "rated.lowest_tenth"),
+        Headline("told of a flaw, the half that people score best", "rated.upper_half"),
     ),
     run=run,
     settings=SuggestingSettings,
