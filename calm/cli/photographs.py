@@ -161,7 +161,8 @@ class Remembered:
 
     def __init__(self, question: Mapping[str, Any] | None) -> None:
         self._cache: Any = None
-        code = max(path.stat().st_mtime_ns for path in Path(calm.__file__).parent.rglob("*.py"))  # that answers
+        files = Path(calm.__file__).parent.rglob("*.*")  # code and catalogue, which decide the answer
+        code = max(path.stat().st_mtime_ns for path in files if path.suffix in {".py", ".yaml"})
         self._question = json.dumps([question, code], sort_keys=True)
         if question is not None:
             from diskcache import Cache, JSONDisk
