@@ -22,6 +22,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from calm.cli import app, stages
+from calm.cli.photographs import Remembered
 from calm.cli.stages import THREAD_VARIABLES, write_digest
 from calm.layout import Layout
 from tests import forked
@@ -267,6 +268,22 @@ def test_an_answer_that_was_given_is_given_again(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(FakeCalm, "provenance", FakeCalm.provenance | {"checkpoint_sha256": "0" * 60})
     run("score", "--json", "a.jpg")
     assert asked == [1, 1, 1, 1, 1]
+
+
+@pytest.mark.usefixtures("photographs")
+def test_answers_are_given_anew_once_code_or_catalogue_change(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    files = [package / name for name in ("__init__.py", "catalogue.yaml", "notes.md")]
+    for file in files:
+        file.write_text("")
+        os.utime(file, (1, 1))
+    monkeypatch.setattr("calm.__file__", str(files[0]))
+    keys = [Remembered({}).key("a.jpg")]
+    for changed, file in enumerate(files):
+        os.utime(file, (changed + 2, changed + 2))
+        keys.append(Remembered({}).key("a.jpg"))
+    assert len(set(keys)) == 3 and keys[2] == keys[3]  # the last file decides no answer
 
 
 @pytest.mark.usefixtures("photographs")

@@ -125,7 +125,7 @@ def table(sections: list[Section], shown: int | None = None) -> Table:
         labels = escape(section.labels.split(":")[0])
         found.add_row(f"[bold]{section.name}[/bold]", "", "", f"[dim]{labels} labels[/dim]")
         for row in section.rows[:shown]:
-            found.add_row(f"  {row.label}", row.value, row.interval, row.beside or row.note)
+            found.add_row(f"  {row.told}", row.value, row.interval, row.beside or row.note)
         found.add_section()
     return found
 

@@ -87,7 +87,7 @@ def results_table(found: Sequence[Section], params: Params) -> str:
     """A Markdown table of the first figures of every task, and the profile and seed that they are of."""
     level = f"{100 * params.evaluation.bootstrap.level:g} %"
     rows = [
-        (section.task.title, row.label, row.value, row.interval or row.note, row.beside, section.labels.split(":")[0])
+        (section.task.title, row.label, row.value, row.interval or row.note, row.beside, section.judged_by(row))
         for section in found
         for row in section.rows[:SHOWN]
     ]

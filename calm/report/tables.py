@@ -42,6 +42,12 @@ class Row:
     interval: str
     beside: str
     note: str
+    labels: str = ""
+
+    @property
+    def told(self) -> str:
+        """The label, and what the figure is judged by where that is not what its task's others are judged by."""
+        return f"{self.label} ({self.labels} labels)" if self.labels else self.label
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,10 @@ class Section:
     rows: tuple[Row, ...]
     labels: str
     facts: str
+
+    def judged_by(self, row: Row) -> str:
+        """In a word, what kind of labels a row's figure is held against."""
+        return row.labels or self.labels.split(":")[0]
 
 
 @dataclass(frozen=True)
@@ -141,7 +151,9 @@ def _row(headline: Headline, metrics: Mapping[str, Any]) -> Row:
     figure = at(metrics, headline.path)
     known = ((label, at(metrics, path)) for label, path in headline.beside)
     beside = ", ".join(f"{label} {number(value)}" for label, value in known if isinstance(value, int | float))
-    return Row(headline.label, number(figure.get("value")), interval(figure), beside, str(figure.get("reason", "")))
+    labels = at(metrics, f"{headline.path.rpartition('.')[0]}.labels") or ""
+    note = str(figure.get("reason", ""))
+    return Row(headline.label, number(figure.get("value")), interval(figure), beside, note, labels)
 
 
 def at(metrics: Mapping[str, Any], path: str) -> Any:

@@ -24,6 +24,7 @@ from calm.evaluation.stage import evaluate, find_task, settings
 from calm.evaluation.statistics.decisions import elsewhere
 from calm.evaluation.tasks import attributes
 from calm.io import read_table, write_table
+from calm.report.tables import section
 from calm.seeds import stream
 from calm.settings import ParamsError
 from tests.evaluation.calm_world import DATASET, PHOTOS, TRAIN, VIEWS, FakeCalm, World, pixel_hash, with_settings
@@ -240,8 +241,12 @@ def test_flaws_are_told_of_photographs_as_they_are_held_against_peoples_scores(w
             return [[flaw if self.world.scores[pixel_hash(image)] < low else none] for image in images]
 
     asked = dataclasses.replace(world, params=with_settings(world.params, "suggesting", rated=1000))
-    found = judged(asked, "suggesting", Critic(asked, knows=True))["rated"]
-    assert found["items"] == PHOTOS - TRAIN
+    metrics = judged(asked, "suggesting", Critic(asked, knows=True))
+    found = metrics["rated"]
+    assert found["items"] == PHOTOS - TRAIN and found["labels"] == "synthetic"
+    told = section("suggesting", metrics | {"rated": found | {"labels": "human"}})
+    assert [told.judged_by(row) for row in (told.rows[0], told.rows[-1])] == ["exact", "human"]
+    assert told.rows[-1].told == f"{told.rows[-1].label} (human labels)" and told.rows[0].told == told.rows[0].label
     assert found["lowest_tenth"]["value"] == 1 and found["upper_half"]["value"] < 0.4
     assert "rated" not in judged(world, "suggesting", world.oracle())
 

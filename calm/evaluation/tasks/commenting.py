@@ -196,6 +196,7 @@ def _verdicts(bench: Bench[CommentingSettings], most: int) -> dict[str, Any]:
     given = ranks.notna()
     said, scores, groups = ranks[given].astype(int), rows["score"][given], group_keys(rows[given])
     return {
+        "labels": origin_of_labels(rows["origin"]),
         "given": mean(given.astype(float), group_keys(rows), bench.bootstrap).to_json(),
         "srcc": estimate(SRCC, said, scores, groups, bench.bootstrap).to_json(),
         "scores": {STANDINGS[rank]: round(float(part.mean()), 6) for rank, part in scores.groupby(said)},

@@ -27,6 +27,7 @@ from calm.evaluation.base import (
     Task,
     group_keys,
     item_keys,
+    origin_of_labels,
     paired_means,
     rated,
 )
@@ -261,7 +262,7 @@ def _rated(bench: Bench[SuggestingSettings], most: int) -> dict[str, Any]:
     place = rows["score"].rank(method="first")
     parts = {"lowest_tenth": place <= max(1, len(rows) / 10), "upper_half": place > len(rows) / 2}
     shares = {name: mean(told[part], group_keys(rows[part]), bench.bootstrap).to_json() for name, part in parts.items()}
-    return {"items": len(rows), **shares}
+    return {"labels": origin_of_labels(rows["origin"]), "items": len(rows), **shares}
 
 
 TASK = Task(
