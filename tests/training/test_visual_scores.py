@@ -20,6 +20,7 @@ from calm.settings import ParamsError
 from calm.training import finetune as finetune_stage
 from calm.training.features import Features, Photographs
 from calm.training.finetune import assemble_from, finetune, learnt_rows, open_for_training
+from calm.training.loop.engine import Run
 from calm.training.scores import VisualScoreObjective, begin_visual_scores
 from calm.training.settings import VisualScores
 from tests import tiny
@@ -80,6 +81,27 @@ def test_mfam_and_visual_part_are_trained_the_adapter_goes_along(trained_world: 
     speed = json.loads(layout.state("test-visual.throughput.json").read_text(encoding="utf-8"))
     assert speed["samples_per_second"] > 0 and speed["mfu"] > 0
     assert speed["tokens_per_second"] == 0  # the language model is not asked
+
+
+def test_the_visual_phase_goes_on_with_the_balance_alone_that_it_began_with(
+    trained_world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(Exception):
+        pass
+
+    def begun(objective: VisualScoreObjective, run: Run) -> None:
+        found.append(run.fingerprint)
+        raise Stopped
+
+    monkeypatch.setattr("calm.training.scores.train", begun)
+    layout, start, found = trained_world.layout, trained_world.layout.finetuned("comments"), []
+    rows = learnt_rows("scores", layout, "test")
+    for balance in (0.75, 0.5, 0.5):
+        params = trained_world.params(finetune__scores__visual__steps=STEPS, finetune__scores__balance=balance)
+        assembly = assemble_from([start], params)
+        with pytest.raises(Stopped):
+            begin_visual_scores(assembly, rows, start, tmp_path / "out", params, layout, "test")
+    assert found[0] != found[1] == found[2]
 
 
 def test_both_phases_are_one_curve_and_the_same_bytes_again(trained_world: Any) -> None:
