@@ -105,7 +105,10 @@ class Bench(Generic[Settings]):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a task found. `plots` maps file names to bytes (SVG, PNG, CSV)."""
+    """What a task found. `plots` maps file names to bytes (SVG, PNG, CSV).
+
+    `labels` in the metrics says what they are held against; an entry of them that is held against others has its own.
+    """
 
     metrics: dict[str, Any]
     predictions: pd.DataFrame
