@@ -90,10 +90,9 @@ class Ablated:
         """In a sentence: what is worse without the part, what is better, and what shows no difference."""
         kinds = (("worse", BETTER_WITH), ("better", BETTER_WITHOUT), ("no difference shown", NO_DIFFERENCE))
         rows = [row for row in self.rows if not row.figure.startswith(NOT_RANKING)]
-        said = []
-        for kind, reading in kinds:
-            if figures := [f"{row.figure} ({row.without} for {row.with_it})" for row in rows if row.verdict == reading]:
-                said.append(f"{kind}: {', '.join(figures)}")
+        figures = {row: f"{row.figure} ({row.without} for {row.with_it})" for row in rows}
+        named = [(kind, [figures[row] for row in rows if row.verdict == reading]) for kind, reading in kinds]
+        said = [f"{kind}: {', '.join(of_kind)}" for kind, of_kind in named if of_kind]
         return f"{'; '.join(said)}." if said else "nothing could be compared."
 
 
@@ -148,11 +147,10 @@ def section(name: str, metrics: Mapping[str, Any]) -> Section:
 
 
 def _row(headline: Headline, metrics: Mapping[str, Any]) -> Row:
-    figure = at(metrics, headline.path)
+    figure, entry = at(metrics, headline.path), headline.path.rpartition(".")[0]
     known = ((label, at(metrics, path)) for label, path in headline.beside)
     beside = ", ".join(f"{label} {number(value)}" for label, value in known if isinstance(value, int | float))
-    labels = at(metrics, f"{headline.path.rpartition('.')[0]}.labels") or ""
-    note = str(figure.get("reason", ""))
+    note, labels = str(figure.get("reason", "")), at(metrics, f"{entry}.labels") or ""
     return Row(headline.label, number(figure.get("value")), interval(figure), beside, note, labels)
 
 
@@ -348,6 +346,5 @@ def words(name: str) -> dict[str, Any]:
     """calm/report/NAME.yaml: `reported`, figures of the paper and of others; `origins`, how labels came about."""
     from ruamel.yaml import YAML
 
-    text = resources.files("calm.report").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-    found: dict[str, Any] = YAML(typ="safe").load(text)
+    found: dict[str, Any] = YAML(typ="safe").load((resources.files("calm.report") / f"{name}.yaml").read_bytes())
     return found
