@@ -35,7 +35,7 @@ class ReportError(ValueError):
 
 @dataclass(frozen=True)
 class Row:
-    """One figure as text: `value` with its interval, and what stands beside it."""
+    """One figure as text: `value` with its interval, what stands beside it, and `labels` that are not its task's."""
 
     label: str
     value: str

@@ -190,9 +190,7 @@ def test_frames_that_show_nothing_lie_below_every_photograph(own: Calm) -> None:
         lowest = min(score.regression for score in own.score(photographs, public=public, written=False))
         frames = own.score(empty, public=public, written=False)
         assert max(score.regression for score in frames) < lowest
-        # OASIS' lowest means are lower than what the model says of a frame: docs/benchmarks/spoilt.md
-        most = 2 if public == "oasis" else 1
-        assert all(score.percentile is not None and score.percentile <= most for score in frames)
+        assert all(score.percentile is not None and score.percentile <= 1 for score in frames)
 
 
 def test_a_photograph_on_its_side_is_turned_the_right_way(own: Calm) -> None:
